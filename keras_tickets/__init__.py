@@ -1,0 +1,41 @@
+"""Draw sparse tickets from Keras models, prove them, and ship them to a phone."""
+
+from __future__ import annotations
+
+from keras_tickets import allocation, prunable, pruners, schedules, scores, structure
+from keras_tickets.convert import ExportReport, export
+from keras_tickets.masked import Masked
+from keras_tickets.mobile import BenchmarkReport, benchmark
+from keras_tickets.pruners import (
+    GradualMagnitude,
+    LayerCollapseError,
+    Magnitude,
+    Random,
+)
+from keras_tickets.report import summary
+from keras_tickets.strip import strip
+from keras_tickets.ticket import Ticket, wrap
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BenchmarkReport",
+    "ExportReport",
+    "GradualMagnitude",
+    "LayerCollapseError",
+    "Magnitude",
+    "Masked",
+    "Random",
+    "Ticket",
+    "allocation",
+    "benchmark",
+    "export",
+    "prunable",
+    "pruners",
+    "schedules",
+    "scores",
+    "strip",
+    "structure",
+    "summary",
+    "wrap",
+]

@@ -1,0 +1,37 @@
+"""The few corners of Keras that have no public door, all in one place.
+
+Everything here was read in Keras 3.13 to 3.15; `tests/test_keras_corners.py` names
+the version that runs and fails when one of these corners moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+
+def sublayers(layer: keras.Layer) -> list[keras.Layer]:
+    """Return `layer` and every layer below it, each once, parents first."""
+    return layer._flatten_layers()
+
+
+def own_variables(layer: keras.Layer) -> list[keras.Variable]:
+    """Return the variables that `layer` itself created, not those of its sublayers."""
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
+
+
+def take_training_argument_like(host: keras.Layer, inner: keras.Layer) -> None:
+    """Let Keras pass `training` to `host` exactly when it would to `inner`.
+
+    A model whose `call` has no `training` argument is run by Keras without one; a
+    wrapper around it that does take it would switch its dropout on.
+    """
+    takes_training = inner._call_has_training_arg
+    host._call_has_training_arg = takes_training
+    host._call_has_context_arg["training"] = takes_training
+
+
+def collected_losses(scope: keras.StatelessScope) -> Sequence:
+    """Return the losses that `add_loss` collected inside a stateless scope."""
+    return tuple(scope.losses)

@@ -1,0 +1,209 @@
+"""The one implementation of a masked layer, shared by `Ticket` and `Masked`.
+
+The inner layer runs inside a public `keras.StatelessScope` in which every one of its
+variables is mapped: a pruned kernel to `where(mask, kernel, 0)`, anything else to its
+value. What the inner layer assigned (BatchNorm statistics, seeds) is written back
+after the call; a pruned kernel never is. So the inner layer needs no cooperation, a
+dead weight has exactly zero gradient, and any save between two steps is sparse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_tickets import _keras
+from keras_tickets.prunable import Kernel
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedKernel:
+    """A kernel and the boolean variable, `True` = kept, that masks it."""
+
+    kernel: Kernel
+    mask: keras.Variable
+
+    def effective(self) -> Any:
+        """Return the kernel as the forward pass sees it: `where(mask, kernel, 0)`."""
+        # `.value`, not the variable: JAX can not trace a Variable inside `where`.
+        return ops.where(self.mask.value, self.kernel.variable.value, 0)
+
+
+def state_variables(inner: keras.Layer) -> list[keras.Variable]:
+    """Return all that a call of `inner` may read or assign, each variable once."""
+    found = list(inner.variables)
+    for layer in _keras.sublayers(inner):
+        if not isinstance(layer, keras.Model):  # a model's metrics belong to its fit
+            found.extend(layer.metrics_variables)
+        if getattr(layer, "stateful", False) and hasattr(layer, "states"):
+            found.extend(keras.tree.flatten(layer.states))
+    unique = {id(v): v for v in found if isinstance(v, keras.Variable)}
+    return list(unique.values())
+
+
+class MaskedCall:
+    """Calls `inner` on behalf of `host` with its kernels masked.
+
+    Args:
+        host: The layer whose `call` this is; losses are added to it.
+        inner: The built layer or model to run.
+        masked: The kernels of `inner` to mask, with their masks.
+        copies: Variables that stand in for variables of `inner` (the seeds, which
+            Keras leaves out of a checkpoint): read first and written beside them.
+    """
+
+    def __init__(
+        self,
+        host: keras.Layer,
+        inner: keras.Layer,
+        masked: Sequence[MaskedKernel],
+        copies: Mapping[int, keras.Variable] | None = None,
+    ) -> None:
+        self.host = host
+        self.inner = inner
+        self.masked = tuple(masked)
+        self.copies = dict(copies or {})
+        pruned = {id(m.kernel.variable) for m in masked}
+        self.others = [v for v in state_variables(inner) if id(v) not in pruned]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return `inner(*args, **kwargs)` computed with the effective kernels."""
+        # JAX purges values while it traces and the inner scope does not fall through
+        # to the outer one, so a variable left out of the mapping would read as None.
+        kernels = [(m.kernel.variable, m.effective()) for m in self.masked]
+        state = [(v, self.copies.get(id(v), v).value) for v in self.others]
+        scope = keras.StatelessScope(state_mapping=kernels + state, collect_losses=True)
+        given = [scope.get_current_value(v) for v in self.others]
+        with scope:
+            outputs = self.inner(*args, **kwargs)
+        self._write_back(scope, given)
+        self._add_losses(scope, kernels)
+        return outputs
+
+    def _write_back(self, scope: keras.StatelessScope, given: Sequence[Any]) -> None:
+        for variable, before in zip(self.others, given, strict=True):
+            after = scope.get_current_value(variable)
+            if after is not before:
+                variable.assign(after)
+                if id(variable) in self.copies:
+                    self.copies[id(variable)].assign(after)
+
+    def _add_losses(
+        self,
+        scope: keras.StatelessScope,
+        kernels: Sequence[tuple[keras.Variable, Any]],
+    ) -> None:
+        for loss in _keras.collected_losses(scope):
+            # A new tensor: JAX matches losses to layers by identity, and the same
+            # tensor in the inner and the outer layer would count twice.
+            self.host.add_loss(loss * 1)
+        for variable, effective in kernels:
+            if variable.regularizer is not None:
+                # Keras regularises the stored kernel; the masked model has the
+                # effective one. The difference term makes dead weights weigh nothing.
+                self.host.add_loss(
+                    variable.regularizer(effective)
+                    - variable.regularizer(variable.value)
+                )
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many weights there are and how many of them are kept (not zero)."""
+
+    total: int
+    kept: int
+
+    @property
+    def zeros(self) -> int:
+        """How many weights are zero."""
+        return self.total - self.kept
+
+    @property
+    def sparsity(self) -> float:
+        """The fraction of the weights that are zero."""
+        return self.zeros / self.total if self.total else 0.0
+
+
+def count(arrays: Sequence[Any]) -> Count:
+    """Count the weights and the non-zeros of masks or kernels.
+
+    Every sparsity this package states (logs, summary, strip, export) is this one
+    measurement.
+
+    Example:
+    >>> count([np.array([[True, False], [False, False]])]).sparsity
+    0.75
+    """
+    values = [np.asarray(array) for array in arrays]
+    return Count(
+        total=sum(value.size for value in values),
+        kept=sum(int(np.count_nonzero(value)) for value in values),
+    )
+
+
+class MaskSet:
+    """The masked kernels that a pruner works on, whoever holds the masks.
+
+    Args:
+        masked: Kernels and masks, in the model's order.
+        flags: Boolean scalars, one for each holder, that say whether the masks were
+            ever drawn.
+    """
+
+    def __init__(
+        self, masked: Sequence[MaskedKernel], flags: Sequence[keras.Variable]
+    ) -> None:
+        self.masked = tuple(masked)
+        self.flags = tuple(flags)
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """The kernels that are masked."""
+        return tuple(m.kernel for m in self.masked)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether every mask was drawn at least once."""
+        return all(bool(ops.convert_to_numpy(flag.value)) for flag in self.flags)
+
+    def values(self) -> list[np.ndarray]:
+        """Return the masks as boolean arrays."""
+        return [ops.convert_to_numpy(m.mask.value) for m in self.masked]
+
+    def assign(self, masks: Sequence[np.ndarray]) -> None:
+        """Replace all masks and mark the set as drawn."""
+        for m, value in zip(self.masked, masks, strict=True):
+            m.mask.assign(value)
+        for flag in self.flags:
+            flag.assign(True)
+
+    def count(self) -> Count:
+        """Count kept and total weights over all masks."""
+        return count(self.values())
+
+
+def add_masks(host: keras.Layer, kernels: Sequence[Kernel]) -> MaskSet:
+    """Give `host` an all-`True` mask for each kernel, and the flag `drawn`."""
+    masked = [
+        MaskedKernel(
+            kernel,
+            host.add_weight(
+                shape=kernel.shape,
+                initializer="ones",
+                dtype="bool",
+                trainable=False,
+                name=f"{kernel.variable.name}_mask",
+            ),
+        )
+        for kernel in kernels
+    ]
+    drawn = host.add_weight(
+        shape=(), initializer="zeros", dtype="bool", trainable=False, name="drawn"
+    )
+    return MaskSet(masked, [drawn])

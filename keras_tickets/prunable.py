@@ -1,0 +1,320 @@
+"""Which variables of a model can be pruned, and why the others cannot.
+
+A prunable weight is a trainable floating-point variable of rank two or more that no
+row of `EXCLUSIONS` names. Kernels are found by variable, never by a list of layer
+classes, so a layer that this package has not heard of is pruned like any other.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import keras
+
+from keras_tickets import _keras
+
+Filter = str | keras.Layer | keras.Variable | Callable[["Kernel"], bool]
+
+
+@dataclass(frozen=True)
+class MatmulView:
+    """A kernel seen as `taps` matrices of `inputs` x `outputs`.
+
+    Each field holds axes of the kernel: the axes summed over (`inputs`), the axes
+    that stay (`outputs`) and the positions of a convolution window (`taps`).
+    """
+
+    taps: tuple[int, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A weight variable, the layer that owns it and a display path.
+
+    Identity is the variable; `path` is made unique inside its model and is meant for
+    people, filters and reports.
+    """
+
+    variable: keras.Variable
+    layer: keras.Layer
+    path: str
+    trainable: bool = True
+    rewritten: bool = field(default=False, repr=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The variable's shape."""
+        return tuple(self.variable.shape)
+
+    @property
+    def size(self) -> int:
+        """How many weights the variable holds."""
+        return math.prod(self.shape)
+
+    @cached_property
+    def view(self) -> MatmulView:
+        """The axes of the matrix products that this kernel takes part in."""
+        return matmul_view(self.layer, len(self.shape))
+
+    def extent(self, axes: Sequence[int]) -> int:
+        """Return the product of the sizes of `axes`."""
+        return math.prod(self.shape[axis] for axis in axes)
+
+
+def matmul_view(layer: keras.Layer, rank: int) -> MatmulView:
+    """Return which axes of a `layer`'s kernel are taps, inputs and outputs."""
+    axes = tuple(range(rank))
+    if isinstance(layer, keras.layers.EinsumDense):
+        _, kernel, result = re.split(",|->", layer.equation.replace(" ", ""))
+        letters = kernel.replace("...", "")
+        stays = tuple(axis for axis in axes if letters[axis] in result)
+        summed = tuple(axis for axis in axes if letters[axis] not in result)
+        return MatmulView((), summed, stays)
+    if re.search(r"Conv\d?D?Transpose", type(layer).__name__):
+        return MatmulView(axes[:-2], axes[-1:], axes[-2:-1])
+    return MatmulView(axes[:-2], axes[-2:-1], axes[-1:])
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """One reason to leave a variable alone.
+
+    Args:
+        reason: What the report says.
+        matches: Whether the reason holds for a kernel.
+        on_request: Whether naming the variable or its layer in `only=` prunes it all
+            the same; if not, naming it raises.
+    """
+
+    reason: str
+    matches: Callable[[Kernel], bool]
+    on_request: bool = False
+
+
+def _name(pattern: str) -> Callable[[Kernel], bool]:
+    return lambda kernel: re.search(pattern, kernel.variable.name) is not None
+
+
+def _layer(pattern: str) -> Callable[[Kernel], bool]:
+    return lambda kernel: re.search(pattern, type(kernel.layer).__name__) is not None
+
+
+def _either(*tests: Callable[[Kernel], bool]) -> Callable[[Kernel], bool]:
+    return lambda kernel: any(test(kernel) for test in tests)
+
+
+def _is_quantised(kernel: Kernel) -> bool:
+    return getattr(kernel.layer, "quantization_mode", None) is not None
+
+
+def _has_lora(kernel: Kernel) -> bool:
+    return bool(getattr(kernel.layer, "lora_enabled", False))
+
+
+EXCLUSIONS: list[Exclusion] = [
+    Exclusion("quantised: prune before quantising", _is_quantised),
+    Exclusion("LoRA is enabled on the layer: prune before enable_lora", _has_lora),
+    Exclusion("frozen: trainable is False", lambda kernel: not kernel.trainable),
+    Exclusion(
+        "not a floating-point variable",
+        lambda kernel: "float" not in str(kernel.variable.dtype),
+    ),
+    Exclusion("rank below two", lambda kernel: len(kernel.shape) < 2),
+    Exclusion(
+        "rewritten by SpectralNormalization in every step",
+        lambda kernel: kernel.rewritten,
+    ),
+    Exclusion("bias", _name(r"bias$"), on_request=True),
+    Exclusion(
+        "normalisation",
+        _either(_layer(r"Normalization$"), _name(r"^(gamma|beta)$")),
+        on_request=True,
+    ),
+    Exclusion("activation parameter", _layer(r"^PReLU$"), on_request=True),
+    Exclusion(
+        "embedding or position table",
+        _either(
+            _layer(r"Embedding$"),
+            _name(r"(^|_)(pos|position|positional)(_|$)|embeddings?$|^(cls|class)_tok"),
+        ),
+        on_request=True,
+    ),
+    Exclusion(
+        "depthwise kernel",
+        _either(_layer(r"^DepthwiseConv"), _name(r"^depthwise_kernel$")),
+        on_request=True,
+    ),
+]
+"""Why a variable is left alone, first match wins. Append a row to extend it."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What will be pruned, and what will not with the reason."""
+
+    kernels: tuple[Kernel, ...]
+    skipped: tuple[tuple[Kernel, str], ...]
+
+
+def find_kernels(model: keras.Layer) -> list[Kernel]:
+    """Return every variable of rank two or more, by owner, each once.
+
+    Args:
+        model: A built layer or model.
+    """
+    layers = _keras.sublayers(model)
+    trainable = {id(variable) for variable in model.trainable_variables}
+    spectral = {
+        id(layer.layer)
+        for layer in layers
+        if isinstance(layer, keras.layers.SpectralNormalization)
+    }
+    found: dict[int, Kernel] = {}
+    taken: Counter[str] = Counter()
+    for layer in layers:
+        for variable in _keras.own_variables(layer):
+            is_mask = variable.dtype == "bool"
+            if id(variable) in found or is_mask or len(variable.shape) < 2:
+                continue
+            taken[variable.path] += 1
+            copies = taken[variable.path]
+            found[id(variable)] = Kernel(
+                variable,
+                layer,
+                variable.path if copies == 1 else f"{variable.path}#{copies}",
+                id(variable) in trainable,
+                id(layer) in spectral,
+            )
+    return list(found.values())
+
+
+def why_not(kernel: Kernel) -> Exclusion | None:
+    """Return the first exclusion that holds for `kernel`, or `None`."""
+    return next((row for row in EXCLUSIONS if row.matches(kernel)), None)
+
+
+def choose_kernels(
+    model: keras.Layer,
+    only: Filter | Iterable[Filter] | None = None,
+    skip: Filter | Iterable[Filter] | None = None,
+    held: Sequence[Kernel] = (),
+) -> Selection:
+    """Decide which kernels of `model` are pruned.
+
+    Args:
+        model: A built layer or model.
+        only: Prune nothing but this: a regular expression searched in the display
+            path, a path or layer name, a layer, a variable, a function of a
+            `Kernel`, or a list of these. What is named exactly is pruned even where
+            the default would leave it, or raises when it cannot be.
+        skip: Leave this alone; the same forms.
+        held: Kernels that are masked already and not up for choice.
+
+    Raises:
+        ValueError: If a filter matches nothing, if `only` names what can not be
+            pruned, or if nothing is left to prune.
+    """
+    masked = {id(kernel.variable) for kernel in held}
+    candidates = [k for k in find_kernels(model) if id(k.variable) not in masked]
+    wanted = _matches(candidates, only, "only")
+    unwanted = _matches(candidates, skip, "skip")
+    kernels, skipped = [], []
+    for kernel in candidates:
+        reason = _reason(kernel, wanted, unwanted)
+        if reason is None:
+            kernels.append(kernel)
+        else:
+            skipped.append((kernel, reason))
+    if not kernels and not held:
+        raise ValueError(_nothing_to_prune(model, skipped))
+    return Selection(tuple(kernels), tuple(skipped))
+
+
+def _reason(
+    kernel: Kernel, wanted: dict[int, bool] | None, unwanted: dict[int, bool] | None
+) -> str | None:
+    """Return why `kernel` is left alone, or `None` to prune it."""
+    key = id(kernel.variable)
+    if unwanted and key in unwanted:
+        return "filtered out by skip="
+    if wanted is not None and key not in wanted:
+        return "filtered out by only="
+    row = why_not(kernel)
+    named = bool(wanted and wanted[key])
+    if row is None or (named and row.on_request):
+        return None
+    if named:
+        raise ValueError(
+            f"only= names {kernel.path!r}, which can not be pruned: {row.reason}. "
+            "Take it out of only=, or change the layer before wrapping the model."
+        )
+    return row.reason
+
+
+def _matches(
+    candidates: Sequence[Kernel],
+    filters: Filter | Iterable[Filter] | None,
+    argument: str,
+) -> dict[int, bool] | None:
+    """Return {id(variable): named exactly?} for what the filters match."""
+    if filters is None:
+        return None
+    matched: dict[int, bool] = {}
+    single = isinstance(filters, str | keras.Layer | keras.Variable)
+    for item in [filters] if single or callable(filters) else filters:
+        hits = {id(k.variable): how for k in candidates if (how := _hit(k, item))}
+        if not hits:
+            raise ValueError(_matched_nothing(candidates, item, argument))
+        for key, how in hits.items():
+            matched[key] = matched.get(key, False) or how == "name"
+    return matched
+
+
+def _hit(kernel: Kernel, item: Any) -> str | None:
+    """Return how a filter matches: by exact "name", by "pattern", or not at all."""
+    if isinstance(item, str):
+        if item in (kernel.path, kernel.layer.name, kernel.layer.path):
+            return "name"
+        return "pattern" if re.search(item, kernel.path) else None
+    if isinstance(item, keras.Variable):
+        return "name" if item is kernel.variable else None
+    if isinstance(item, keras.Layer):
+        if item is kernel.layer:
+            return "name"
+        below = any(layer is kernel.layer for layer in _keras.sublayers(item))
+        return "pattern" if below else None
+    if callable(item):
+        return "pattern" if item(kernel) else None
+    raise TypeError(
+        "A filter is a regular expression, a path, a layer, a variable or a function "
+        f"of a Kernel. Received: {item!r} of type {type(item).__name__}"
+    )
+
+
+def _matched_nothing(candidates: Sequence[Kernel], item: Any, argument: str) -> str:
+    paths = [kernel.path for kernel in candidates]
+    near = difflib.get_close_matches(str(item), paths, n=3, cutoff=0.3) or paths[:3]
+    return (
+        f"{argument}={item!r} matches none of the {len(paths)} weight matrices of "
+        f"this model. Expected a path such as {near}, a layer name, or a regular "
+        "expression that is found in a path."
+    )
+
+
+def _nothing_to_prune(model: keras.Layer, skipped: Sequence[tuple[Kernel, str]]) -> str:
+    reasons = "".join(f"\n  {k.path} {k.shape}: {why}" for k, why in skipped[:20])
+    return (
+        f"Nothing to prune in {type(model).__name__} {model.name!r}: expected at "
+        "least one trainable floating-point weight of rank two or more."
+        + (f" What it has is left alone:{reasons}" if reasons else "")
+        + "\nName a layer in only= to prune it all the same, or unfreeze it."
+    )

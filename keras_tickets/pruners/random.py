@@ -1,0 +1,45 @@
+"""Random tickets: static sparse training, and the baseline of all others."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from keras_tickets import scores
+from keras_tickets.pruners.base import Pruner, registry
+
+
+@registry.register
+class Random(Pruner):
+    """Draws a random ticket and trains it: static sparse training.
+
+    With the densities of `"erk"` this is a strong baseline; a ticket that does no
+    better than random at equal layer budgets is luck.
+
+    Args:
+        sparsity: Fraction of the prunable weights that become zero, in [0, 1).
+        allocation: `"erk"` (default), `"er"`, `"uniform"`, `"global"` or sparsities
+            by name; see `keras_tickets.allocation`.
+        structure: What is kept together; see `keras_tickets.structure`.
+        schedule: When; at the beginning of `fit` by default.
+        seed: Integer that fixes the draw, on every backend alike; by default one
+            from `keras.utils.set_random_seed`'s generator.
+        on_collapse: `"raise"` or `"warn"` when a layer would lose all its weights.
+
+    Reference:
+        Evci et al., "Rigging the Lottery: Making All Tickets Winners", 2020
+        ("Static").
+    """
+
+    def __init__(
+        self,
+        sparsity: float = 0.9,
+        allocation: Any = "erk",
+        structure: Any = "unstructured",
+        schedule: Any = "once",
+        seed: int | None = None,
+        on_collapse: str = "raise",
+    ) -> None:
+        self.seed = random.randrange(2**31) if seed is None else seed
+        score = scores.Random(self.seed)
+        super().__init__(sparsity, score, allocation, structure, schedule, on_collapse)

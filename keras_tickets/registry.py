@@ -1,0 +1,121 @@
+"""String names, configs and `get()` for every family of small objects.
+
+A class that joins a registry can be named by a string ("erk"), by a config dict, by
+the class or by an instance, wherever the family is accepted, and survives
+`model.save` without `custom_objects`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, Self, TypeVar
+
+import keras
+
+PACKAGE = "keras_tickets"
+
+T = TypeVar("T", bound="Configurable")
+
+
+def spelling(name: str) -> str:
+    """Make one key of `"gradual_magnitude"` and `"GradualMagnitude"`."""
+    return name.replace("_", "").lower()
+
+
+def plain(value: Any) -> Any:
+    """Return `value` with registered objects replaced by their configs."""
+    if isinstance(value, Configurable):
+        return keras.saving.serialize_keras_object(value)
+    return value
+
+
+def revive(value: Any) -> Any:
+    """Turn what `plain` made of a registered object back into the object."""
+    if isinstance(value, Mapping) and "class_name" in value and "config" in value:
+        return keras.saving.deserialize_keras_object(dict(value))
+    return value
+
+
+class Configurable:
+    """An object whose config is its constructor's arguments, read back by name."""
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, nested objects as configs."""
+        return {name: plain(value) for name, value in self._arguments().items()}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Rebuild the object from `get_config()`."""
+        return cls(**{name: revive(value) for name, value in config.items()})
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            name: getattr(self, name)
+            for name in inspect.signature(type(self)).parameters
+        }
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={value!r}" for name, value in self._arguments().items())
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class Registry(Generic[T]):
+    """The named members of one family.
+
+    Args:
+        family: What a member is called in an error message, such as `"schedule"`.
+        base: The class that every member inherits.
+        adapt: Turns what is neither a name, a config, a class nor a member into a
+            member, or returns `None` when it cannot.
+    """
+
+    def __init__(
+        self,
+        family: str,
+        base: type[T],
+        adapt: Callable[[Any], T | None] = lambda identifier: None,
+    ) -> None:
+        self.family = family
+        self.base = base
+        self.adapt = adapt
+        self.members: dict[str, type[T]] = {}
+
+    def register(self, cls: type[T]) -> type[T]:
+        """Class decorator: give `cls` its string name and make it saveable."""
+        self.members[spelling(cls.__name__)] = cls
+        return keras.saving.register_keras_serializable(package=PACKAGE)(cls)
+
+    def get(self, identifier: Any, **arguments: Any) -> T:
+        """Return the member that a name, config, class or instance stands for.
+
+        Args:
+            identifier: What the user wrote.
+            **arguments: Passed to the constructor when `identifier` is a name or a
+                class.
+
+        Raises:
+            ValueError: If nothing in the family answers to `identifier`.
+        """
+        if isinstance(identifier, self.base):
+            return identifier
+        if isinstance(identifier, str) and spelling(identifier) in self.members:
+            return self.members[spelling(identifier)](**arguments)
+        if isinstance(identifier, type) and issubclass(identifier, self.base):
+            return identifier(**arguments)
+        member = revive(identifier)
+        if not isinstance(member, self.base):
+            member = self.adapt(identifier)
+        if member is None:
+            raise ValueError(self._unknown(identifier))
+        return member
+
+    def _unknown(self, identifier: Any) -> str:
+        names = [cls.__name__ for cls in self.members.values()]
+        near = difflib.get_close_matches(str(identifier), names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        return (
+            f"{identifier!r} is not a {self.family}. Expected the name of one of "
+            f"{names}, a {self.base.__name__} or its config.{hint}"
+        )

@@ -1,0 +1,97 @@
+"""`summary`: what is masked, what is kept, and what was left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import rich.box
+import rich.console
+import rich.table
+
+from keras_tickets.masking import Count, count
+from keras_tickets.ticket import Ticket
+
+
+def summary(
+    ticket: Ticket,
+    *,
+    skipped: bool = True,
+    print_fn: Callable[[str], object] | None = print,
+) -> str:
+    """Print a table of the kernels of a ticket and return it as a string.
+
+    Args:
+        ticket: The ticket, drawn or not.
+        skipped: Whether to list what is not pruned, with the reason.
+        print_fn: Where the text goes; `None` prints nothing.
+
+    Returns:
+        The table: layer, shape, weights, kept and sparsity for each kernel, totals
+        over the prunable weights and over all parameters of the model.
+
+    Example:
+    >>> import keras, keras_tickets as kt
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> ticket = kt.wrap(model, kt.Magnitude(sparsity=0.75))
+    >>> ticket.draw()
+    >>> "75.00 %" in kt.summary(ticket, print_fn=None)
+    True
+    """
+    if not isinstance(ticket, Ticket):
+        raise TypeError(
+            "kt.summary expects a Ticket, which kt.wrap(model, pruner) makes. "
+            f"Received: {type(ticket).__name__}."
+        )
+    masks = ticket.mask_set.values()
+    rows = [
+        (kernel.path, str(kernel.shape), count([mask]))
+        for kernel, mask in zip(ticket.kernels, masks, strict=True)
+    ]
+    table = _table(f"{ticket.name}: {_state(ticket)}")
+    for path, shape, kept in rows:
+        table.add_row(path, shape, *_numbers(kept))
+    table.add_section()
+    prunable = count(masks)
+    table.add_row("prunable weights", "", *_numbers(prunable))
+    whole = Count(ticket.model.count_params(), 0).total
+    table.add_row("all parameters", "", *_numbers(Count(whole, whole - prunable.zeros)))
+    if skipped and ticket.skipped:
+        table.add_section()
+        for kernel, reason in ticket.skipped:
+            table.add_row(
+                kernel.path, str(kernel.shape), f"{kernel.size:,}", "", "", reason
+            )
+    text = _render(table)
+    if print_fn is not None:
+        print_fn(text)
+    return text
+
+
+def _state(ticket: Ticket) -> str:
+    how = type(ticket.pruner).__name__ if ticket.pruner else "no pruner"
+    return f"{how}, {'drawn' if ticket.drawn else 'not drawn yet'}"
+
+
+def _numbers(counted: Count) -> tuple[str, str, str]:
+    percent = f"{100 * counted.sparsity:.2f} %"
+    return f"{counted.total:,}", f"{counted.kept:,}", percent
+
+
+def _table(title: str) -> rich.table.Table:
+    table = rich.table.Table(
+        title=title, box=rich.box.SIMPLE_HEAD, title_justify="left"
+    )
+    table.add_column("layer", overflow="fold")
+    table.add_column("shape")
+    table.add_column("weights", justify="right")
+    table.add_column("kept", justify="right")
+    table.add_column("sparsity", justify="right")
+    table.add_column("left alone because", overflow="fold")
+    return table
+
+
+def _render(table: rich.table.Table) -> str:
+    console = rich.console.Console(width=110, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()

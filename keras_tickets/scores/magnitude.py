@@ -1,0 +1,23 @@
+"""The magnitude of a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_tickets.prunable import Kernel
+from keras_tickets.scores.base import Score, registry, values
+
+
+@registry.register
+class Magnitude(Score):
+    """`|w|`: the larger a weight, the more it is worth.
+
+    Reference:
+        Janowsky, "Pruning versus clipping in neural networks", 1989.
+    """
+
+    def __call__(self, kernels: Sequence[Kernel]) -> list[np.ndarray]:
+        """Return the absolute values."""
+        return [np.abs(values(kernel)) for kernel in kernels]

@@ -1,0 +1,136 @@
+"""From a masked model to the plain Keras model with the zeros baked in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_tickets import _keras
+from keras_tickets.masked import Masked
+from keras_tickets.masking import MaskedKernel
+from keras_tickets.registry import PACKAGE
+
+
+def strip(model: keras.Model, dtype: str | None = None) -> keras.Model:
+    """Return the plain model behind a ticket, with its zeros baked in.
+
+    The result is an uncompiled copy: it has the architecture the user wrote, no
+    masks and no trace of this package, and computes bit for bit what the ticket
+    computes in inference (on TensorFlow up to rounding where kernels are bfloat16).
+    The ticket itself is not changed and may go on training.
+
+    Args:
+        model: A `Ticket`, a model with `Masked` layers, or any other model.
+        dtype: A dtype policy for the copy, such as `"float32"` to export what was
+            trained in mixed precision. Defaults to the policies of `model`.
+
+    Returns:
+        A new model, or `model` itself when it is plain already and no `dtype` is
+        asked for.
+
+    Raises:
+        ValueError: If the model can not be rebuilt from its config.
+
+    Example:
+    >>> import keras, keras_tickets as kt
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> ticket = kt.wrap(model, kt.Magnitude(sparsity=0.75))
+    >>> ticket.draw()
+    >>> plain = kt.strip(ticket)
+    >>> int((keras.ops.convert_to_numpy(plain.layers[0].kernel) == 0).sum())
+    24
+    """
+    inner, masked = _inner_and_masks(model)
+    if not masked and dtype is None:
+        return inner
+    copy = rebuild(inner, dtype)
+    zeros = {id(m.kernel.variable): ops.convert_to_numpy(m.mask.value) for m in masked}
+    for source, target in _pairs(inner, copy):
+        value = ops.convert_to_numpy(source.value)
+        if id(source) in zeros:
+            value = np.where(zeros[id(source)], value, np.zeros((), value.dtype))
+        target.assign(value)
+    for layer in _masked_layers(copy):
+        layer.bypass = True
+    return copy
+
+
+def rebuild(model: keras.Model, dtype: str | None = None) -> keras.Model:
+    """Return a fresh model from `model`'s config, without its `Masked` wrappers.
+
+    Classes that are in use in `model` need no registration. The weights are fresh.
+    """
+    classes = {type(layer).__name__: type(layer) for layer in _keras.sublayers(model)}
+    try:
+        config = _plain_config(keras.saving.serialize_keras_object(model), dtype)
+        with keras.saving.custom_object_scope(classes):
+            copy = keras.saving.deserialize_keras_object(config, safe_mode=False)
+        built = copy.built
+    except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
+        raise ValueError(_cannot_rebuild(model, str(error))) from error
+    if not built or len(_weights(copy)) != len(_weights(model)):
+        raise ValueError(
+            _cannot_rebuild(
+                model,
+                f"the rebuilt model has {len(_weights(copy))} variables, the original "
+                f"{len(_weights(model))}",
+            )
+        )
+    return copy
+
+
+def _inner_and_masks(model: keras.Model) -> tuple[keras.Model, list[MaskedKernel]]:
+    """Return the model to copy and every mask that acts in it."""
+    inner = getattr(model, "model", None) if hasattr(model, "mask_set") else model
+    masked = list(model.mask_set.masked) if hasattr(model, "mask_set") else []
+    for layer in _masked_layers(inner):
+        masked.extend(layer.mask_set.masked)
+    return inner, list({id(m.mask): m for m in masked}.values())
+
+
+def _masked_layers(model: keras.Layer) -> list[Masked]:
+    return [layer for layer in _keras.sublayers(model) if isinstance(layer, Masked)]
+
+
+def _weights(model: keras.Layer) -> list[keras.Variable]:
+    """Return the variables of `model` in its order, without masks."""
+    masks = {
+        id(variable)
+        for layer in _masked_layers(model)
+        for variable in _keras.own_variables(layer)
+    }
+    return [variable for variable in model.variables if id(variable) not in masks]
+
+
+def _pairs(
+    source: keras.Model, target: keras.Model
+) -> Iterable[tuple[keras.Variable, keras.Variable]]:
+    return zip(_weights(source), _weights(target), strict=True)
+
+
+def _plain_config(config: Any, dtype: str | None) -> Any:
+    """Return a model's config with `Masked` replaced by the layer it holds."""
+    if isinstance(config, list | tuple):
+        return type(config)(_plain_config(item, dtype) for item in config)
+    if not isinstance(config, dict):
+        return config
+    if dtype and config.get("class_name") in ("DTypePolicy", "DTypePolicyMap"):
+        return keras.saving.serialize_keras_object(keras.DTypePolicy(dtype))
+    if config.get("registered_name") == f"{PACKAGE}>Masked":
+        # The graph refers to a layer by the outer entry's name and inbound nodes.
+        graph = {k: config[k] for k in ("name", "inbound_nodes") if k in config}
+        config = {**config["config"]["layer"], **graph}
+    return {key: _plain_config(value, dtype) for key, value in config.items()}
+
+
+def _cannot_rebuild(model: keras.Model, why: str) -> str:
+    return (
+        f"{type(model).__name__} {model.name!r} can not be copied from its config: "
+        f"{why}. strip() and export() expect that get_config() returns every argument "
+        "of the constructor and that a model built from it has the same variables. "
+        "Add get_config() (and build()) to the class, as model.save() needs it too."
+    )
