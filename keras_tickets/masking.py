@@ -53,8 +53,8 @@ class MaskedCall:
         host: The layer whose `call` this is; losses are added to it.
         inner: The built layer or model to run.
         masked: The kernels of `inner` to mask, with their masks.
-        copies: Variables that stand in for variables of `inner` (the seeds, which
-            Keras leaves out of a checkpoint): read first and written beside them.
+        stand_ins: Variables read and written in place of variables of `inner`, by
+            `id` (the seeds, which Keras leaves out of a checkpoint).
     """
 
     def __init__(
@@ -62,21 +62,25 @@ class MaskedCall:
         host: keras.Layer,
         inner: keras.Layer,
         masked: Sequence[MaskedKernel],
-        copies: Mapping[int, keras.Variable] | None = None,
+        stand_ins: Mapping[int, keras.Variable] | None = None,
     ) -> None:
         self.host = host
         self.inner = inner
         self.masked = tuple(masked)
-        self.copies = dict(copies or {})
         pruned = {id(m.kernel.variable) for m in masked}
         self.others = [v for v in state_variables(inner) if id(v) not in pruned]
+        held = stand_ins or {}
+        self.holders = [held.get(id(v), v) for v in self.others]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return `inner(*args, **kwargs)` computed with the effective kernels."""
         # JAX purges values while it traces and the inner scope does not fall through
         # to the outer one, so a variable left out of the mapping would read as None.
         kernels = [(m.kernel.variable, m.effective()) for m in self.masked]
-        state = [(v, self.copies.get(id(v), v).value) for v in self.others]
+        state = [
+            (variable, holder.value)
+            for variable, holder in zip(self.others, self.holders, strict=True)
+        ]
         scope = keras.StatelessScope(state_mapping=kernels + state, collect_losses=True)
         given = [scope.get_current_value(v) for v in self.others]
         with scope:
@@ -86,12 +90,12 @@ class MaskedCall:
         return outputs
 
     def _write_back(self, scope: keras.StatelessScope, given: Sequence[Any]) -> None:
-        for variable, before in zip(self.others, given, strict=True):
+        for variable, holder, before in zip(
+            self.others, self.holders, given, strict=True
+        ):
             after = scope.get_current_value(variable)
             if after is not before:
-                variable.assign(after)
-                if id(variable) in self.copies:
-                    self.copies[id(variable)].assign(after)
+                holder.assign(after)
 
     def _add_losses(
         self,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_tickets import _keras
 from keras_tickets.masked import Masked
@@ -69,11 +70,11 @@ class Ticket(keras.Model):
         )
         # A Masked layer masks its own kernel, inside the wrapped model's call.
         self._masked_call = MaskedCall(
-            self, model, own.masked, copies=self._copy_seeds(model)
+            self, model, own.masked, stand_ins=self._hold_seeds(model)
         )
         self.built = True
 
-    def _copy_seeds(self, model: keras.Model) -> dict[int, keras.Variable]:
+    def _hold_seeds(self, model: keras.Model) -> dict[int, keras.Variable]:
         """Hold the seeds as weights: Keras leaves seed states out of a checkpoint."""
         weights = {id(variable) for variable in model.weights}
         copies = {}
@@ -86,7 +87,9 @@ class Ticket(keras.Model):
                     trainable=False,
                     name=f"{variable.name}_copy",
                 )
-                copies[id(variable)].assign(variable.value)
+                # Through NumPy: JAX donates buffers, and two variables must not
+                # share one.
+                copies[id(variable)].assign(ops.convert_to_numpy(variable.value))
         return copies
 
     def call(
@@ -345,8 +348,8 @@ def refuse(model: Any) -> None:
     ]
     if own:
         raise ValueError(
-            f"{type(model).__name__} {model.name!r} has its own {', '.join(own)}, which "
-            "a ticket would not run: it would silently train as something else. "
+            f"{type(model).__name__} {model.name!r} has its own {', '.join(own)}, "
+            "which a ticket would not run: it would silently train as something else. "
             "Instead put kt.Masked around the layers to prune inside the model and "
             "pass the pruner to its fit as a callback."
         )

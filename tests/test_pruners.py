@@ -1,0 +1,285 @@
+"""The contract that every pruner keeps: one row in `PRUNERS` inherits all of it."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import zoo
+from keras import layers
+
+import keras_tickets as kt
+from keras_tickets import pruners
+from keras_tickets.schedules import Once, Polynomial
+
+PRUNERS = {
+    "magnitude": lambda **kw: kt.Magnitude(0.8, **{"allocation": "uniform"} | kw),
+    "magnitude_global": lambda **kw: kt.Magnitude(0.5, **kw),
+    "magnitude_late": lambda **kw: kt.Magnitude(
+        0.8, **{"allocation": "uniform", "schedule": Once(at=0.5)} | kw
+    ),
+    "gradual": lambda **kw: kt.GradualMagnitude(0.8, **kw),
+    "gradual_exponential": lambda **kw: kt.GradualMagnitude(
+        0.9, **{"schedule": "exponential"} | kw
+    ),
+    "random": lambda **kw: kt.Random(0.8, seed=7, **kw),
+    "random_uniform": lambda **kw: kt.Random(0.83, seed=7, allocation="uniform", **kw),
+    "random_named": lambda **kw: kt.Random(
+        0.8, seed=7, **{"allocation": {"conv": 0.25}} | kw
+    ),
+}
+NAMES = sorted(PRUNERS)
+MODEL = "sequential"  # the smallest; each fit compiles anew
+KINDS = ["functional", "nested", "subclassed"]
+
+
+def ticket_of(name: str, model: str = MODEL, **compiling) -> kt.Ticket:
+    ticket = kt.wrap(zoo.build(model), PRUNERS[name]())
+    zoo.compile_for(model, ticket, **compiling)
+    return ticket
+
+
+def masks_of(ticket: kt.Ticket) -> list[np.ndarray]:
+    return ticket.mask_set.values()
+
+
+def same(first, second) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_every_pruner_is_in_the_table():
+    covered = {type(make()) for make in PRUNERS.values()}
+    assert set(pruners.registry.members.values()) == covered
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_config_round_trip(name):
+    pruner = PRUNERS[name]()
+    copy = pruners.get(keras.saving.serialize_keras_object(pruner))
+    assert type(copy) is type(pruner)
+    assert copy.get_config() == pruner.get_config()
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [(name, MODEL) for name in NAMES] + [("gradual", kind) for kind in KINDS],
+)
+def test_exact_count_after_fit_and_logged_each_epoch(name, model):
+    ticket = ticket_of(name, model)
+    history = ticket.fit(
+        zoo.inputs_of(model), zoo.labels(), batch_size=16, epochs=2, verbose=0
+    ).history
+    zeros = sum(int((~mask).sum()) for mask in masks_of(ticket))
+    total = sum(mask.size for mask in masks_of(ticket))
+    if not isinstance(ticket.pruner.allocation, kt.allocation.Explicit):
+        assert zeros == round(ticket.pruner.sparsity * total)
+    assert zeros == ticket.pruner.target(ticket.mask_set).zeros
+    assert history["sparsity"][-1] == ticket.sparsity == zeros / total
+    assert ticket.drawn
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_seed_same_masks_and_same_training(name):
+    first, second = ticket_of(name), ticket_of(name)
+    np.testing.assert_array_equal(
+        zoo.train(MODEL, first, epochs=2),
+        zoo.train(MODEL, second, epochs=2),
+    )
+    assert same(masks_of(first), masks_of(second))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fit_twice_keeps_the_masks(name):
+    ticket = ticket_of(name)
+    zoo.train(MODEL, ticket)
+    masks = masks_of(ticket)
+    zoo.train(MODEL, ticket)
+    assert same(masks_of(ticket), masks)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_per_execution_ends_on_the_same_count(name):
+    if keras.backend.backend() == "torch":
+        pytest.skip("Keras refuses steps_per_execution > 1 on torch")
+    ticket = ticket_of(name, steps_per_execution=3)
+    zoo.train(MODEL, ticket)
+    assert ticket.mask_set.count() == ticket.pruner.target(ticket.mask_set)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_masks_are_nested(name):
+    ticket = ticket_of(name)
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            _ = self.model
+            seen.append(masks_of(ticket))
+
+    zoo.train(MODEL, ticket, epochs=2, callbacks=[Watch()])
+    for before, after in itertools.pairwise(seen):
+        assert not any((b & ~a).any() for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_data_of_unknown_length(name):
+    def batches():
+        for i in range(0, zoo.SAMPLES, zoo.BATCH):
+            yield zoo.images()[i : i + 16], zoo.labels()[i : i + 16]
+
+    ticket = ticket_of(name)
+    for _ in range(2):
+        ticket.fit(batches(), epochs=1, shuffle=False, verbose=0)
+    assert ticket.mask_set.count() == ticket.pruner.target(ticket.mask_set)
+
+
+# -- words of the contract that need no table --------------------------------------
+
+
+def test_draw_before_training_is_kept_by_fit():
+    ticket = ticket_of("random")
+    ticket.draw()
+    masks = masks_of(ticket)
+    zoo.train(MODEL, ticket)
+    assert same(masks_of(ticket), masks)
+
+
+def test_gradual_follows_its_curve():
+    ticket = kt.wrap(
+        zoo.build(MODEL),
+        kt.GradualMagnitude(0.9, schedule=Polynomial(begin=0.0, end=1.0)),
+    )
+    zoo.compile_for(MODEL, ticket)
+    history = ticket.fit(
+        zoo.images(), zoo.labels(), batch_size=16, epochs=4, verbose=0
+    ).history
+    expected = [0.9 * (1 - (1 - t) ** 3) for t in (0.25, 0.5, 0.75, 1.0)]
+    np.testing.assert_allclose(history["sparsity"], expected, atol=2e-3)
+
+
+def test_a_run_too_short_ends_on_target_and_says_so():
+    schedule = Polynomial(begin=0, end=1000, unit="steps")
+    ticket = kt.wrap(zoo.build(MODEL), kt.GradualMagnitude(0.8, schedule=schedule))
+    zoo.compile_for(MODEL, ticket)
+    with pytest.warns(UserWarning, match=r"shorter than the schedule.*4 of 1000 steps"):
+        zoo.train(MODEL, ticket)
+    assert ticket.mask_set.count() == ticket.pruner.target(ticket.mask_set)
+
+
+def test_a_missed_target_is_a_warning_with_the_numbers():
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = True
+
+    ticket = ticket_of("gradual")
+    with pytest.warns(UserWarning, match=r"missed its target: asked for .*0\.8"):
+        zoo.train(MODEL, ticket, epochs=4, callbacks=[Stop()])
+    assert 0 < ticket.sparsity < 0.8
+
+
+def test_steps_without_a_known_epoch_length_are_refused():
+    def batches():
+        yield zoo.images(), zoo.labels()
+
+    schedule = Polynomial(begin=0, end=2, unit="steps")
+    ticket = kt.wrap(zoo.build(MODEL), kt.GradualMagnitude(0.8, schedule=schedule))
+    zoo.compile_for(MODEL, ticket)
+    with pytest.raises(ValueError, match="steps_per_epoch"):
+        ticket.fit(batches(), shuffle=False, verbose=0)
+
+
+def two_layers() -> keras.Model:
+    return keras.Sequential(
+        [
+            keras.Input((20,)),
+            layers.Dense(10, name="wide"),
+            layers.Dense(2, name="head"),
+        ]
+    )
+
+
+@pytest.mark.parametrize("sparsity", [0.995, 0.9999])
+def test_layer_collapse_is_raised_before_anything_changes(sparsity):
+    ticket = kt.wrap(two_layers(), kt.Random(sparsity, seed=0, allocation="uniform"))
+    with pytest.raises(kt.LayerCollapseError, match=r"head/kernel \(20 weights\)"):
+        ticket.draw()
+    assert not ticket.drawn
+    assert ticket.sparsity == 0.0
+
+
+def test_one_weight_more_does_not_collapse():
+    shares = {"wide": 0.9, "head": 0.95}
+    ticket = kt.wrap(two_layers(), kt.Random(0.9, seed=0, allocation=shares))
+    ticket.draw()
+    assert [int(mask.sum()) for mask in masks_of(ticket)] == [20, 1]
+    shares["head"] = 0.99
+    ticket = kt.wrap(two_layers(), kt.Random(0.9, seed=0, allocation=shares))
+    with pytest.raises(kt.LayerCollapseError, match="head"):
+        ticket.draw()
+
+
+def test_collapse_can_be_a_warning():
+    pruner = kt.Random(0.995, seed=0, allocation="uniform", on_collapse="warn")
+    ticket = kt.wrap(two_layers(), pruner)
+    with pytest.warns(UserWarning, match="leave none"):
+        ticket.draw()
+    assert ticket.mask_set.count().kept == 220 - round(0.995 * 220)
+
+
+def test_nan_weights_are_named_and_nothing_changes():
+    model = two_layers()
+    kernel = model.get_layer("head").kernel
+    value = np.array(kernel.numpy())
+    value[3, 1] = np.nan
+    kernel.assign(value)
+    ticket = kt.wrap(model, kt.Magnitude(0.5))
+    with pytest.raises(ValueError, match=r"1 of 20 scores of .*head/kernel.* NaN"):
+        ticket.draw()
+    assert not ticket.drawn
+
+
+@pytest.mark.parametrize("sparsity", [-0.1, 1.0, 1.5, 90])
+def test_sparsity_outside_its_range(sparsity):
+    with pytest.raises(ValueError, match=r"\[0, 1\).*0\.9"):
+        kt.Magnitude(sparsity)
+
+
+def test_draw_refuses_what_draws_while_training():
+    ticket = ticket_of("gradual")
+    with pytest.raises(ValueError, match=r"while the model trains.*fit"):
+        ticket.draw()
+    with pytest.raises(ValueError, match="no pruner"):
+        kt.wrap(zoo.build(MODEL)).draw()
+
+
+def test_unknown_words_are_named():
+    with pytest.raises(ValueError, match=r"'erx' is not a allocation|an allocation"):
+        kt.Magnitude(0.5, allocation="erx")
+    with pytest.raises(ValueError, match="on_collapse"):
+        kt.Magnitude(0.5, on_collapse="ignore")
+
+
+DIGESTS = {
+    "magnitude": "6c6650cd41043f21",
+    "magnitude_global": "97632d939ef291bd",
+    "random": "e83b29ddd0a47fa3",
+    "random_uniform": "c9097ec1362ecc71",
+    "random_named": "adea936eb9af5d8d",
+}
+
+
+@pytest.mark.parametrize("name", sorted(DIGESTS))
+def test_same_weights_same_ticket_on_every_backend(name):
+    """Law 3: one digest, pinned here, for all backends."""
+    model = zoo.build("functional")
+    rng = np.random.default_rng(11)
+    for variable in model.trainable_variables:
+        variable.assign(rng.normal(size=variable.shape).astype("float32"))
+    ticket = kt.wrap(model, PRUNERS[name]())
+    ticket.draw()
+    packed = b"".join(np.packbits(mask).tobytes() for mask in masks_of(ticket))
+    assert hashlib.sha256(packed).hexdigest()[:16] == DIGESTS[name]
