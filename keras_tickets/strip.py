@@ -15,7 +15,7 @@ from keras_tickets.masking import MaskedKernel
 from keras_tickets.registry import PACKAGE
 
 
-def strip(model: keras.Model, dtype: str | None = None) -> keras.Model:
+def strip(model: keras.Model) -> keras.Model:
     """Return the plain model behind a ticket, with its zeros baked in.
 
     The result is an uncompiled copy: it has the architecture the user wrote, no
@@ -25,12 +25,9 @@ def strip(model: keras.Model, dtype: str | None = None) -> keras.Model:
 
     Args:
         model: A `Ticket`, a model with `Masked` layers, or any other model.
-        dtype: A dtype policy for the copy, such as `"float32"` to export what was
-            trained in mixed precision. Defaults to the policies of `model`.
 
     Returns:
-        A new model, or `model` itself when it is plain already and no `dtype` is
-        asked for.
+        A new model, or `model` itself when it is plain already.
 
     Raises:
         ValueError: If the model can not be rebuilt from its config.
@@ -45,9 +42,9 @@ def strip(model: keras.Model, dtype: str | None = None) -> keras.Model:
     24
     """
     inner, masked = _inner_and_masks(model)
-    if not masked and dtype is None:
+    if not masked:
         return inner
-    copy = rebuild(inner, dtype)
+    copy = rebuild(inner)
     zeros = {id(m.kernel.variable): ops.convert_to_numpy(m.mask.value) for m in masked}
     for source, target in _pairs(inner, copy):
         value = ops.convert_to_numpy(source.value)
@@ -59,14 +56,14 @@ def strip(model: keras.Model, dtype: str | None = None) -> keras.Model:
     return copy
 
 
-def rebuild(model: keras.Model, dtype: str | None = None) -> keras.Model:
+def rebuild(model: keras.Model) -> keras.Model:
     """Return a fresh model from `model`'s config, without its `Masked` wrappers.
 
     Classes that are in use in `model` need no registration. The weights are fresh.
     """
     classes = {type(layer).__name__: type(layer) for layer in _keras.sublayers(model)}
     try:
-        config = _plain_config(keras.saving.serialize_keras_object(model), dtype)
+        config = _plain_config(keras.saving.serialize_keras_object(model))
         with keras.saving.custom_object_scope(classes):
             copy = keras.saving.deserialize_keras_object(config, safe_mode=False)
         built = copy.built
@@ -112,19 +109,17 @@ def _pairs(
     return zip(_weights(source), _weights(target), strict=True)
 
 
-def _plain_config(config: Any, dtype: str | None) -> Any:
+def _plain_config(config: Any) -> Any:
     """Return a model's config with `Masked` replaced by the layer it holds."""
     if isinstance(config, list | tuple):
-        return type(config)(_plain_config(item, dtype) for item in config)
+        return type(config)(_plain_config(item) for item in config)
     if not isinstance(config, dict):
         return config
-    if dtype and config.get("class_name") in ("DTypePolicy", "DTypePolicyMap"):
-        return keras.saving.serialize_keras_object(keras.DTypePolicy(dtype))
     if config.get("registered_name") == f"{PACKAGE}>Masked":
         # The graph refers to a layer by the outer entry's name and inbound nodes.
         graph = {k: config[k] for k in ("name", "inbound_nodes") if k in config}
         config = {**config["config"]["layer"], **graph}
-    return {key: _plain_config(value, dtype) for key, value in config.items()}
+    return {key: _plain_config(value) for key, value in config.items()}
 
 
 def _cannot_rebuild(model: keras.Model, why: str) -> str:

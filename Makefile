@@ -1,0 +1,88 @@
+# Needs Python 3.11 or newer with venv and pip, and make. Everything else goes into
+# .venv (and .venv-lowest), once: a second call starts at once.
+
+PYTHON ?= python3
+DATASET ?= digits
+ARGS ?=
+
+VENV := .venv
+LOWEST := .venv-lowest
+
+# All of the suite that is not marked slow. It runs again on the lowest versions.
+LOWEST_SELECTION := -m "not slow"
+
+# pip shows its own progress. The package is installed in place: edits count at once.
+INSTALL := bin/python -m pip install --no-warn-script-location
+PYTEST := bin/python -m pytest
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-torch test-lowest lint clean
+
+help:
+	@echo "make demo              dense network and 90 % sparse ticket, side by side"
+	@echo "make demo DATASET=...  digits (default), mnist or cifar10; the last two are"
+	@echo "                       read from TFDS_DATA_DIR"
+	@echo "make test              the tests, on TensorFlow and on JAX"
+	@echo "make test-torch        the tests, on torch"
+	@echo "make test-lowest       the quick tests, on the lowest versions claimed"
+	@echo "make lint              ruff and mypy"
+	@echo "make clean             remove the environments and everything built"
+
+demo: $(VENV)/.demo
+	KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m examples.demo \
+	    --dataset $(DATASET) $(ARGS)
+
+# Both backends run, also when the first one fails.
+test: $(VENV)/.test
+	@status=0; \
+	for backend in tensorflow jax; do \
+	    echo "== tests on $$backend"; \
+	    KERAS_BACKEND=$$backend $(VENV)/$(PYTEST) $(ARGS) || status=1; \
+	done; \
+	exit $$status
+
+test-torch: $(VENV)/.torch
+	KERAS_BACKEND=torch $(VENV)/$(PYTEST) $(ARGS)
+
+test-lowest: $(LOWEST)/.test
+	KERAS_BACKEND=tensorflow $(LOWEST)/$(PYTEST) $(LOWEST_SELECTION) $(ARGS)
+
+lint: $(VENV)/.test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each stamp says that one step is done; it is older than what the step depends on
+# when the step has to be done again.
+
+$(VENV)/.created $(LOWEST)/.created:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit( \
+	    "keras-tickets needs Python 3.11 or newer; $(PYTHON) is " \
+	    + sys.version.split()[0] + ". Try: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(@D)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.created pyproject.toml constraints.txt
+	$(VENV)/$(INSTALL) -c constraints.txt -e ".[export,data]"
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.created pyproject.toml constraints.txt
+	$(VENV)/$(INSTALL) -c constraints.txt \
+	    -e ".[tensorflow,jax,export,data,tfmot,plot,dev]"
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.torch: $(VENV)/.test
+	$(VENV)/$(INSTALL) -c constraints.txt -e ".[torch]"
+	@touch $@
+
+# The tools of `dev` are not under test here: only those that run the tests.
+$(LOWEST)/.test: $(LOWEST)/.created pyproject.toml constraints-lowest.txt
+	$(LOWEST)/$(INSTALL) -c constraints-lowest.txt \
+	    -e ".[tensorflow,jax,export,data,tfmot,plot]" \
+	    pytest pytest-timeout hypothesis
+	@touch $@

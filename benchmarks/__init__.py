@@ -1,0 +1,1 @@
+"""Slow proofs, resumable, with their results as data; see README.md."""

@@ -1,0 +1,208 @@
+"""The route for JAX and torch users: convert in a process on the TensorFlow backend.
+
+    python -m keras_tickets.convert.child job.json
+
+TFLite's converter reads TensorFlow graphs only, and Keras' backend cannot change
+within a process. So the parent saves the plain model as `.keras`, and this child
+loads it and converts it. The job file says what to do; the child writes how it went
+into the file that the job names as `answer`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from typing import Any
+
+import keras
+
+from keras_tickets._keras import sublayers
+from keras_tickets.convert.signature import Signature, from_json, to_json
+
+# Modules whose classes each process with Keras knows.
+_KNOWN = ("keras", "builtins", "keras_tickets")
+
+
+def convert_in_child(
+    model: keras.Model, path: pathlib.Path, signature: Signature, sparse: bool
+) -> None:
+    """Converts a plain model of any backend.
+
+    Args:
+        model: A plain Keras model.
+        path: Where to write; the suffix chooses the format.
+        signature: The inputs of the file.
+        sparse: Whether a `.tflite` stores tensors without their zeros.
+
+    Raises:
+        RuntimeError: If the child could not load or convert the model.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        saved = pathlib.Path(folder, "model.keras")
+        answer = pathlib.Path(folder, "answer.json")
+        job_file = pathlib.Path(folder, "job.json")
+        model.save(saved)
+        custom = _custom_classes(model, saved)
+        job = {
+            "model": str(saved),
+            "path": str(path),
+            "signature": to_json(signature),
+            "sparse": sparse,
+            "custom": custom,
+            "image_data_format": keras.config.image_data_format(),
+            "answer": str(answer),
+        }
+        job_file.write_text(json.dumps(job))
+        finished = subprocess.run(
+            [sys.executable, "-m", "keras_tickets.convert.child", str(job_file)],
+            env=_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        if finished.returncode or not answer.exists():
+            log = finished.stdout.decode("utf-8", "replace")
+            raise RuntimeError(
+                f"The process that converts '{model.name}' on the TensorFlow backend "
+                f"ended with exit status {finished.returncode}. Its last words:\n"
+                f"{log.strip()[-1500:]}"
+            )
+        reply = json.loads(answer.read_text())
+    if reply["error"]:
+        raise RuntimeError(_explain(model.name, reply, custom))
+
+
+def _environment() -> dict[str, str]:
+    """The child sees the same modules, but neither the GPU nor a strict filter."""
+    return {
+        **os.environ,
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        # The parent may hold all of the GPU's memory; converting needs none.
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
+def _custom_classes(
+    model: keras.Model, saved: pathlib.Path
+) -> list[tuple[str | None, str]]:
+    """(module, name) of the classes and functions that are not Keras' own."""
+    found: set[tuple[str | None, str]] = {
+        (type(layer).__module__, type(layer).__name__) for layer in sublayers(model)
+    }
+    with zipfile.ZipFile(saved) as archive:
+        found |= set(_named_in(json.loads(archive.read("config.json"))))
+    custom = {(m, n) for m, n in found if (m or "").split(".")[0] not in _KNOWN}
+    # Keras writes no module for what lives in `__main__`; the layers name it.
+    named = {name for module, name in custom if module}
+    return sorted(
+        ((m, n) for m, n in custom if m or n not in named), key=lambda x: x[1]
+    )
+
+
+def _named_in(config: Any) -> list[tuple[str | None, str]]:
+    if isinstance(config, dict):
+        found = [entry for value in config.values() for entry in _named_in(value)]
+        if {"module", "class_name", "config"} <= config.keys():
+            name = config["class_name"]
+            found.append(
+                (config["module"], config["config"] if name == "function" else name)
+            )
+        return [(module, str(name)) for module, name in found]
+    if isinstance(config, list):
+        return [entry for value in config for entry in _named_in(value)]
+    return []
+
+
+def _explain(
+    name: str, reply: dict[str, Any], custom: list[tuple[str | None, str]]
+) -> str:
+    error = str(reply["error"])
+    if reply["stage"] != "load":
+        return error
+    missing = [
+        f"{class_name} (from {module or 'a module that Keras did not record'})"
+        for module, class_name in custom
+    ]
+    classes = ", ".join(missing) or "none"
+    unimportable = "".join(
+        f"\nModule '{module}' could not be imported: {why}"
+        for module, why in reply["unimportable"].items()
+    )
+    # Keras appends the whole config of the model, which says nothing more.
+    happened = re.sub(
+        r"\n+config=.*?\n\n|Full object config:.*", " ", error, flags=re.S
+    )
+    return (
+        f"'{name}' is converted in a second process on the TensorFlow backend, which "
+        f"could not load it. Classes of your own in it: {classes}. The second process "
+        "must be able to import them: put them into a module (not a script or a "
+        "notebook cell), mark them with `@keras.saving.register_keras_serializable()`, "
+        "use `keras.ops` in them rather than one backend's functions, and give them a "
+        f"`get_config`.{unimportable}\nWhat happened: {happened.strip()}"
+    )
+
+
+def _run(job: dict[str, Any]) -> dict[str, Any]:
+    """Does the job; returns how it went."""
+    from keras_tickets.convert.litert import to_litert
+    from keras_tickets.convert.onnx import to_onnx
+
+    found, unimportable = _import_classes(job["custom"])
+    keras.config.set_image_data_format(job["image_data_format"])
+    stage = "load"
+    try:
+        # `safe_mode` guards against strangers' files; this one is the user's own.
+        model = keras.models.load_model(
+            job["model"], custom_objects=found, compile=False, safe_mode=False
+        )
+        stage = "convert"
+        path, signature = pathlib.Path(job["path"]), from_json(job["signature"])
+        if path.suffix == ".tflite":
+            to_litert(model, path, signature, job["sparse"])
+        else:
+            to_onnx(model, path, signature)
+    except Exception as error:
+        message = (
+            str(error) if stage == "convert" else f"{type(error).__name__}: {error}"
+        )
+        return {"error": message[-3000:], "stage": stage, "unimportable": unimportable}
+    return {"error": ""}
+
+
+def _import_classes(
+    custom: list[tuple[str | None, str]],
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Imports the user's classes; those marked as serializable register themselves.
+
+    Returns:
+        Class name -> class, and module name -> why it could not be imported.
+    """
+    found, unimportable = {}, {}
+    for module, name in custom:
+        if module in (None, "__main__"):
+            continue
+        try:
+            found[name] = getattr(importlib.import_module(module), name)
+        except Exception as error:
+            unimportable[module] = f"{type(error).__name__}: {error}"
+    return found, unimportable
+
+
+def main(job_file: str) -> None:
+    """Reads a job, does it, and leaves the answer where the job says."""
+    job = json.loads(pathlib.Path(job_file).read_text())
+    pathlib.Path(job["answer"]).write_text(json.dumps(_run(job)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,64 @@
+"""Which tensor of the file is which of the model: by name, never by luck."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from keras import tree
+
+
+def aliases(structure: Any, own_names: list[str | None]) -> list[list[str]]:
+    """The names under which a file may know each tensor of a structure.
+
+    Args:
+        structure: A nested structure, such as a model's outputs.
+        own_names: For each leaf, the name that it carries itself.
+
+    Returns:
+        For each leaf: its own name, and the last dict key on the way to it.
+    """
+    known = []
+    for (path, _), own in zip(
+        tree.flatten_with_path(structure), own_names, strict=True
+    ):
+        keys = [step for step in path if isinstance(step, str)]
+        known.append([name for name in (own, *keys[-1:]) if name])
+    return known
+
+
+def match(what: str, file_names: list[str], known: list[list[str]]) -> dict[str, int]:
+    """Finds which of the model's tensors each name of the file stands for.
+
+    Args:
+        what: `"input"` or `"output"`, for the error.
+        file_names: The names in the file.
+        known: For each tensor of the model, its possible names.
+
+    Returns:
+        Name in the file -> position among the model's tensors. A model's tensor
+        that the file does not need may be missing.
+
+    Raises:
+        RuntimeError: If neither names nor the count tell which is which.
+    """
+    by_name = {name: i for i, names in enumerate(known) for name in names}
+    if all(name in by_name for name in file_names):
+        found = {name: by_name[name] for name in file_names}
+        if len(set(found.values())) == len(file_names):
+            return found
+    # The converters number what has no name ('output_0', 'Identity_1:0') in the
+    # model's own order; but a list sorted by name has output_10 before output_2.
+    if len(file_names) == len(known):
+        return {name: i for i, name in enumerate(sorted(file_names, key=_number))}
+    raise RuntimeError(
+        f"The file's {what}s {file_names} cannot be matched with the model's "
+        f"{what}s {[' / '.join(names) or '(no name)' for names in known]}. "
+        f"Give each {what} of the model a name of its own."
+    )
+
+
+def _number(name: str) -> int:
+    """The number at the end of a generated name; 0 if there is none."""
+    digits = re.findall(r"_(\d+)(?::\d+)?$", name)
+    return int(digits[0]) if digits else 0

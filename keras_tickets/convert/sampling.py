@@ -1,0 +1,128 @@
+"""Inputs to compare a file with Keras on, when the user gives none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from keras_tickets._keras import sublayers
+from keras_tickets.convert.signature import Signature
+from keras_tickets.convert.tensor import Array
+
+# Dimensions left open (sequence length, image size) get this size: small, but
+# enough for a few stride-2 layers.
+_OPEN_SIZE = 32
+
+# One sample: an entry per positional argument of the model.
+Sample = list[Any]
+
+
+def make_samples(model: keras.Model, signature: Signature, count: int) -> list[Sample]:
+    """Draws random inputs that fit a signature, the same ones each time.
+
+    Args:
+        model: The model that will read them.
+        signature: Its inputs.
+        count: How many samples.
+
+    Returns:
+        Samples; where the batch size is open, batches of 1 and 2 alternate.
+    """
+    rng = np.random.default_rng(0)
+    vocabulary = _vocabulary(model)
+    return [
+        tree.map_structure(
+            lambda spec, batch=1 + index % 2: _draw(rng, spec, batch, vocabulary),
+            signature,
+        )
+        for index in range(count)
+    ]
+
+
+def cut_samples(data: Any, signature: Signature, count: int) -> list[Sample]:
+    """Cuts the user's arrays into samples of the batch size that the file takes.
+
+    Args:
+        data: Arrays with a leading batch dimension, structured as the model's
+            input (a tuple or list of them for a model with several arguments).
+        signature: The model's inputs.
+        count: How many samples at most.
+
+    Returns:
+        Samples.
+
+    Raises:
+        ValueError: If the structure does not match, or there are too few rows.
+    """
+    arguments = [data] if len(signature) == 1 else list(data)
+    try:
+        tree.assert_same_structure(arguments, signature)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"`samples` must be structured as the model's input: {error}"
+        ) from error
+    specs = tree.flatten(signature)
+    arrays = [
+        np.asarray(keras.ops.convert_to_numpy(array), spec.dtype)
+        for array, spec in zip(tree.flatten(arguments), specs, strict=True)
+    ]
+    for array, spec in zip(arrays, specs, strict=True):
+        _check_shape(array, spec)
+    size = specs[0].shape[0] or 1
+    rows = min(len(array) for array in arrays)
+    if rows < size:
+        raise ValueError(
+            f"`samples` needs at least {size} row(s), the batch size of the file. "
+            f"Received {rows}."
+        )
+    starts = range(0, min(count * size, rows - size + 1), size)
+    return [
+        tree.pack_sequence_as(signature, [array[i : i + size] for array in arrays])
+        for i in starts
+    ]
+
+
+def _check_shape(array: Array, spec: keras.InputSpec) -> None:
+    wanted = tuple(spec.shape)[1:]
+    fits = array.ndim == len(wanted) + 1 and all(
+        size in (None, real) for size, real in zip(wanted, array.shape[1:], strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"`samples` for input '{spec.name}' must have the shape "
+            f"(rows, {', '.join(map(str, wanted))}). Received: {array.shape}"
+        )
+
+
+def _vocabulary(model: keras.Model) -> int | None:
+    """Ids below this are valid for each embedding of the model; None without one."""
+    sizes = [
+        layer.input_dim
+        for layer in sublayers(model)
+        if isinstance(layer, keras.layers.Embedding)
+    ]
+    return min(sizes, default=None)
+
+
+def _draw(
+    rng: np.random.Generator,
+    spec: keras.InputSpec,
+    batch: int,
+    vocabulary: int | None,
+) -> Array:
+    sizes = tuple(spec.shape)
+    shape = [_OPEN_SIZE if size is None else size for size in sizes]
+    if sizes and sizes[0] is None:
+        shape[0] = batch
+    if "int" in spec.dtype:
+        return rng.integers(0, vocabulary or 2, shape).astype(spec.dtype)
+    if spec.dtype == "bool":
+        return rng.integers(0, 2, shape).astype(bool)
+    if vocabulary is not None:
+        # Ids often arrive in a float input, and small whole numbers do no harm
+        # to an input that is really a number.
+        return rng.integers(0, min(vocabulary, 8), shape).astype(spec.dtype)
+    return rng.standard_normal(shape).astype(spec.dtype)

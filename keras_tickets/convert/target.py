@@ -1,0 +1,105 @@
+"""Where the file goes: checked before any work, replaced in one step at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import pathlib
+import shutil
+import uuid
+from collections.abc import Iterator
+
+SUFFIXES = {".tflite": "LiteRT", ".onnx": "ONNX"}
+
+
+def check_target(path: str | os.PathLike[str], overwrite: bool) -> pathlib.Path:
+    """Checks that a file can be written at `path`, before anything is done for it.
+
+    Args:
+        path: The user's path.
+        overwrite: Whether an existing file may be replaced.
+
+    Returns:
+        The path, absolute, links followed.
+
+    Raises:
+        ValueError: If the suffix names no format.
+        FileNotFoundError: If the folder is missing.
+        NotADirectoryError: If the folder is a file.
+        IsADirectoryError: If the path is a folder.
+        PermissionError: If the folder cannot be written.
+        FileExistsError: If the file exists and may not be replaced.
+    """
+    target = pathlib.Path(path).expanduser().resolve()
+    if target.suffix not in SUFFIXES:
+        expected = ", ".join(f"'{s}' ({name})" for s, name in SUFFIXES.items())
+        raise ValueError(
+            f"The suffix of `path` chooses the format: expected {expected}. "
+            f"Received: path='{path}'"
+        )
+    folder = target.parent
+    if not folder.exists():
+        raise FileNotFoundError(
+            f"Cannot write '{path}': the folder '{folder}' does not exist. "
+            "Create it first."
+        )
+    if not folder.is_dir():
+        raise NotADirectoryError(f"Cannot write '{path}': '{folder}' is not a folder.")
+    if target.is_dir():
+        raise IsADirectoryError(f"Cannot write '{path}': it is an existing folder.")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(
+            f"Cannot write '{path}': no permission to write in '{folder}'."
+        )
+    if target.exists() and not overwrite:
+        raise FileExistsError(
+            f"'{path}' exists. Choose another path, or pass `overwrite=True`."
+        )
+    return target
+
+
+@contextlib.contextmanager
+def replacing(target: pathlib.Path, content: bytes) -> Iterator[pathlib.Path]:
+    """Writes beside `target`, and moves into place if the block succeeds.
+
+    The target is whole at any moment: the old file, or the new one. Whatever is
+    raised in the block, Ctrl-C included, removes the new file and keeps the old.
+
+    Args:
+        target: Where the file shall be.
+        content: What it shall hold.
+
+    Yields:
+        The path of the new file while it waits to be moved.
+
+    Raises:
+        OSError: If the disk is full or fails.
+    """
+    # Same folder, so that the move is one atomic rename; same suffix, because
+    # runtimes choose the format by it.
+    waiting = target.with_name(f".{target.stem}-{uuid.uuid4().hex[:8]}{target.suffix}")
+    try:
+        _write(waiting, content, target)
+        yield waiting
+        os.replace(waiting, target)
+    finally:
+        waiting.unlink(missing_ok=True)
+
+
+def _write(path: pathlib.Path, content: bytes, target: pathlib.Path) -> None:
+    try:
+        with open(path, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(path.parent).free
+        raise OSError(
+            error.errno,
+            f"The disk is full: '{target.name}' needs {len(content):,} bytes in "
+            f"'{target.parent}', which has {free:,} free. Nothing was changed; free "
+            "some space or choose another folder",
+        ) from error

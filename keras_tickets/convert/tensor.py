@@ -1,0 +1,99 @@
+"""What a file stores: one constant tensor, whichever the format."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class FileTensor:
+    """A constant tensor of an exported file.
+
+    Args:
+        name: The tensor's name in the file.
+        values: Its values, decoded: always a dense array.
+        encoding: How the file stores it, `"dense"` or `"sparse"`.
+        stored_bytes: Bytes that its values and indices take in the file.
+    """
+
+    name: str
+    values: Array
+    encoding: str
+    stored_bytes: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The dense shape."""
+        return self.values.shape
+
+    @property
+    def dtype(self) -> str:
+        """The type of one element, such as `"float32"`."""
+        return self.values.dtype.name
+
+    @property
+    def nonzeros(self) -> int:
+        """How many values are not zero."""
+        return int(np.count_nonzero(self.values))
+
+    @property
+    def zeros(self) -> int:
+        """How many values are zero."""
+        return self.values.size - self.nonzeros
+
+    @property
+    def dense_bytes(self) -> int:
+        """Bytes that the values would take without a sparse encoding."""
+        return self.values.nbytes
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the values are floating point numbers."""
+        return is_float(self.values.dtype)
+
+    @property
+    def is_weight(self) -> bool:
+        """Whether this counts as a weight: a float tensor of rank 2 or more."""
+        return self.is_float and self.values.ndim >= 2
+
+
+# Given a tensor of the file, its new values; None leaves it as it is.
+Rewriter = Callable[[FileTensor], Array | None]
+
+
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Whether a NumPy dtype is a floating point one, bfloat16 included."""
+    return np.issubdtype(dtype, np.floating) or dtype == ml_dtypes.bfloat16
+
+
+def rewritten(tensor: FileTensor, rewriter: Rewriter) -> Array | None:
+    """Asks `rewriter` for new values and checks that they fit the tensor.
+
+    Args:
+        tensor: The tensor as the file has it.
+        rewriter: The function that may change it.
+
+    Returns:
+        The new values, or None where nothing changes.
+
+    Raises:
+        ValueError: If the shape or the dtype changed.
+    """
+    values = rewriter(tensor)
+    if values is None:
+        return None
+    values = np.asarray(values)
+    if values.shape != tensor.shape or values.dtype != tensor.values.dtype:
+        raise ValueError(
+            f"The rewrite of tensor '{tensor.name}' must keep its shape and dtype: "
+            f"expected {tensor.shape} {tensor.dtype}, "
+            f"received {values.shape} {values.dtype.name}."
+        )
+    return np.ascontiguousarray(values)

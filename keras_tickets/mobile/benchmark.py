@@ -1,0 +1,161 @@
+"""`benchmark`: how fast a file runs, and how sure that number is."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_tickets.convert.report import table
+from keras_tickets.convert.target import SUFFIXES
+from keras_tickets.mobile.runners import RUNNERS
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkReport:
+    """Latencies of one file in one place, in milliseconds. Prints as a table.
+
+    Args:
+        path: The file.
+        on: Where it ran, as passed to `benchmark`.
+        runtime: Which program ran it, with its version.
+        device: Which machine it ran on.
+        threads: Threads that the runtime was allowed.
+        warmup: Runs before, not timed.
+        times_ms: The time of each run, in order.
+    """
+
+    path: str
+    on: str
+    runtime: str
+    device: str
+    threads: int
+    warmup: int
+    times_ms: tuple[float, ...]
+
+    @property
+    def runs(self) -> int:
+        """How many runs were timed."""
+        return len(self.times_ms)
+
+    @property
+    def median_ms(self) -> float:
+        """The median."""
+        return float(np.median(self.times_ms))
+
+    @property
+    def p10_ms(self) -> float:
+        """One run in ten was faster than this."""
+        return float(np.percentile(self.times_ms, 10))
+
+    @property
+    def p90_ms(self) -> float:
+        """One run in ten was slower than this."""
+        return float(np.percentile(self.times_ms, 90))
+
+    @property
+    def min_ms(self) -> float:
+        """The fastest run."""
+        return min(self.times_ms)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all numbers, ready for `json.dumps`."""
+        numbers = ("runs", "median_ms", "p10_ms", "p90_ms", "min_ms")
+        return {
+            **dataclasses.asdict(self),
+            "times_ms": list(self.times_ms),
+            **{name: getattr(self, name) for name in numbers},
+        }
+
+    def __str__(self) -> str:
+        """Returns the table."""
+        rows = [
+            ("file", self.path),
+            ("device", f"{self.device} (on='{self.on}')"),
+            ("runtime", f"{self.runtime}, threads: {self.threads}"),
+            ("median", f"{self.median_ms:.3f} ms"),
+            ("10 % to 90 %", f"{self.p10_ms:.3f} to {self.p90_ms:.3f} ms"),
+            ("fastest", f"{self.min_ms:.3f} ms"),
+            ("runs", f"{self.runs} after {self.warmup} to warm up"),
+        ]
+        return table("Latency, batch size 1", rows)
+
+
+def benchmark(
+    path: str | os.PathLike[str],
+    on: str = "host",
+    *,
+    runs: int = 50,
+    warmup: int = 10,
+    threads: int = 1,
+    verbose: bool = True,
+) -> BenchmarkReport:
+    """Times an exported file, one input at a time.
+
+    Args:
+        path: A `.tflite` or `.onnx` file.
+        on: Where to run it: `"host"` is this machine's CPU.
+        runs: How many runs are timed.
+        warmup: How many runs before are not.
+        threads: Threads that the runtime may use.
+        verbose: Whether to show a progress bar.
+
+    Returns:
+        A `BenchmarkReport`: median, spread, device, runtime.
+
+    Raises:
+        ValueError: If a number makes no sense, or `on` or the suffix is unknown.
+        FileNotFoundError: If there is no such file.
+        RuntimeError: If the runtime cannot run the file.
+        ImportError: If `keras-tickets[export]` is not installed.
+
+    Example:
+
+    ```python
+    kt.export(ticket, "model.tflite")
+    print(kt.benchmark("model.tflite", on="host", threads=2))
+    ```
+    """
+    file = _check_file(path)
+    if on not in RUNNERS:
+        available = ", ".join(repr(name) for name in RUNNERS)
+        raise ValueError(f"Unknown place: on='{on}'. Available: {available}.")
+    for name, value, least in (
+        ("runs", runs, 1),
+        ("warmup", warmup, 0),
+        ("threads", threads, 1),
+    ):
+        if not isinstance(value, int) or value < least:
+            raise ValueError(
+                f"`{name}` must be a whole number of at least {least}. "
+                f"Received: {name}={value!r}"
+            )
+    bar = keras.utils.Progbar(warmup + runs, unit_name="run", verbose=int(verbose))
+    timing = RUNNERS[on](file, runs, warmup, threads, bar.update)
+    return BenchmarkReport(
+        path=str(path),
+        on=on,
+        runtime=timing.runtime,
+        device=timing.device,
+        threads=threads,
+        warmup=warmup,
+        times_ms=tuple(second * 1000 for second in timing.seconds),
+    )
+
+
+def _check_file(path: str | os.PathLike[str]) -> pathlib.Path:
+    file = pathlib.Path(path).expanduser()
+    if file.suffix not in SUFFIXES:
+        raise ValueError(
+            f"Expected a file that ends with {' or '.join(map(repr, SUFFIXES))}. "
+            f"Received: path='{path}'"
+        )
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"There is no file '{path}'. Write it with `kt.export` first."
+        )
+    return file

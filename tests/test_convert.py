@@ -1,0 +1,344 @@
+"""Export: what is in the file is what was in the model, in each format."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from exported import (
+    SUFFIXES,
+    attention,
+    cnn,
+    dict_model,
+    exported_cnn,
+    gru,
+    half,
+    list_model,
+    make_sparse,
+    open_size,
+    sparse_cnn,
+    subclassed,
+    values_of,
+)
+
+import keras_tickets as kt
+from keras_tickets.convert import names, onnx_file, tflite_file, tflite_schema
+from keras_tickets.convert.runtimes import open_runtime
+from keras_tickets.convert.tflite_sparsity import Levels, decode, encode
+
+FILES = {".tflite": tflite_file, ".onnx": onnx_file}
+
+in_child = keras.backend.backend() != "tensorflow"
+converts_here = pytest.mark.skipif(
+    in_child, reason="the conversion is the child's, tested on TensorFlow"
+)
+
+
+def kernel_zeros(model):
+    weights = [w for w in model.weights if len(w.shape) >= 2 and "bias" not in w.name]
+    return sum(int((values_of(w) == 0).sum()) for w in weights)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_report_is_measured_on_the_file(suffix):
+    content, report = exported_cnn(suffix)
+    assert report.bytes == len(content)
+    assert report.zeros == kernel_zeros(sparse_cnn())
+    assert report.keras_weights - report.keras_nonzeros == report.zeros
+    # Scales that were not folded into a kernel count as weights of the file.
+    assert report.keras_weights <= report.weights <= 1.02 * report.keras_weights
+    assert report.sparsity == report.zeros / report.weights
+    assert report.samples == 4
+    assert 0 <= report.max_relative_difference <= 1e-5
+    assert not any(op.startswith("custom:") for op in report.ops)
+    assert json.loads(json.dumps(report.to_dict()))["sparsity"] == report.sparsity
+    assert f"{report.bytes:,} bytes" in str(report)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_file_holds_the_kernels_bit_by_bit(suffix):
+    content, _ = exported_cnn(suffix)
+    kernel = values_of(sparse_cnn().layers[-1].kernel)
+    stored = [t.values for t in FILES[suffix].tensors(content)]
+    assert any(
+        v.shape in (kernel.shape, kernel.T.shape)
+        and (np.array_equal(v, kernel) or np.array_equal(v, kernel.T))
+        for v in stored
+    )
+
+
+def test_sparse_tensors_are_stored_without_their_zeros():
+    content, report = exported_cnn(".tflite")
+    sparse = [t for t in tflite_file.tensors(content) if t.encoding == "sparse"]
+    assert sparse
+    assert all(t.stored_bytes < t.dense_bytes for t in sparse)
+    assert report.bytes < report.dense_bytes
+
+
+@converts_here
+def test_dense_bytes_is_the_size_without_sparse_encoding(tmp_path):
+    _, report = exported_cnn(".tflite")
+    dense = kt.export(
+        sparse_cnn(), tmp_path / "dense.tflite", sparse=False, verbose=False
+    )
+    assert dense.dense_bytes == dense.bytes
+    # The same but for the longer names that the converter makes up on the way.
+    assert 0 <= report.dense_bytes - dense.bytes < 800
+
+
+def test_batch_is_one_for_phones_and_open_for_servers(tmp_path):
+    shapes = {}
+    for suffix, rows in ((".tflite", 1), (".onnx", 3)):
+        path = tmp_path / f"m{suffix}"
+        path.write_bytes(exported_cnn(suffix)[0])
+        runtime = open_runtime(path)
+        assert runtime.inputs == ["image"]
+        image = np.zeros((rows, 12, 12, 3), "float32")
+        (output,) = runtime.run({"image": image}).values()
+        shapes[suffix] = output.shape
+    assert shapes == {".tflite": (1, 5), ".onnx": (3, 5)}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_rewritten_as_it_is_computes_the_same_bits(suffix, tmp_path):
+    content, _ = exported_cnn(suffix)
+    file, image = FILES[suffix], np.random.default_rng(0).random((1, 12, 12, 3))
+    again = file.rewrite(content, lambda tensor: tensor.values.copy())
+    outputs = []
+    for number, data in enumerate((content, again)):
+        path = tmp_path / f"{number}{suffix}"
+        path.write_bytes(data)
+        result = open_runtime(path).run({"image": image.astype("float32")})
+        outputs.append(next(iter(result.values())))
+        tensors = file.tensors(data)
+    np.testing.assert_array_equal(*outputs)
+    for before, after in zip(file.tensors(content), tensors, strict=True):
+        np.testing.assert_array_equal(before.values, after.values)
+        assert before.encoding == after.encoding
+        assert before.stored_bytes == after.stored_bytes
+    assert file.ops(content) == file.ops(again)
+
+
+def test_rewritten_buffers_stay_aligned():
+    """Kernels read weights where they lie in the file, in steps of 16 bytes."""
+    content = tflite_file.rewrite(exported_cnn(".tflite")[0], lambda t: t.values)
+    start = np.frombuffer(content, np.uint8).ctypes.data
+    model = tflite_schema.schema().Model.GetRootAs(content)
+    buffers = [model.Buffers(i) for i in range(model.BuffersLength())]
+    data = [b.DataAsNumpy() for b in buffers if b.DataLength()]
+    assert data
+    assert all((values.ctypes.data - start) % 16 == 0 for values in data)
+
+
+def test_a_densified_file_computes_the_same_bits(tmp_path):
+    content, _ = exported_cnn(".tflite")
+    image = np.random.default_rng(0).random((1, 12, 12, 3)).astype("float32")
+    outputs = []
+    for number, data in enumerate((content, tflite_file.densify(content))):
+        path = tmp_path / f"{number}.tflite"
+        path.write_bytes(data)
+        outputs += open_runtime(path).run({"image": image}).values()
+    np.testing.assert_array_equal(*outputs)
+    assert all(t.encoding == "dense" for t in tflite_file.tensors(data))
+    assert "DENSIFY" not in tflite_file.ops(data)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_new_values_land_in_the_file_in_the_old_encoding(suffix):
+    file, (content, _) = FILES[suffix], exported_cnn(suffix)
+
+    def mirrored(tensor):
+        return tensor.values[..., ::-1] if tensor.is_weight else None
+
+    before = file.tensors(content)
+    after = file.tensors(file.rewrite(content, mirrored))
+    for old, new in zip(before, after, strict=True):
+        expected = old.values[..., ::-1] if old.is_weight else old.values
+        np.testing.assert_array_equal(new.values, expected)
+        assert new.encoding == old.encoding
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_rewrite_must_keep_shape_and_dtype(suffix):
+    file, (content, _) = FILES[suffix], exported_cnn(suffix)
+    with pytest.raises(ValueError, match="must keep its shape and dtype"):
+        file.rewrite(content, lambda tensor: tensor.values.astype("float64"))
+
+
+LAYOUTS = {
+    "rows of a matrix": Levels((5, 8), (0, 1), (), (), (False, True)),
+    "columns first": Levels((5, 8), (1, 0), (), (), (False, True)),
+    "all compressed": Levels((3, 4, 5), (0, 1, 2), (), (), (True, True, True)),
+    "a kernel": Levels((4, 3, 3, 8), (0, 1, 2, 3), (), (), (False,) * 3 + (True,)),
+    "blocks of 1x4": Levels((6, 8), (0, 1, 2), (1,), (4,), (False, True, False)),
+    "blocks of 2x2": Levels(
+        (6, 8), (0, 1, 2, 3), (0, 1), (2, 2), (False, True, False, False)
+    ),
+}
+
+
+@pytest.mark.parametrize("levels", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("sparsity", [0.0, 0.7, 1.0])
+def test_sparse_layouts_are_inverted_exactly(levels, sparsity):
+    rng = np.random.default_rng(3)
+    tensor = rng.normal(size=levels.shape)
+    tensor[rng.random(levels.shape) < sparsity] = 0
+    indices, values = encode(levels, tensor)
+    np.testing.assert_array_equal(decode(levels, indices, values), tensor)
+    if not levels.block_map:
+        assert values.size == np.count_nonzero(tensor)
+
+
+@converts_here
+def test_blocks_of_four_inputs_are_read_as_litert_stores_them(tmp_path):
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(64, 32)).astype("float32")
+    kernel *= np.repeat(rng.random((16, 32)) < 0.2, 4, axis=0)
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32)])
+    model.layers[0].kernel.assign(kernel)
+    report = kt.export(model, tmp_path / "b.tflite", verbose=False)
+    tensors = tflite_file.tensors((tmp_path / "b.tflite").read_bytes())
+    (stored,) = (t for t in tensors if t.encoding == "sparse")
+    np.testing.assert_array_equal(stored.values, kernel.T)
+    # The kernel for such blocks takes them as they are: no DENSIFY in front.
+    assert report.ops == {"FULLY_CONNECTED": 1}
+
+
+def test_a_tensor_can_become_zero_throughout():
+    content = tflite_file.rewrite(
+        exported_cnn(".tflite")[0],
+        lambda t: np.zeros_like(t.values) if t.encoding == "sparse" else None,
+    )
+    again = [t for t in tflite_file.tensors(content) if t.encoding == "sparse"]
+    assert again
+    assert all(t.nonzeros == 0 and t.zeros == t.values.size for t in again)
+
+
+CASES = {
+    "dicts": dict_model,
+    "lists": list_model,
+    "gru": gru,
+    "attention": attention,
+    "mixed precision": half,
+    "open image size": open_size,
+    "subclassed": subclassed,
+}
+# A child takes seconds, and what it does is tested here on TensorFlow.
+IN_CHILD = {("dicts", ".tflite"), ("subclassed", ".onnx")}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("case", CASES)
+def test_models_of_every_kind_export(case, suffix, tmp_path):
+    if in_child and (case, suffix) not in IN_CHILD:
+        pytest.skip("the conversion is the child's, tested on TensorFlow")
+    model = make_sparse(CASES[case](), 0.5)
+    report = kt.export(model, tmp_path / f"m{suffix}", verbose=False)
+    assert report.max_relative_difference <= 1e-5
+    assert report.zeros >= kernel_zeros(model)
+    assert [p.name for p in tmp_path.iterdir()] == [f"m{suffix}"]
+
+
+@converts_here
+def test_mixed_precision_is_given_back(tmp_path):
+    model = make_sparse(half(), 0.5)
+    kt.export(model, tmp_path / "m.onnx", verbose=False)
+    assert model.layers[1].dtype_policy.name == "mixed_float16"
+
+
+@converts_here
+def test_a_ticket_exports_with_its_masks(tmp_path, capsys):
+    ticket = kt.wrap(cnn(), kt.Magnitude(sparsity=0.8))
+    ticket.draw()
+    images = np.random.default_rng(0).normal(size=(8, 12, 12, 3)).astype("float32")
+    report = kt.export(ticket, tmp_path / "t.tflite", samples=images)
+    kept = sum(int(mask.sum()) for mask in ticket.masks.values())
+    total = sum(mask.size for mask in ticket.masks.values())
+    assert report.zeros >= total - kept
+    assert report.samples == 4
+    assert "relative difference to Keras" in capsys.readouterr().out
+
+
+@converts_here
+def test_several_arguments_need_a_signature(tmp_path):
+    class Two(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(4)
+
+        def call(self, left, right):
+            return {"minus": self.dense(left) - right, "plus": left + right}
+
+    model = Two()
+    model(np.ones((2, 4), "float32"), np.ones((2, 4), "float32"))
+    spec = {"shape": (1, 4), "dtype": "float32"}
+    signature = [keras.InputSpec(name=n, **spec) for n in ("left", "right")]
+    report = kt.export(
+        model, tmp_path / "two.tflite", input_signature=signature, verbose=False
+    )
+    assert report.max_relative_difference <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("file_names", "known", "expected"),
+    [
+        (["a", "b"], [["b"], ["a"]], {"a": 1, "b": 0}),
+        (["a", "b"], [["x", "b"], ["y", "a"]], {"a": 1, "b": 0}),
+        (
+            ["output_0", "output_10", "output_2"],
+            [[], [], []],
+            {"output_0": 0, "output_2": 1, "output_10": 2},
+        ),
+        (["Identity:0", "Identity_1:0"], [["y"], ["x"]], {"Identity:0": 0}),
+        (["b"], [["a"], ["b"]], {"b": 1}),
+    ],
+)
+def test_tensors_are_matched_by_name(file_names, known, expected):
+    assert expected.items() <= names.match("output", file_names, known).items()
+
+
+def test_names_that_match_nothing_are_refused():
+    with pytest.raises(RuntimeError, match="cannot be matched"):
+        names.match("input", ["c"], [["a"], ["b"]])
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_sparse_initializers_of_onnx_are_read_and_rewritten(linear):
+    onnx = pytest.importorskip("onnx")
+    dense = np.array([[0, 5, 0], [7, 0, 8]], "float32")
+    where = np.flatnonzero(dense) if linear else np.argwhere(dense)
+    sparse = onnx.helper.make_sparse_tensor(
+        onnx.numpy_helper.from_array(dense[dense != 0], "w"),
+        onnx.numpy_helper.from_array(where.astype(np.int64), "w_indices"),
+        dense.shape,
+    )
+    node = onnx.helper.make_node(
+        "Constant", [], ["c"], value=onnx.numpy_helper.from_array(dense, "t")
+    )
+    graph = onnx.helper.make_graph([node], "g", [], [], sparse_initializer=[sparse])
+    content = onnx.helper.make_model(graph).SerializeToString()
+    first, second = onnx_file.tensors(content)
+    assert (first.name, first.encoding, second.name) == ("w", "sparse", "c")
+    np.testing.assert_array_equal(first.values, dense)
+    np.testing.assert_array_equal(second.values, dense)
+    again = onnx_file.tensors(onnx_file.rewrite(content, lambda t: t.values[::-1]))
+    assert [t.encoding for t in again] == ["sparse", "dense"]
+    for tensor in again:
+        np.testing.assert_array_equal(tensor.values, dense[::-1])
+
+
+def test_importing_the_rooms_loads_no_converter():
+    code = (
+        "import sys, keras; before = set(sys.modules)\n"
+        "import keras_tickets.convert, keras_tickets.mobile\n"
+        "heavy = {'tensorflow', 'onnx', 'onnxruntime', 'ai_edge_litert', 'tf2onnx'}\n"
+        "print(sorted(heavy & (set(sys.modules) - before)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

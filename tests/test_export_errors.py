@@ -1,0 +1,348 @@
+"""Export fails early, says why, and leaves the folder as it was."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+from exported import SUFFIXES, cnn, exported_cnn, make_sparse, sparse_cnn, values_of
+
+import keras_tickets as kt
+from keras_tickets.convert import onnx_file, pipeline, tflite_file, verify
+from keras_tickets.convert.tensor import FileTensor
+from keras_tickets.convert.zeros import Weight, check_zeros
+
+FILES = {".tflite": tflite_file, ".onnx": onnx_file}
+OLD = b"the file of last week"
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """Any work fails the test: the error has to come before."""
+    monkeypatch.setattr(pipeline, "_strip", lambda model: pytest.fail("work was done"))
+
+
+@pytest.fixture
+def convert_to(monkeypatch):
+    """Plants what the converter returns."""
+    for suffix in SUFFIXES:  # The good files are made before, by the real one.
+        exported_cnn(suffix)
+
+    def plant(content):
+        monkeypatch.setattr(pipeline, "_convert", lambda *arguments: content)
+
+    return plant
+
+
+@pytest.fixture(params=SUFFIXES)
+def target(request, tmp_path):
+    """An existing file, which must survive, alone in its folder."""
+    path = tmp_path / f"model{request.param}"
+    path.write_bytes(OLD)
+    yield path
+    assert path.read_bytes() == OLD
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "message"),
+    [
+        ("model", ValueError, r"expected '\.tflite' \(LiteRT\), '\.onnx' \(ONNX\)"),
+        ("model.h5", ValueError, r"path='.*model\.h5'"),
+        ("missing/model.onnx", FileNotFoundError, "missing' does not exist"),
+        ("file/model.onnx", NotADirectoryError, "file' is not a folder"),
+        ("folder.tflite", IsADirectoryError, "existing folder"),
+        ("there.onnx", FileExistsError, "overwrite=True"),
+    ],
+)
+def test_bad_paths(path, error, message, tmp_path, no_work):
+    (tmp_path / "file").touch()
+    (tmp_path / "there.onnx").touch()
+    (tmp_path / "folder.tflite").mkdir()
+    with pytest.raises(error, match=message):
+        kt.export(sparse_cnn(), tmp_path / path, overwrite=False)
+
+
+def test_a_folder_without_permission(tmp_path, no_work, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *arguments: False)
+    with pytest.raises(PermissionError, match="no permission to write"):
+        kt.export(sparse_cnn(), tmp_path / "m.onnx")
+
+
+class OtherPackage(keras.Model):
+    """Stands for a model of `tf_keras`, which need not be installed here."""
+
+
+OtherPackage.__module__ = "tf_keras.src.engine.training"
+
+
+def never_drawn():
+    return kt.wrap(cnn(), kt.Magnitude(sparsity=0.8))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: "model.keras", TypeError, r"Expected a ticket.*type str"),
+        (OtherPackage, TypeError, "`tf_keras`.*works with Keras 3"),
+        (
+            lambda: keras.Sequential([keras.layers.Dense(2)], name="raw"),
+            ValueError,
+            "'raw' is not built",
+        ),
+        (never_drawn, ValueError, r"never drawn.*ticket\.draw\(\)"),
+    ],
+)
+def test_bad_models(make, error, message, target, no_work):
+    with pytest.raises(error, match=message):
+        kt.export(make(), target)
+
+
+def test_weights_that_are_not_finite_are_named(target):
+    model = make_sparse(cnn())
+    kernel = values_of(model.layers[-1].kernel)
+    kernel[0, 0] = np.nan
+    model.layers[-1].kernel.assign(kernel)
+    with pytest.raises(ValueError, match=r"dense.*/kernel' holds 1 values of 320"):
+        kt.export(model, target)
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (np.zeros((4, 12, 12, 1)), r"\(rows, 12, 12, 3\). Received: \(4, 12, 12, 1\)"),
+        ({"image": np.zeros((4, 12, 12, 3))}, "structured as the model's input"),
+        (np.zeros((0, 12, 12, 3)), "at least 1 row"),
+    ],
+)
+def test_samples_that_do_not_fit(samples, message, target):
+    with pytest.raises(ValueError, match=message):
+        kt.export(sparse_cnn(), target, samples=samples)
+
+
+def test_a_good_file_replaces_the_old_one(convert_to, tmp_path):
+    """The counterpart of the faults below: without a fault, the file is kept."""
+    for suffix in SUFFIXES:
+        path = tmp_path / f"model{suffix}"
+        path.write_bytes(OLD)
+        content, _ = exported_cnn(suffix)
+        convert_to(content)
+        kt.export(sparse_cnn(), path, verbose=False)
+        assert path.read_bytes() == content
+    assert len(list(tmp_path.iterdir())) == len(SUFFIXES)
+
+
+def mirror(tensor):
+    return tensor.values[..., ::-1] if tensor.is_weight else None
+
+
+def poison(tensor):
+    return np.full_like(tensor.values, np.nan) if tensor.is_weight else None
+
+
+def fill(tensor):
+    """So small that no output shows it."""
+    tiny = np.asarray(1e-30, tensor.values.dtype)
+    return (
+        np.where(tensor.values == 0, tiny, tensor.values) if tensor.is_weight else None
+    )
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (mirror, r"does not compute what 'cnn' computes.*relative; at most 1e-05"),
+        (poison, "not finite"),
+        (fill, "Zeros were lost.*zeros in the model"),
+    ],
+)
+@pytest.mark.parametrize("by", ["converter", "rewrite"])
+def test_a_wrong_file_is_not_kept(fault, message, by, target, convert_to):
+    content, _ = exported_cnn(target.suffix)
+    rewrite = fault if by == "rewrite" else None
+    if by == "converter":
+        content = FILES[target.suffix].rewrite(content, fault)
+    convert_to(content)
+    with pytest.raises(RuntimeError, match=message):
+        kt.export(sparse_cnn(), target, rewrite=rewrite)
+
+
+def test_a_file_that_is_none_is_not_kept(target, convert_to):
+    convert_to(b"nothing that any runtime would load")
+    with pytest.raises(ValueError, match=r"Not an? \.(tflite|onnx) file"):
+        kt.export(sparse_cnn(), target)
+
+
+def test_swapped_inputs_are_noticed(tmp_path, convert_to):
+    """Two inputs of one shape: only their names tell them apart."""
+    onnx = pytest.importorskip("onnx")
+    make, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+
+    def file(left, right):
+        names = [(name, [None, 3]) for name in ("a", "b")]
+        graph = onnx.helper.make_graph(
+            [make("Sub", [left, right], ["y"])],
+            "g",
+            [value(name, onnx.TensorProto.FLOAT, shape) for name, shape in names],
+            [value("y", onnx.TensorProto.FLOAT, [None, 3])],
+        )
+        opset = onnx.helper.make_opsetid("", 15)
+        model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
+        return model.SerializeToString()
+
+    b, a = keras.Input((3,), name="b"), keras.Input((3,), name="a")
+    model = keras.Model([b, a], keras.layers.Subtract()([b, a]))
+    convert_to(file("b", "a"))
+    kt.export(model, tmp_path / "m.onnx", verbose=False)
+    convert_to(file("a", "b"))
+    with pytest.raises(RuntimeError, match="does not compute"):
+        kt.export(model, tmp_path / "m.onnx", verbose=False)
+
+
+def test_operators_outside_the_standard_set_are_named(target, convert_to, monkeypatch):
+    convert_to(exported_cnn(target.suffix)[0])
+    file = FILES[target.suffix]
+    monkeypatch.setattr(file, "ops", lambda content: {"custom:FlexErf": 2})
+    with pytest.raises(RuntimeError, match="does not carry: FlexErf"):
+        kt.export(sparse_cnn(), target)
+
+
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_a_full_disk(call, target, convert_to, monkeypatch):
+    convert_to(exported_cnn(target.suffix)[0])
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if call == "fsync":
+        monkeypatch.setattr(os, "fsync", full)
+    else:
+        monkeypatch.setattr("builtins.open", full)
+    with pytest.raises(OSError, match=r"disk is full.*needs [0-9,]+ bytes") as caught:
+        kt.export(sparse_cnn(), target)
+    assert caught.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("moment", ["_keras_outputs", "open_runtime"])
+def test_ctrl_c(moment, target, convert_to, monkeypatch):
+    convert_to(exported_cnn(target.suffix)[0])
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verify, moment, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        kt.export(sparse_cnn(), target)
+
+
+def test_a_model_whose_outputs_never_change_is_reported(tmp_path, convert_to):
+    onnx_model, _ = exported_cnn(".onnx")
+    model = cnn()
+    for variable in model.trainable_variables:
+        variable.assign(np.zeros(variable.shape, "float32"))
+    convert_to(
+        onnx_file.rewrite(
+            onnx_model, lambda t: np.zeros_like(t.values) if t.is_float else None
+        )
+    )
+    with pytest.warns(UserWarning, match="same outputs for 4 different inputs"):
+        kt.export(model, tmp_path / "m.onnx", verbose=False)
+
+
+def constant(values):
+    return FileTensor("t", np.asarray(values, "float32"), "dense", 0)
+
+
+def weight(values):
+    return Weight("w", np.asarray(values, "float32"))
+
+
+SPARSE, TRANSPOSED, DENSER = [[0, 1, 0]], [[0], [0], [4]], [[0, 1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("weights", "constants", "lost"),
+    [
+        ([SPARSE], [TRANSPOSED], False),
+        ([SPARSE], [DENSER], True),
+        ([SPARSE], [DENSER, TRANSPOSED], False),
+        ([SPARSE, [[0, 5, 6]]], [SPARSE, DENSER], False),
+        ([SPARSE, [[0, 5, 0]]], [SPARSE, DENSER], True),
+        # Equal weights are stored once.
+        ([SPARSE, SPARSE], [SPARSE], False),
+        # A weight that is zero throughout is computed away.
+        ([SPARSE, [[0, 0, 0]]], [SPARSE], False),
+        # Two weights joined to one constant.
+        ([SPARSE, [[0, 3]]], [[[0, 1, 0, 0, 3]]], False),
+        ([SPARSE, [[0, 3]]], [[[0, 1, 0, 2, 3]]], True),
+    ],
+)
+def test_zeros_are_found_again(weights, constants, lost):
+    arguments = [weight(w) for w in weights], [constant(c) for c in constants]
+    if not lost:
+        check_zeros(*arguments)
+        return
+    with pytest.raises(RuntimeError, match="Zeros were lost"):
+        check_zeros(*arguments)
+
+
+class NotImportable(keras.layers.Layer):
+    def call(self, inputs):
+        return inputs * 2
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="needs a child")
+def test_classes_that_the_child_cannot_import_are_named(target):
+    NotImportable.__module__ = "__main__"
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, NotImportable()(inputs), name="mine")
+    with pytest.raises(
+        RuntimeError, match="NotImportable \\(from __main__\\)"
+    ) as caught:
+        kt.export(model, target)
+    assert "register_keras_serializable" in str(caught.value)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="uses TensorFlow")
+def test_layers_beyond_the_built_in_operators_are_named(target):
+    import tensorflow as tf
+
+    class Gamma(keras.layers.Layer):
+        def call(self, inputs):
+            return tf.math.igamma(inputs, inputs)
+
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, Gamma()(inputs), name="odd")
+    with pytest.raises(RuntimeError, match="Igamma"):
+        kt.export(model, target, samples=np.ones((4, 4)))
+
+
+def test_a_missing_package_names_the_extra(target, monkeypatch):
+    monkeypatch.setitem(
+        pipeline._NEEDED, target.suffix, ("a_package_that_is_not_there",)
+    )
+    with pytest.raises(ImportError, match=r'pip install "keras-tickets\[export\]"'):
+        kt.export(sparse_cnn(), target)
+
+
+def test_the_temporary_name_is_hidden_and_keeps_the_suffix(convert_to, tmp_path):
+    seen = []
+    content, _ = exported_cnn(".onnx")
+    convert_to(content)
+    real = verify.open_runtime
+
+    def spy(path: pathlib.Path):
+        seen.append(path)
+        return real(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verify, "open_runtime", spy)
+        kt.export(sparse_cnn(), tmp_path / "m.onnx", verbose=False)
+    (path,) = seen
+    assert path.parent == tmp_path.resolve()
+    assert path.name.startswith(".m-")
+    assert path.suffix == ".onnx"
