@@ -8,8 +8,13 @@ ARGS ?=
 VENV := .venv
 LOWEST := .venv-lowest
 
-# All of the suite that is not marked slow. It runs again on the lowest versions.
-LOWEST_SELECTION := -m "not slow"
+# The core of the suite: Keras' corners, the words, the pruners, the wrapper on one
+# functional and one subclassed model, and the files. It runs on the lowest versions.
+LOWEST_SELECTION := -m "not slow" \
+    -k "not test_ticket or functional or subclassed" \
+    tests/test_imports.py tests/test_keras_corners.py tests/test_allocation.py \
+    tests/test_selection.py tests/test_schedules.py tests/test_registry.py \
+    tests/test_pruners.py tests/test_ticket.py tests/test_convert.py
 
 # pip shows its own progress. The package is installed in place: edits count at once.
 INSTALL := bin/python -m pip install --no-warn-script-location
@@ -24,7 +29,7 @@ help:
 	@echo "                       read from TFDS_DATA_DIR"
 	@echo "make test              the tests, on TensorFlow and on JAX"
 	@echo "make test-torch        the tests, on torch"
-	@echo "make test-lowest       the quick tests, on the lowest versions claimed"
+	@echo "make test-lowest       the core of the tests, on the lowest versions claimed"
 	@echo "make lint              ruff and mypy"
 	@echo "make clean             remove the environments and everything built"
 

@@ -14,13 +14,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 
 from keras_tickets import _keras
 
-Filter = str | keras.Layer | keras.Variable | Callable[["Kernel"], bool]
+Filter: TypeAlias = "str | keras.Layer | keras.Variable | Callable[[Kernel], bool]"
 
 
 @dataclass(frozen=True)

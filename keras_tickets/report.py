@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import rich.box
-import rich.console
 import rich.table
 
 from keras_tickets.masking import Count, count
+from keras_tickets.tables import render
 from keras_tickets.ticket import Ticket
 
 
@@ -61,7 +61,7 @@ def summary(
             table.add_row(
                 kernel.path, str(kernel.shape), f"{kernel.size:,}", "", "", reason
             )
-    text = _render(table)
+    text = render(table, width=110)
     if print_fn is not None:
         print_fn(text)
     return text
@@ -88,10 +88,3 @@ def _table(title: str) -> rich.table.Table:
     table.add_column("sparsity", justify="right")
     table.add_column("left alone because", overflow="fold")
     return table
-
-
-def _render(table: rich.table.Table) -> str:
-    console = rich.console.Console(width=110, color_system=None)
-    with console.capture() as capture:
-        console.print(table)
-    return capture.get()

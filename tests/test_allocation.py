@@ -223,6 +223,7 @@ def test_densities_are_proportional_below_one(rule, shapes, sparsity):
         ([1.5, 2.2, 0.3], 4, [9, 9, 9], [2, 2, 0]),
         ([0.5, 0.5, 0.5], 1, [9, 9, 9], [1, 0, 0]),
         ([0.2, 0.7, 0.1], 1, [9, 9, 9], [0, 1, 0]),
+        ([1.6, 1.6, 1.6], 4, [9, 9, 9], [2, 1, 1]),
         ([2.0, 3.0], 5, [9, 9], [2, 3]),
         ([2.9, 1.9, 0.2], 5, [9, 9, 9], [3, 2, 0]),
         # What a full tensor can not take goes on to the others.

@@ -47,6 +47,14 @@ class Own(layers.Layer):
         self.built = True
 
 
+class RotaryEmbedding(layers.Layer):
+    """An embedding by its own name only."""
+
+    def build(self, input_shape):
+        self.add_weight(name="angles", shape=(4, 4), initializer="zeros")
+        self.built = True
+
+
 def quantised() -> keras.Layer:
     layer = layers.Dense(3, **Z)
     layer.build((None, 4))
@@ -103,6 +111,7 @@ TABLE = {
         (8,),
         [f"embeddings: {TABLE_OF}"],
     ),
+    "an embedding of one's own": (RotaryEmbedding, (4,), [f"angles: {TABLE_OF}"]),
     "EinsumDense": (
         lambda: layers.EinsumDense("abc,cde->abde", (8, 2, 3), bias_axes="de", **Z),
         (8, 4),
@@ -354,6 +363,7 @@ def test_naming_a_skipped_one_prunes_it(model, name):
         lambda m: m.get_layer("table").embeddings,
         lambda m: ["head", "net/table/embeddings"],
         lambda m: ["emb", "table"],
+        lambda m: ["table", "emb"],
     ],
 )
 def test_naming_by_object_or_in_a_list(model, get):
@@ -436,6 +446,19 @@ def test_a_kernel_belongs_to_the_layer_that_made_it(kind):
     (kernel,) = (k for k in find_kernels(outer) if k.variable is inner.kernel)
     assert kernel.layer is inner
     assert kernel.extent(kernel.view.inputs) == 4
+
+
+def test_a_tied_kernel_is_found_once():
+    """Two layers side by side that hold one variable prune it once."""
+    first, second = dense("first"), layers.Layer(name="second")
+    first.build((None, 4))
+    second.kernel = first.kernel
+    second.built = True
+    model = keras.Sequential([first, second])
+    (kernel,) = find_kernels(model)
+    assert kernel.variable is first.kernel
+    assert kernel.path == first.kernel.path
+    assert kernel.layer is first
 
 
 # -- filters that can not be met -----------------------------------------------

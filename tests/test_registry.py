@@ -181,6 +181,14 @@ def test_nested_members_come_back_as_objects():
     assert config["sparsities"] == {"head": 0.5}
     again = allocation.Explicit.from_config(config)
     assert isinstance(again.rest, allocation.ERK)
+
+    class Holder(Configurable):
+        def __init__(self, part):
+            self.part = part
+
+    again = Holder.from_config(Holder(Rows(3)).get_config())
+    assert isinstance(again.part, Rows)
+    assert again.part.width == 3
     assert plain(3) == 3
     assert revive({"head": 0.5}) == {"head": 0.5}
 

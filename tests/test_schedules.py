@@ -243,7 +243,7 @@ def test_units_agree(unit, begin, end):
     """A quarter of four epochs of fifty steps is one epoch, or fifty steps."""
     ramp, run = Cosine(begin, end, unit=unit), Run(4, 50)
     reference = Cosine(50, 150, unit="steps")
-    for time in range(0, 201, 7):
+    for time in range(0, 201, 5):
         assert ramp.value(time, 0.9, run) == pytest.approx(
             reference.value(time, 0.9, run)
         )
@@ -360,10 +360,10 @@ def tfmot():
         return importlib.import_module(f"{name}.sparsity.keras")
 
 
-RUN = Run(1, 300)
+RUN = Run(1, 150)
 
 
-@pytest.mark.parametrize(("begin", "end", "frequency"), [(0, 100, 10), (40, 240, 25)])
+@pytest.mark.parametrize(("begin", "end", "frequency"), [(0, 100, 10), (40, 140, 25)])
 @pytest.mark.parametrize("initial", [0.0, 0.3])
 def test_tfmot_polynomial_decay(tfmot, begin, end, frequency, initial):
     """As it is and as our cubic: the same sparsity at every step, the same updates."""
@@ -403,7 +403,7 @@ def test_tfmot_updates_are_not_jumped_over(tfmot, jump):
     """Each tfmot update is seen in the span that holds it."""
     theirs = tfmot.PolynomialDecay(0.0, 0.9, 20, 120, frequency=10)
     adapted = schedules.get(theirs)
-    for now in range(jump, 301, jump):
+    for now in range(jump, RUN.length + 1, jump):
         steps = range(now - jump + 1, now + 1)
         expected = any(bool(theirs(step)[0]) for step in steps)
         assert adapted.due(now - jump, now, RUN) == expected
@@ -417,7 +417,7 @@ def test_tfmot_config_round_trip(tfmot):
         adapted = schedules.get(theirs)
         config = json.loads(json.dumps(keras.saving.serialize_keras_object(adapted)))
         again = schedules.get(config)
-        assert again.get_config() == adapted.get_config()
         assert type(again.schedule) is type(theirs)
-        for step in range(0, 150, 5):
+        assert again.schedule.get_config() == theirs.get_config()
+        for step in range(0, RUN.length, 5):
             assert again.value(step, 0.9, RUN) == adapted.value(step, 0.9, RUN)

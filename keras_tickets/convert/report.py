@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
-import io
 from typing import Any
 
 from keras_tickets.convert.tensor import FileTensor
 from keras_tickets.convert.verify import Comparison
+from keras_tickets.masking import count
+from keras_tickets.tables import facts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,7 @@ class ExportReport:
             ),
             ("operators", ", ".join(f"{n} {name}" for name, n in self.ops.items())),
         ]
-        return table(f"Export of {self.format} file", rows)
+        return facts(f"Export of {self.format} file", rows)
 
 
 def measure(
@@ -122,15 +123,15 @@ def measure(
     Returns:
         The report.
     """
-    weights = [tensor for tensor in tensors if tensor.is_weight]
+    weights = count([tensor.values for tensor in tensors if tensor.is_weight])
     return ExportReport(
         path=path,
         format=name,
         bytes=len(content),
         gzip_bytes=len(gzip.compress(content, mtime=0)),
         dense_bytes=dense_bytes,
-        weights=sum(tensor.values.size for tensor in weights),
-        nonzeros=sum(tensor.nonzeros for tensor in weights),
+        weights=weights.total,
+        nonzeros=weights.kept,
         keras_weights=keras_counts[0],
         keras_nonzeros=keras_counts[1],
         max_abs_difference=comparison.max_abs,
@@ -138,30 +139,3 @@ def measure(
         samples=comparison.samples,
         ops=dict(sorted(ops.items())),
     )
-
-
-def table(title: str, rows: list[tuple[str, str]]) -> str:
-    """Renders rows of (what, value) as text.
-
-    Args:
-        title: Above the table.
-        rows: One line each.
-
-    Returns:
-        The text, without colours, at most 88 characters wide.
-    """
-    # Imported here: `import keras_tickets` should cost next to nothing.
-    import rich.box
-    import rich.console
-    import rich.table
-
-    grid = rich.table.Table(title=title, box=rich.box.SIMPLE, show_header=False)
-    grid.add_column(no_wrap=True)
-    grid.add_column()
-    for row in rows:
-        grid.add_row(*row)
-    console = rich.console.Console(file=io.StringIO(), width=88, color_system=None)
-    with console.capture() as capture:
-        console.print(grid, markup=False, highlight=False)
-    lines = (line.rstrip() for line in capture.get().splitlines())
-    return "\n".join(lines).strip("\n")

@@ -10,9 +10,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_tickets.convert.report import table
 from keras_tickets.convert.target import SUFFIXES
 from keras_tickets.mobile.runners import RUNNERS
+from keras_tickets.tables import facts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ class BenchmarkReport:
             ("fastest", f"{self.min_ms:.3f} ms"),
             ("runs", f"{self.runs} after {self.warmup} to warm up"),
         ]
-        return table("Latency, batch size 1", rows)
+        return facts("Latency, batch size 1", rows)
 
 
 def benchmark(

@@ -1,0 +1,30 @@
+"""What the README shows is run as it stands."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+
+import pytest
+
+README = pathlib.Path(__file__).parent.parent / "README.md"
+
+
+@pytest.mark.slow
+def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("sklearn")
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for block in blocks:
+        exec(compile(block, str(README), "exec"), names)
+    assert (tmp_path / "model.tflite").stat().st_size == names["report"].bytes
+    assert names["report"].zeros >= names["ticket"].mask_set.count().zeros
+    assert "90.00 %" in capsys.readouterr().out
+
+
+def test_both_commands_are_named():
+    text = README.read_text()
+    assert "make demo" in text
+    assert "make test" in text
