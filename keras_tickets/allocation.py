@@ -209,6 +209,7 @@ class Explicit(Allocation):
         self, kernels: Sequence[Kernel], sparsity: float, final: float
     ) -> list[Group]:
         """Return a group for each named tensor and those of the rest."""
+        self._check_patterns(kernels)
         named = {i: self._named(kernel) for i, kernel in enumerate(kernels)}
         progress = sparsity / final if final else 1.0
         groups = [
@@ -224,6 +225,15 @@ class Explicit(Allocation):
                 for group in rest
             ]
         return groups
+
+    def _check_patterns(self, kernels: Sequence[Kernel]) -> None:
+        paths = [kernel.path for kernel in kernels]
+        for pattern in self.sparsities:
+            if not any(re.search(pattern, path) for path in paths):
+                raise ValueError(
+                    f"The allocation names {pattern!r}, which is found in none of the "
+                    f"paths of the prunable weights. Expected a part of one of {paths}."
+                )
 
     def _named(self, kernel: Kernel) -> float | None:
         found = (

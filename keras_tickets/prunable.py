@@ -93,11 +93,13 @@ class Exclusion:
         matches: Whether the reason holds for a kernel.
         on_request: Whether naming the variable or its layer in `only=` prunes it all
             the same; if not, naming it raises.
+        by_layer: Whether naming the layer is enough for that.
     """
 
     reason: str
     matches: Callable[[Kernel], bool]
     on_request: bool = False
+    by_layer: bool = True
 
 
 def _name(pattern: str) -> Callable[[Kernel], bool]:
@@ -133,7 +135,7 @@ EXCLUSIONS: list[Exclusion] = [
         "rewritten by SpectralNormalization in every step",
         lambda kernel: kernel.rewritten,
     ),
-    Exclusion("bias", _name(r"bias$"), on_request=True),
+    Exclusion("bias", _name(r"bias$"), on_request=True, by_layer=False),
     Exclusion(
         "normalisation",
         _either(_layer(r"Normalization$"), _name(r"^(gamma|beta)$")),
@@ -178,12 +180,16 @@ def find_kernels(model: keras.Layer) -> list[Kernel]:
         for layer in layers
         if isinstance(layer, keras.layers.SpectralNormalization)
     }
+    owner = _owners(layers)
     found: dict[int, Kernel] = {}
     taken: Counter[str] = Counter()
     for layer in layers:
         for variable in _keras.own_variables(layer):
+            key = id(variable)
             is_mask = variable.dtype == "bool"
-            if id(variable) in found or is_mask or len(variable.shape) < 2:
+            if key in found or is_mask or len(variable.shape) < 2:
+                continue
+            if owner[key] is not layer:
                 continue
             taken[variable.path] += 1
             copies = taken[variable.path]
@@ -195,6 +201,20 @@ def find_kernels(model: keras.Layer) -> list[Kernel]:
                 id(layer) in spectral,
             )
     return list(found.values())
+
+
+def _owners(layers: Sequence[keras.Layer]) -> dict[int, keras.Layer]:
+    """Return the layer of each variable, by `id`: the innermost that holds it.
+
+    A wrapper may keep its inner layer's kernel under a name of its own.
+    """
+    owner: dict[int, keras.Layer] = {}
+    for layer in layers:
+        for variable in _keras.own_variables(layer):
+            outer = owner.setdefault(id(variable), layer)
+            if any(inner is layer for inner in _keras.sublayers(outer)[1:]):
+                owner[id(variable)] = layer
+    return owner
 
 
 def why_not(kernel: Kernel) -> Exclusion | None:
@@ -240,7 +260,7 @@ def choose_kernels(
 
 
 def _reason(
-    kernel: Kernel, wanted: dict[int, bool] | None, unwanted: dict[int, bool] | None
+    kernel: Kernel, wanted: dict[int, str] | None, unwanted: dict[int, str] | None
 ) -> str | None:
     """Return why `kernel` is left alone, or `None` to prune it."""
     key = id(kernel.variable)
@@ -249,47 +269,59 @@ def _reason(
     if wanted is not None and key not in wanted:
         return "filtered out by only="
     row = why_not(kernel)
-    named = bool(wanted and wanted[key])
-    if row is None or (named and row.on_request):
+    how = wanted[key] if wanted else "pattern"
+    if row is None:
         return None
-    if named:
-        raise ValueError(
-            f"only= names {kernel.path!r}, which can not be pruned: {row.reason}. "
-            "Take it out of only=, or change the layer before wrapping the model."
-        )
-    return row.reason
+    if how == "pattern" or (how == "layer" and not row.by_layer):
+        return row.reason
+    if row.on_request:
+        return None
+    raise ValueError(
+        f"only= names {kernel.path!r}, which can not be pruned: {row.reason}. "
+        "Take it out of only=, or change the layer before wrapping the model."
+    )
 
 
 def _matches(
     candidates: Sequence[Kernel],
     filters: Filter | Iterable[Filter] | None,
     argument: str,
-) -> dict[int, bool] | None:
-    """Return {id(variable): named exactly?} for what the filters match."""
+) -> dict[int, str] | None:
+    """Return {id(variable): how} for what the filters match; see `_hit`."""
     if filters is None:
         return None
-    matched: dict[int, bool] = {}
-    single = isinstance(filters, str | keras.Layer | keras.Variable)
-    for item in [filters] if single or callable(filters) else filters:
+    matched: dict[int, str] = {}
+    items: list[Any] = [filters]
+    if isinstance(filters, Iterable) and not isinstance(
+        filters, str | keras.Layer | keras.Variable
+    ):
+        items = list(filters)
+    for item in items:
         hits = {id(k.variable): how for k in candidates if (how := _hit(k, item))}
         if not hits:
             raise ValueError(_matched_nothing(candidates, item, argument))
         for key, how in hits.items():
-            matched[key] = matched.get(key, False) or how == "name"
+            # "variable" and "layer" are exact names and weigh more than a pattern.
+            matched[key] = max(matched.get(key, "pattern"), how, key=_HOW.index)
     return matched
 
 
+_HOW = ("pattern", "layer", "variable")
+
+
 def _hit(kernel: Kernel, item: Any) -> str | None:
-    """Return how a filter matches: by exact "name", by "pattern", or not at all."""
+    """Return how a filter matches, one of `_HOW`, or `None` if it does not."""
     if isinstance(item, str):
-        if item in (kernel.path, kernel.layer.name, kernel.layer.path):
-            return "name"
+        if item == kernel.path:
+            return "variable"
+        if item in (kernel.layer.name, kernel.layer.path):
+            return "layer"
         return "pattern" if re.search(item, kernel.path) else None
     if isinstance(item, keras.Variable):
-        return "name" if item is kernel.variable else None
+        return "variable" if item is kernel.variable else None
     if isinstance(item, keras.Layer):
         if item is kernel.layer:
-            return "name"
+            return "layer"
         below = any(layer is kernel.layer for layer in _keras.sublayers(item))
         return "pattern" if below else None
     if callable(item):

@@ -85,7 +85,9 @@ class Registry(Generic[T]):
     def register(self, cls: type[T]) -> type[T]:
         """Class decorator: give `cls` its string name and make it saveable."""
         self.members[spelling(cls.__name__)] = cls
-        return keras.saving.register_keras_serializable(package=PACKAGE)(cls)
+        # By family: a score and a pruner may both be called Magnitude.
+        package = f"{PACKAGE}.{self.family}"
+        return keras.saving.register_keras_serializable(package=package)(cls)
 
     def get(self, identifier: Any, **arguments: Any) -> T:
         """Return the member that a name, config, class or instance stands for.
@@ -106,15 +108,16 @@ class Registry(Generic[T]):
             return identifier(**arguments)
         member = revive(identifier)
         if not isinstance(member, self.base):
-            member = self.adapt(identifier)
+            member = self.adapt(identifier) if member is identifier else None
         if member is None:
             raise ValueError(self._unknown(identifier))
         return member
 
     def _unknown(self, identifier: Any) -> str:
         names = [cls.__name__ for cls in self.members.values()]
-        near = difflib.get_close_matches(str(identifier), names, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        written = spelling(identifier) if isinstance(identifier, str) else ""
+        near = difflib.get_close_matches(written, self.members, n=1)
+        hint = f" Did you mean {self.members[near[0]].__name__!r}?" if near else ""
         return (
             f"{identifier!r} is not a {self.family}. Expected the name of one of "
             f"{names}, a {self.base.__name__} or its config.{hint}"

@@ -289,7 +289,12 @@ class TfmotSchedule(Schedule):
         return final if math.isclose(stated, final, rel_tol=1e-6) else stated
 
     def due(self, before: float, now: float, run: Run) -> bool:
-        """Return whether the tfmot schedule prunes in one of the steps passed."""
+        """Return whether the tfmot schedule prunes in one of the steps passed.
+
+        Its end counts too, when its frequency steps over it.
+        """
+        if before < self.end <= now:
+            return True
         first = max(0, math.floor(before) + 1)
         return any(
             bool(self.schedule(step)[0]) for step in range(first, math.floor(now) + 1)

@@ -268,7 +268,7 @@ def wrap(
     Example:
     >>> import keras, keras_tickets as kt
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    >>> ticket = kt.wrap(model, "magnitude", skip="bias")
+    >>> ticket = kt.wrap(model, "magnitude")
     >>> ticket.sparsity
     0.0
     """

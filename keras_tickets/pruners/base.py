@@ -75,6 +75,11 @@ class Pruner(Configurable, keras.callbacks.Callback):
         self.structure = structures.get(structure)
         self.schedule = schedules.get(schedule)
         self.on_collapse = on_collapse
+        if self.schedule.initial > sparsity:
+            raise ValueError(
+                f"The schedule begins at sparsity {self.schedule.initial}, above the "
+                f"pruner's {sparsity}. Lower initial=, or raise sparsity=."
+            )
         stated = self.schedule.final
         if stated is not None and stated != sparsity:
             raise ValueError(

@@ -23,6 +23,8 @@ class Random(Score):
     """
 
     def __init__(self, seed: int) -> None:
+        if seed < 0:
+            raise ValueError(f"seed must not be negative. Received: seed={seed}.")
         self.seed = seed
 
     def __call__(self, kernels: Sequence[Kernel]) -> list[np.ndarray]:
