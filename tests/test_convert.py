@@ -218,6 +218,9 @@ def test_a_tensor_can_become_zero_throughout():
     assert all(t.nonzeros == 0 and t.zeros == t.values.size for t in again)
 
 
+# Keras 3.13 and 3.14 write no .tflite of a GRU or of a `call` with several arguments.
+OLD_LITERT = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 15)
+
 CASES = {
     "dicts": dict_model,
     "lists": list_model,
@@ -236,6 +239,8 @@ IN_CHILD = {("dicts", ".tflite"), ("subclassed", ".onnx")}
 def test_models_of_every_kind_export(case, suffix, tmp_path):
     if in_child and (case, suffix) not in IN_CHILD:
         pytest.skip("the conversion is the child's, tested on TensorFlow")
+    if OLD_LITERT and (case, suffix) == ("gru", ".tflite"):
+        pytest.skip("needs the exporter of Keras 3.15")
     model = make_sparse(CASES[case](), 0.5)
     report = kt.export(model, tmp_path / f"m{suffix}", verbose=False)
     assert report.max_relative_difference <= 1e-5
@@ -264,6 +269,7 @@ def test_a_ticket_exports_with_its_masks(tmp_path, capsys):
 
 
 @converts_here
+@pytest.mark.skipif(OLD_LITERT, reason="needs the exporter of Keras 3.15")
 def test_several_arguments_need_a_signature(tmp_path):
     class Two(keras.Model):
         def __init__(self):
