@@ -181,6 +181,19 @@ def test_a_missed_target_is_a_warning_with_the_numbers():
     assert 0 < ticket.sparsity < 0.8
 
 
+@pytest.mark.parametrize("name", ["gradual", "random"])
+def test_compiled_eager_and_jitted_draw_the_same_masks(name):
+    if keras.backend.backend() == "torch":
+        pytest.skip("torch runs eagerly in any case")
+    masks = []
+    for how in ({"jit_compile": True}, {"jit_compile": False}, {"run_eagerly": True}):
+        ticket = ticket_of(name, **how)
+        zoo.train(MODEL, ticket)
+        masks.append(masks_of(ticket))
+    assert same(masks[0], masks[1])
+    assert same(masks[1], masks[2])
+
+
 def test_steps_without_a_known_epoch_length_are_refused():
     def batches():
         yield zoo.images(), zoo.labels()

@@ -7,13 +7,18 @@ import re
 
 import pytest
 
-README = pathlib.Path(__file__).parent.parent / "README.md"
+ROOT = pathlib.Path(__file__).parent.parent
+README = ROOT / "README.md"
+
+
+def python_blocks(path: pathlib.Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
 
 
 @pytest.mark.slow
 def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
     pytest.importorskip("sklearn")
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    blocks = python_blocks(README)
     assert len(blocks) == 2
     monkeypatch.chdir(tmp_path)
     names: dict = {}
@@ -22,6 +27,10 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "model.tflite").stat().st_size == names["report"].bytes
     assert names["report"].zeros >= names["ticket"].mask_set.count().zeros
     assert "90.00 %" in capsys.readouterr().out
+    names["kt"].export(names["ticket"], "model.onnx", samples=names["x"][:4])
+    for block in python_blocks(ROOT / "export" / "README.md"):
+        exec(compile(block, "export/README.md", "exec"), {})
+    assert "(1, 10)" in capsys.readouterr().out
 
 
 def test_both_commands_are_named():

@@ -1,0 +1,29 @@
+"""Trains a ticket on two virtual devices and on one; prints how the masks differ."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+import zoo
+
+import keras_tickets as kt
+
+cpus = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(
+    cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+
+def masks(strategy) -> list[np.ndarray]:
+    with strategy.scope():
+        ticket = kt.wrap(zoo.build("shared"), kt.GradualMagnitude(0.8))
+        zoo.compile_for("shared", ticket, keras.optimizers.SGD(0.05))
+    zoo.train("shared", ticket, epochs=2)
+    assert ticket.mask_set.count() == ticket.pruner.target(ticket.mask_set)
+    return ticket.mask_set.values()
+
+
+two = masks(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+one = masks(tf.distribute.OneDeviceStrategy("CPU:0"))
+print("differing", sum(int((a != b).sum()) for a, b in zip(one, two, strict=True)))
