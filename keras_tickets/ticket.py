@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_tickets import _keras
+from keras_tickets.checks import check_model
 from keras_tickets.masked import Masked
 from keras_tickets.masking import MaskedCall, MaskSet, add_masks
 from keras_tickets.prunable import Filter, Kernel, Selection, choose_kernels
@@ -313,25 +314,7 @@ OWN_TRAINING = (
 
 def refuse(model: Any) -> None:
     """Raise if `model` is not one that a ticket can stand in for."""
-    if type(model).__module__.startswith("tf_keras"):
-        raise TypeError(
-            f"{type(model).__name__} comes from the package tf_keras (Keras 2). "
-            "Expected a model of Keras 3. Build it with `import keras` (and without "
-            "TF_USE_LEGACY_KERAS), or save it with model.save('m.h5') and load that "
-            "with keras.models.load_model."
-        )
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "kt.wrap expects a keras.Model. "
-            f"Received: {model!r} of type {type(model).__name__}. For a single layer "
-            "use kt.Masked(layer)."
-        )
-    if not model.built:
-        raise ValueError(
-            f"{type(model).__name__} {model.name!r} is not built, so it has no weights "
-            "to mask yet. Give it a keras.Input, call model.build(input_shape), or "
-            "call it once on data, then wrap it."
-        )
+    check_model(model)
     if isinstance(model, Ticket):
         return
     inside = [layer for layer in _keras.sublayers(model) if isinstance(layer, Ticket)]

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from keras_tickets.checks import check_model
 from keras_tickets.convert import onnx_file, tflite_file
 from keras_tickets.convert import signature as signatures
 from keras_tickets.convert.child import convert_in_child
@@ -100,7 +101,8 @@ def export(
     print(kt.export(ticket, "model.tflite", samples=x_test[:4]))
     ```
     """
-    _check_model(model)
+    check_model(model)
+    _check_drawn(model)
     target = check_target(path, overwrite)
     for module in _NEEDED[target.suffix]:
         require(module, "export")
@@ -147,26 +149,8 @@ def export(
     return report
 
 
-def _check_model(model: Any) -> None:
-    """Refuses what cannot be exported, before anything is done for it."""
-    if type(model).__module__.split(".")[0] == "tf_keras" or any(
-        base.__module__.split(".")[0] == "tf_keras" for base in type(model).__mro__
-    ):
-        raise TypeError(
-            f"'{model.name}' is a model of `tf_keras` (Keras 2); this package works "
-            "with Keras 3. Build it with `import keras` (without TF_USE_LEGACY_KERAS) "
-            "and load its weights with `load_weights`."
-        )
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "Expected a ticket or a `keras.Model`. "
-            f"Received: {model!r} (of type {type(model).__name__})"
-        )
-    if not model.built:
-        raise ValueError(
-            f"'{model.name}' is not built, so it has no weights to export. Give it a "
-            "`keras.Input`, or call it on data once."
-        )
+def _check_drawn(model: keras.Model) -> None:
+    """Refuses a ticket that is still the dense model."""
     if not getattr(model, "drawn", True):
         raise ValueError(
             f"The ticket '{model.name}' was never drawn: its masks keep all weights. "
