@@ -74,7 +74,7 @@ def matmul_view(layer: keras.Layer, rank: int) -> MatmulView:
     """Return which axes of a `layer`'s kernel are taps, inputs and outputs."""
     axes = tuple(range(rank))
     if isinstance(layer, keras.layers.EinsumDense):
-        _, kernel, result = re.split(",|->", layer.equation.replace(" ", ""))
+        _, kernel, result = re.split(",|->", layer.equation)
         letters = kernel.replace("...", "")
         stays = tuple(axis for axis in axes if letters[axis] in result)
         summed = tuple(axis for axis in axes if letters[axis] not in result)
@@ -130,7 +130,6 @@ EXCLUSIONS: list[Exclusion] = [
         "not a floating-point variable",
         lambda kernel: "float" not in str(kernel.variable.dtype),
     ),
-    Exclusion("rank below two", lambda kernel: len(kernel.shape) < 2),
     Exclusion(
         "rewritten by SpectralNormalization in every step",
         lambda kernel: kernel.rewritten,
