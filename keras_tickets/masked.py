@@ -93,3 +93,8 @@ class Masked(keras.layers.Wrapper):
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
         """Leave Keras masks to the inner layer, which has attached its own."""
+
+
+def masked_layers(model: keras.Layer) -> list[Masked]:
+    """Return the `Masked` layers in `model`."""
+    return [layer for layer in _keras.sublayers(model) if isinstance(layer, Masked)]

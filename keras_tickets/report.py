@@ -53,7 +53,7 @@ def summary(
     table.add_section()
     prunable = count(masks)
     table.add_row("prunable weights", "", *_numbers(prunable))
-    whole = Count(ticket.model.count_params(), 0).total
+    whole = ticket.model.count_params()
     table.add_row("all parameters", "", *_numbers(Count(whole, whole - prunable.zeros)))
     if skipped and ticket.skipped:
         table.add_section()

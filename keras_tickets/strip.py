@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_tickets import _keras
-from keras_tickets.masked import Masked
+from keras_tickets.masked import masked_layers
 from keras_tickets.masking import MaskedKernel
 from keras_tickets.registry import PACKAGE
 
@@ -51,7 +51,7 @@ def strip(model: keras.Model) -> keras.Model:
         if id(source) in zeros:
             value = np.where(zeros[id(source)], value, np.zeros((), value.dtype))
         target.assign(value)
-    for layer in _masked_layers(copy):
+    for layer in masked_layers(copy):
         layer.bypass = True
     return copy
 
@@ -84,20 +84,16 @@ def _inner_and_masks(model: keras.Model) -> tuple[keras.Model, list[MaskedKernel
     """Return the model to copy and every mask that acts in it."""
     inner = getattr(model, "model", None) if hasattr(model, "mask_set") else model
     masked = list(model.mask_set.masked) if hasattr(model, "mask_set") else []
-    for layer in _masked_layers(inner):
+    for layer in masked_layers(inner):
         masked.extend(layer.mask_set.masked)
     return inner, list({id(m.mask): m for m in masked}.values())
-
-
-def _masked_layers(model: keras.Layer) -> list[Masked]:
-    return [layer for layer in _keras.sublayers(model) if isinstance(layer, Masked)]
 
 
 def _weights(model: keras.Layer) -> list[keras.Variable]:
     """Return the variables of `model` in its order, without masks."""
     masks = {
         id(variable)
-        for layer in _masked_layers(model)
+        for layer in masked_layers(model)
         for variable in _keras.own_variables(layer)
     }
     return [variable for variable in model.variables if id(variable) not in masks]

@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_tickets import _keras
 from keras_tickets.checks import check_model
-from keras_tickets.masked import Masked
+from keras_tickets.masked import masked_layers
 from keras_tickets.masking import MaskedCall, MaskSet, add_masks
 from keras_tickets.prunable import Filter, Kernel, Selection, choose_kernels
 from keras_tickets.prunable import find_kernels as all_kernels
@@ -221,11 +221,6 @@ class Ticket(keras.Model):
             tuple((found[i], reason) for i, reason in config["skipped"]),
         )
         return cls(model, pruner, selection, name=config["name"])
-
-
-def masked_layers(model: keras.Layer) -> list[Masked]:
-    """Return the `Masked` layers in `model`."""
-    return [layer for layer in _keras.sublayers(model) if isinstance(layer, Masked)]
 
 
 def wrap(

@@ -12,11 +12,12 @@ import numpy as np
 from keras_tickets import allocation as allocations
 from keras_tickets import schedules, scores
 from keras_tickets import structure as structures
+from keras_tickets.masked import masked_layers
 from keras_tickets.masking import Count, MaskSet, count
 from keras_tickets.prunable import Kernel
 from keras_tickets.registry import Configurable, Registry
 from keras_tickets.selection import select
-from keras_tickets.ticket import Ticket, masked_layers
+from keras_tickets.ticket import Ticket
 
 
 class LayerCollapseError(ValueError):
