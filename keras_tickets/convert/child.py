@@ -24,7 +24,7 @@ from typing import Any
 import keras
 
 from keras_tickets._keras import sublayers
-from keras_tickets.convert.signature import Signature, from_json, to_json
+from keras_tickets.signature import Signature, from_json, to_json
 
 # Modules whose classes each process with Keras knows.
 _KNOWN = ("keras", "builtins", "keras_tickets")

@@ -8,8 +8,8 @@ import pathlib
 import keras
 
 from keras_tickets.convert.quiet import quiet
-from keras_tickets.convert.signature import Signature
 from keras_tickets.extras import require
+from keras_tickets.signature import Signature
 
 
 def to_onnx(model: keras.Model, path: pathlib.Path, signature: Signature) -> None:

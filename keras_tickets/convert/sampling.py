@@ -9,8 +9,8 @@ import numpy as np
 from keras import tree
 
 from keras_tickets._keras import sublayers
-from keras_tickets.convert.signature import Signature
 from keras_tickets.convert.tensor import Array
+from keras_tickets.signature import Signature
 
 # Dimensions left open (sequence length, image size) get this size: small, but
 # enough for a few stride-2 layers.

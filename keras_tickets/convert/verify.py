@@ -19,8 +19,8 @@ from keras_tickets.convert import names as naming
 from keras_tickets.convert.quiet import quiet
 from keras_tickets.convert.runtimes import Runtime, open_runtime
 from keras_tickets.convert.sampling import Sample
-from keras_tickets.convert.signature import Signature, names
 from keras_tickets.convert.tensor import Array
+from keras_tickets.signature import Signature, names
 
 # Below this, a difference is rounding noise whatever the size of the outputs.
 _NOISE = 1e-7
