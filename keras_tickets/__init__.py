@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from keras_tickets import allocation, prunable, pruners, schedules, scores, structure
+from keras_tickets import (
+    allocation,
+    flow,
+    prunable,
+    pruners,
+    schedules,
+    scores,
+    structure,
+)
 from keras_tickets.convert import ExportReport, export
 from keras_tickets.masked import Masked
 from keras_tickets.mobile import BenchmarkReport, benchmark
 from keras_tickets.pruners import (
+    SNIP,
+    Fisher,
     GradualMagnitude,
+    GraSP,
     LayerCollapseError,
     Magnitude,
     Random,
+    SynFlow,
 )
 from keras_tickets.report import summary
 from keras_tickets.strip import strip
@@ -19,17 +31,22 @@ from keras_tickets.ticket import Ticket, wrap
 __version__ = "0.1.0"
 
 __all__ = [
+    "SNIP",
     "BenchmarkReport",
     "ExportReport",
+    "Fisher",
+    "GraSP",
     "GradualMagnitude",
     "LayerCollapseError",
     "Magnitude",
     "Masked",
     "Random",
+    "SynFlow",
     "Ticket",
     "allocation",
     "benchmark",
     "export",
+    "flow",
     "prunable",
     "pruners",
     "schedules",

@@ -6,7 +6,9 @@ the version that runs and fails when one of these corners moves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import keras
 
@@ -35,3 +37,30 @@ def take_training_argument_like(host: keras.Layer, inner: keras.Layer) -> None:
 def collected_losses(scope: keras.StatelessScope) -> Sequence:
     """Return the losses that `add_loss` collected inside a stateless scope."""
     return tuple(scope.losses)
+
+
+def graph_of(operation: Any) -> keras.Function | None:
+    """Return the graph of a Functional or Sequential model, or `None`."""
+    if isinstance(operation, keras.Sequential):
+        return operation._functional
+    return operation if isinstance(operation, keras.Function) else None
+
+
+def run_graph(
+    graph: keras.Function, inputs: Sequence[Any], call: Callable[..., Any]
+) -> Any:
+    """Return the outputs of `graph` with `call(operation, *args)` at each node.
+
+    The values may be any objects, not only tensors.
+    """
+    return graph._run_through_graph(
+        inputs, operation_fn=lambda operation: partial(call, operation)
+    )
+
+
+def compiled_loss(model: keras.Model) -> Callable[..., Any] | None:
+    """Return the loss that `compile` was given, as a function of targets and outputs.
+
+    Without the regularisation losses that `compute_loss` adds.
+    """
+    return model._compile_loss

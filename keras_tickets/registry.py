@@ -26,7 +26,7 @@ def spelling(name: str) -> str:
 
 def plain(value: Any) -> Any:
     """Return `value` with registered objects replaced by their configs."""
-    if isinstance(value, Configurable):
+    if hasattr(value, "get_config"):
         return keras.saving.serialize_keras_object(value)
     return value
 

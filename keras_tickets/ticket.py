@@ -21,6 +21,7 @@ from keras_tickets.strip import strip
 
 if TYPE_CHECKING:
     from keras_tickets.pruners.base import Pruner
+    from keras_tickets.pruners.drawing import Curve
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -130,8 +131,16 @@ class Ticket(keras.Model):
         """Whether a pruner has chosen the masks."""
         return self.mask_set.drawn
 
-    def draw(self) -> None:
+    def draw(self, verbose: int = 1) -> Curve:
         """Draw the ticket now, before any training.
+
+        Args:
+            verbose: 0 for silence, 1 for a progress bar over the rounds of a pruner
+                that has several, 2 for a line each.
+
+        Returns:
+            How the draw went, round by round: sparsity, the density of each kernel,
+            and the score's measure. `curve.plot("curve.png")` shows it.
 
         Raises:
             ValueError: If the ticket has no pruner, or one that draws its masks
@@ -142,7 +151,7 @@ class Ticket(keras.Model):
                 f"Ticket {self.name!r} has no pruner to draw with. Expected one from "
                 "kt.wrap(model, pruner)."
             )
-        self.pruner.draw(self)
+        return self.pruner.draw(self, verbose)
 
     def strip(self) -> keras.Model:
         """Return the plain model with zeros baked in; see `keras_tickets.strip`."""

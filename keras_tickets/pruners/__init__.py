@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_tickets.pruners.base import LayerCollapseError, Pruner, registry
+from keras_tickets.pruners.base import Pruner, registry
+from keras_tickets.pruners.collapse import LayerCollapseError
+from keras_tickets.pruners.drawing import Curve
+from keras_tickets.pruners.fisher import Fisher
+from keras_tickets.pruners.grasp import GraSP
 from keras_tickets.pruners.magnitude import GradualMagnitude, Magnitude
 from keras_tickets.pruners.random import Random
+from keras_tickets.pruners.snip import SNIP
+from keras_tickets.pruners.synflow import SynFlow
 
 __all__ = [
+    "SNIP",
+    "Curve",
+    "Fisher",
+    "GraSP",
     "GradualMagnitude",
     "LayerCollapseError",
     "Magnitude",
     "Pruner",
     "Random",
+    "SynFlow",
     "get",
 ]
 

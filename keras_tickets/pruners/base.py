@@ -7,21 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
+from keras_tickets import _keras, schedules, scores
 from keras_tickets import allocation as allocations
-from keras_tickets import schedules, scores
 from keras_tickets import structure as structures
+from keras_tickets.allocation import Group
 from keras_tickets.masked import masked_layers
 from keras_tickets.masking import Count, MaskSet, count
 from keras_tickets.prunable import Kernel
+from keras_tickets.pruners import collapse
+from keras_tickets.pruners.drawing import Curve, draw
 from keras_tickets.registry import Configurable, Registry
-from keras_tickets.selection import select
 from keras_tickets.ticket import Ticket
-
-
-class LayerCollapseError(ValueError):
-    """A draw would leave a layer without a single weight."""
 
 
 class Pruner(Configurable, keras.callbacks.Callback):
@@ -45,7 +42,9 @@ class Pruner(Configurable, keras.callbacks.Callback):
             `keras_tickets.allocation`.
         structure: What is kept together; see `keras_tickets.structure`.
         schedule: When, and how much by then; see `keras_tickets.schedules`.
-        on_collapse: `"raise"` or `"warn"` when a layer would lose all its weights.
+        on_collapse: `"raise"` or `"warn"` when no signal would pass any more.
+        rounds: In how many rounds a draw is made, each scoring anew what is left;
+            what is kept falls by the same factor in each.
 
     The keys `logs["sparsity"]` and `history.history["sparsity"]` hold the measured
     sparsity after each epoch.
@@ -59,8 +58,13 @@ class Pruner(Configurable, keras.callbacks.Callback):
         structure: Any = "unstructured",
         schedule: Any = "once",
         on_collapse: str = "raise",
+        rounds: int = 1,
     ) -> None:
         super().__init__()
+        if rounds < 1 or rounds != int(rounds):
+            raise ValueError(
+                f"rounds must be a whole number of at least 1. Received: {rounds!r}."
+            )
         if not 0.0 <= sparsity < 1.0:
             raise ValueError(
                 f"sparsity is the fraction of zeros and must lie in [0, 1). Received: "
@@ -76,6 +80,8 @@ class Pruner(Configurable, keras.callbacks.Callback):
         self.structure = structures.get(structure)
         self.schedule = schedules.get(schedule)
         self.on_collapse = on_collapse
+        self.rounds = int(rounds)
+        self.curve: Curve | None = None
         if self.schedule.initial > sparsity:
             raise ValueError(
                 f"The schedule begins at sparsity {self.schedule.initial}, above the "
@@ -90,15 +96,20 @@ class Pruner(Configurable, keras.callbacks.Callback):
 
     # -- drawing ---------------------------------------------------------------
 
-    def draw(self, model: keras.Model) -> None:
+    def draw(self, model: keras.Model, verbose: int = 1) -> Curve:
         """Choose the masks of `model` at the final sparsity, now.
 
         Args:
             model: A `Ticket`, or a model with `Masked` layers.
+            verbose: 0 for silence, 1 for a progress bar over the rounds, 2 for a line
+                each.
+
+        Returns:
+            The sparsity, the densities and the score's measure after each round.
 
         Raises:
             ValueError: If the pruner's schedule draws while the model trains.
-            LayerCollapseError: If a layer would lose all its weights.
+            LayerCollapseError: If no signal would pass from input to output.
         """
         if not isinstance(self.schedule, schedules.Once):
             raise ValueError(
@@ -106,62 +117,55 @@ class Pruner(Configurable, keras.callbacks.Callback):
                 f"({self.schedule!r}). Call fit, or use a pruner that draws once, such "
                 f"as kt.Magnitude(sparsity={self.sparsity})."
             )
-        self.update(mask_set(model, self), self.sparsity)
+        self._bind(model)
+        self.update(self._masks, self.sparsity, verbose)
+        return self.curve
 
-    def update(self, masks: MaskSet, sparsity: float) -> None:
+    def update(self, masks: MaskSet, sparsity: float, verbose: int = 0) -> None:
         """Prune `masks` down to `sparsity`; do nothing if they are as sparse.
 
         Everything is checked before the first mask changes.
         """
         alive = masks.values()
-        groups = self.allocation.groups(masks.kernels, sparsity, self.sparsity)
-        if sum(group.keep for group in groups) >= count(alive).kept:
+        keep = self._keep(masks.kernels, sparsity)
+        if keep >= count(alive).kept:
             return
-        values = self.score(masks.kernels)
-        _check_finite(masks.kernels, values)
-        kept = select(values, groups, alive, self.structure)
-        self._check_collapse(masks.kernels, alive, kept, sparsity)
+        model = self._task.model
+        collapse.check_paths(model, masks.kernels, keep, self)
+        kept, self.curve = draw(self, self._task, alive, sparsity, verbose)
+        if sparsity == self.sparsity or collapse.newly_empty(alive, kept):
+            collapse.check_flow(model, masks.kernels, alive, kept, self)
         masks.assign(kept)
 
     def target(self, masks: MaskSet) -> Count:
         """Return the exact count that the masks must have in the end."""
-        groups = self.allocation.groups(masks.kernels, self.sparsity, self.sparsity)
         total = sum(kernel.size for kernel in masks.kernels)
-        return Count(total, sum(group.keep for group in groups))
+        return Count(total, self._keep(masks.kernels, self.sparsity))
 
-    def _check_collapse(
-        self,
-        kernels: Sequence[Kernel],
-        alive: Sequence[np.ndarray],
-        kept: Sequence[np.ndarray],
-        sparsity: float,
-    ) -> None:
-        emptied = [
-            f"{kernel.path} ({kernel.size} weights)"
-            for kernel, before, after in zip(kernels, alive, kept, strict=True)
-            if before.any() and not after.any()
-        ]
-        if not emptied:
-            return
-        message = (
-            f"{type(self).__name__} at sparsity {sparsity:g} keeps {count(kept).kept} "
-            f"of {count(kept).total} weights and would leave none in "
-            f"{', '.join(emptied)}. Expected every layer to keep at least one. Lower "
-            'the sparsity, share the budget out with allocation="erk", or leave the '
-            "layer alone with skip=."
-        )
-        if self.on_collapse == "raise":
-            raise LayerCollapseError(
-                message + ' on_collapse="warn" draws it all the same.'
-            )
-        warnings.warn(message, stacklevel=2)
+    def groups(self, kernels: Sequence[Kernel], sparsity: float) -> list[Group]:
+        """Return which kernels share which budget at `sparsity`."""
+        return self.allocation.groups(kernels, sparsity, self.sparsity)
+
+    def _keep(self, kernels: Sequence[Kernel], sparsity: float) -> int:
+        return sum(group.keep for group in self.groups(kernels, sparsity))
+
+    def _bind(self, model: keras.Model) -> None:
+        self._masks = mask_set(model, self)
+        inner = model.model if isinstance(model, Ticket) else model
+        loss = _keras.compiled_loss(model)
+        self._task = scores.Task(inner, self._masks.kernels, loss)
+
+    @property
+    def _verbose(self) -> int:
+        verbose = self.params.get("verbose", 0)
+        return 1 if verbose == "auto" else int(verbose)
 
     # -- the callback ----------------------------------------------------------
 
     def set_model(self, model: keras.Model) -> None:
         """Find the masks of the model that `fit` trains."""
         super().set_model(model)
-        self._masks = mask_set(model, self)
+        self._bind(model)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Draw what is due at the start, and what an earlier run left undone."""
@@ -208,15 +212,14 @@ class Pruner(Configurable, keras.callbacks.Callback):
         # On JAX this property moves the training state into the variables, and a
         # step that follows reads it back. It costs, so it is touched only when due.
         _ = self.model
-        self.update(
-            self._masks, self.schedule.value(self._now, self.sparsity, self._run)
-        )
+        sparsity = self.schedule.value(self._now, self.sparsity, self._run)
+        self.update(self._masks, sparsity, self._verbose)
 
     def _finish(self) -> None:
         if self.schedule.finished(self._now, self._run):
             return
         before = self._masks.count().sparsity
-        self.update(self._masks, self.sparsity)
+        self.update(self._masks, self.sparsity, self._verbose)
         warnings.warn(
             f"The run was shorter than the schedule of {type(self).__name__}: it ended "
             f"at {self._now} of {self.schedule.end:g} {self.schedule.unit}. The last "
@@ -248,14 +251,3 @@ def mask_set(model: keras.Model, pruner: Pruner) -> MaskSet:
         [m for layer in layers for m in layer.mask_set.masked],
         [flag for layer in layers for flag in layer.mask_set.flags],
     )
-
-
-def _check_finite(kernels: Sequence[Kernel], values: Sequence[np.ndarray]) -> None:
-    for kernel, value in zip(kernels, values, strict=True):
-        bad = value.size - int(np.count_nonzero(np.isfinite(value)))
-        if bad:
-            raise ValueError(
-                f"{bad} of {kernel.size} scores of {kernel.path!r} are NaN or "
-                "infinite, so its weights can not be ranked. Look for diverged or "
-                "damaged weights in that layer; no mask was changed."
-            )

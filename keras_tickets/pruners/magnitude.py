@@ -20,7 +20,7 @@ class Magnitude(Pruner):
             see `keras_tickets.allocation`.
         structure: What is kept together; see `keras_tickets.structure`.
         schedule: When; at the beginning of `fit` by default.
-        on_collapse: `"raise"` or `"warn"` when a layer would lose all its weights.
+        on_collapse: `"raise"` or `"warn"` when no signal would pass any more.
 
     Example:
     >>> import keras, keras_tickets as kt
@@ -63,7 +63,7 @@ class GradualMagnitude(Pruner):
             `keras_tickets.allocation`.
         structure: What is kept together; see `keras_tickets.structure`.
         schedule: When, and how much by then; see `keras_tickets.schedules`.
-        on_collapse: `"raise"` or `"warn"` when a layer would lose all its weights.
+        on_collapse: `"raise"` or `"warn"` when no signal would pass any more.
 
     Example:
     >>> import keras, keras_tickets as kt

@@ -24,7 +24,7 @@ class Random(Pruner):
         schedule: When; at the beginning of `fit` by default.
         seed: Integer that fixes the draw, on every backend alike; by default one
             from `keras.utils.set_random_seed`'s generator.
-        on_collapse: `"raise"` or `"warn"` when a layer would lose all its weights.
+        on_collapse: `"raise"` or `"warn"` when no signal would pass any more.
 
     Reference:
         Evci et al., "Rigging the Lottery: Making All Tickets Winners", 2020

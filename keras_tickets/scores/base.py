@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -12,12 +15,65 @@ from keras_tickets.prunable import Kernel
 from keras_tickets.registry import Configurable, Registry
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a score may look at.
+
+    Args:
+        model: The model that runs; its kernels are given values by the score.
+        kernels: The kernels to score.
+        loss: The loss that the model was compiled with, `loss(y, y_pred, weights)`,
+            or `None`.
+    """
+
+    model: keras.Model
+    kernels: tuple[Kernel, ...]
+    loss: Callable[..., Any] | None = None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a score says of the weights under some masks.
+
+    Args:
+        values: For each kernel, in its shape, what each weight is worth; tensors or
+            arrays.
+        measure: What the score was taken of (the logarithm of the flow, the loss).
+        dead: Whether no signal passes the network any more.
+    """
+
+    values: Sequence[Any]
+    measure: float = float("nan")
+    dead: bool = False
+
+
+Scorer: TypeAlias = Callable[[Sequence[Any]], Scored]
+
+
 class Score(Configurable, ABC):
     """Says what each weight is worth; higher is worth keeping."""
+
+    measure = ""
+    """What `Scored.measure` is, as it is shown to people."""
+
+    guards = False
+    """Whether `Scored.dead` tells that a draw has cut the network."""
+
+    @abstractmethod
+    def prepare(self, task: Task) -> Scorer:
+        """Return the function from masks to scores, compiled once for a whole draw."""
+
+
+class StaticScore(Score):
+    """A score that depends on nothing but the stored weights."""
 
     @abstractmethod
     def __call__(self, kernels: Sequence[Kernel]) -> list[np.ndarray]:
         """Return one array of scores for each kernel, in its shape."""
+
+    def prepare(self, task: Task) -> Scorer:
+        """Return a function that reads the weights anew at each call."""
+        return lambda masks: Scored(self(task.kernels))
 
 
 registry = Registry("score", Score)
@@ -27,3 +83,17 @@ def values(kernel: Kernel) -> np.ndarray:
     """Return a kernel's stored values, in float32 or better."""
     array = ops.convert_to_numpy(kernel.variable.value)
     return array if array.dtype == np.float64 else array.astype(np.float32, copy=False)
+
+
+def weights(kernels: Sequence[Kernel]) -> list[Any]:
+    """Return the stored values as tensors, in float32 or better."""
+    tensors = [ops.stop_gradient(kernel.variable.value) for kernel in kernels]
+    return [
+        tensor if kernel.variable.dtype == "float64" else ops.cast(tensor, "float32")
+        for kernel, tensor in zip(kernels, tensors, strict=True)
+    ]
+
+
+def masked(tensors: Sequence[Any], masks: Sequence[Any]) -> list[Any]:
+    """Return `where(mask, tensor, 0)` for each tensor."""
+    return [ops.where(m, t, 0) for t, m in zip(tensors, masks, strict=True)]

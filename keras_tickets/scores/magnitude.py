@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_tickets.prunable import Kernel
-from keras_tickets.scores.base import Score, registry, values
+from keras_tickets.scores.base import StaticScore, registry, values
 
 
 @registry.register
-class Magnitude(Score):
+class Magnitude(StaticScore):
     """`|w|`: the larger a weight, the more it is worth.
 
     Reference:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_tickets.prunable import Kernel
-from keras_tickets.scores.base import Score, registry
+from keras_tickets.scores.base import StaticScore, registry
 
 
 @registry.register
-class Random(Score):
+class Random(StaticScore):
     """Independent uniform numbers, the same for the same seed on every backend.
 
     They come from NumPy and depend on nothing but the seed, the position of the

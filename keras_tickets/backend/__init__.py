@@ -1,0 +1,44 @@
+"""Gradients and compilation on the Keras backend at hand.
+
+Two verbs that compose, so that everything else is written once, in `keras.ops`:
+
+- `value_and_gradient(function)`: of `function(variables, *rest) -> (scalar, aux)`, the
+  function that returns `(scalar, aux), gradients`. Apply it twice for a second
+  derivative.
+- `compiled(function)`: the same function, compiled where the backend compiles.
+
+`function` takes and returns tensors and (nested) lists of tensors only.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+import keras
+
+
+def _backend() -> ModuleType:
+    name = keras.backend.backend()
+    try:
+        return importlib.import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        raise NotImplementedError(
+            f"Gradient scores run on tensorflow, jax and torch. The Keras backend here "
+            f"is {name!r}. Set KERAS_BACKEND to one of the three, or use a pruner that "
+            'needs no gradient, such as kt.Magnitude or kt.Random(allocation="erk").'
+        ) from error
+
+
+def value_and_gradient(function):
+    """Return the function that gives `(scalar, aux), gradients`.
+
+    Gradients are with respect to each tensor of the list that is the first argument;
+    what the scalar does not depend on has gradient zero.
+    """
+    return _backend().value_and_gradient(function)
+
+
+def compiled(function):
+    """Return `function`, compiled once for each shape of its arguments."""
+    return _backend().compiled(function)

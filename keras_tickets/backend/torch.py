@@ -1,0 +1,43 @@
+"""Gradients on torch: autograd, as it runs."""
+
+from __future__ import annotations
+
+import keras
+import torch
+
+
+def value_and_gradient(function):
+    """See `keras_tickets.backend`."""
+
+    def run(variables, *rest):
+        # Inside another derivative the graph of this one is part of the answer.
+        inside = any(variable.requires_grad for variable in variables)
+        leaves = [v if inside else v.detach().requires_grad_() for v in variables]
+        with torch.enable_grad():
+            value, aux = function(leaves, *rest)
+            if not value.requires_grad:
+                return (value, aux), [torch.zeros_like(leaf) for leaf in leaves]
+            gradients = torch.autograd.grad(
+                value, leaves, create_graph=inside, allow_unused=True
+            )
+        zeros = (torch.zeros_like(leaf) for leaf in leaves)
+        filled = [
+            zero if gradient is None else gradient
+            for zero, gradient in zip(zeros, gradients, strict=True)
+        ]
+        if not inside:
+            value = value.detach()
+            aux = keras.tree.map_structure(torch.Tensor.detach, aux)
+        return (value, aux), filled
+
+    return run
+
+
+def compiled(function):
+    """See `keras_tickets.backend`."""
+
+    def run(*arguments):
+        with torch.no_grad():
+            return function(*arguments)
+
+    return run

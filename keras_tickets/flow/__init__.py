@@ -1,0 +1,11 @@
+"""The flow of positive signals through a linearised network.
+
+`Network` evaluates it, `rule` teaches it a new layer, `cut` finds where it ends.
+"""
+
+from __future__ import annotations
+
+from keras_tickets.flow.network import Network
+from keras_tickets.flow.rules import NotLinearError, rule
+
+__all__ = ["Network", "NotLinearError", "rule"]

@@ -1,0 +1,234 @@
+"""The linearised network: what SynFlow measures, and what tells whether a ticket lives.
+
+All weights have their absolute values, the input is all ones, activations are the
+identity (`keras_tickets.flow.rules`). The output then is a sum over all paths from
+input to output of the product of the weights along the path.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops, tree
+
+from keras_tickets import _keras
+from keras_tickets.flow import rules
+from keras_tickets.flow.rules import NotLinearError, signals_in
+from keras_tickets.flow.signal import Signal, align, power_of_two, settle
+from keras_tickets.masking import state_variables
+from keras_tickets.prunable import Kernel
+from keras_tickets.signature import input_signature
+
+UNKNOWN_SIZE = 64
+"""The size of an input axis that the model leaves open."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """What happened to the signal in one layer."""
+
+    layer: Any
+    arrived: bool
+    left: bool
+
+
+class Network:
+    """The linearised network of a model.
+
+    Args:
+        model: A built model: Functional, Sequential, nested, or subclassed with a
+            `call` that uses layers and `keras.ops`.
+        kernels: The kernels whose strengths are given at each call.
+        strict: Whether a product of signals is dead as soon as one factor is. SynFlow
+            asks so; whether a network still works asks less: what a sigmoid gates,
+            or softmax attends to, passes also when the gate has no weights left.
+
+    Raises:
+        NotLinearError: At a call, when a layer has no rule and is not linear as it
+            is.
+    """
+
+    def __init__(
+        self, model: keras.Model, kernels: Sequence[Kernel], strict: bool = True
+    ) -> None:
+        self.model = model
+        self.kernels = tuple(kernels)
+        self.strict = strict
+        given = {id(kernel.variable) for kernel in kernels}
+        self.others = [
+            v
+            for v in state_variables(model)
+            if id(v) not in given and "float" in str(v.dtype)
+        ]
+        self._unproven = False
+        self._observe: Callable[[Any, list, list], None] | None = None
+
+    def __call__(self, strengths: Sequence[Any]) -> tuple[Any, Any]:
+        """Return R, the sum of all outputs, as `(value, exponent)` of a signal.
+
+        Args:
+            strengths: The absolute effective value of each kernel, `|w| * mask`.
+        """
+        outputs = self.outputs(strengths)
+        values, exponent = align([settle(output) for output in outputs])
+        return sum(ops.sum(value) for value in values), exponent
+
+    def outputs(self, strengths: Sequence[Any]) -> list[Signal]:
+        """Return the signal at each output of the model."""
+        given = [
+            (kernel.variable, strength)
+            for kernel, strength in zip(self.kernels, strengths, strict=True)
+        ]
+        fixed = [(v, ops.stop_gradient(_positive(v))) for v in self.others]
+        # What a scope maps takes the dtype of its variable.
+        dtype = self.kernels[0].variable.dtype
+        signature = input_signature(self.model, None, batch=1)
+        inputs = tree.map_structure(lambda spec: _ones(spec, dtype), signature)
+        with keras.StatelessScope(state_mapping=given + fixed):
+            return signals_in(self.run(self.model, *inputs))
+
+    # -- walking -------------------------------------------------------------------
+
+    def run(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return what a layer, model or operation makes of signals."""
+        arriving = signals_in(args, kwargs)
+        if not arriving:
+            return operation(*args, **kwargs)
+        graph = _keras.graph_of(operation)
+        if graph is not None:
+            inputs = tree.flatten(args)
+            return _keras.run_graph(graph, inputs, self._step)
+        return self._step(operation, *args, **kwargs)
+
+    def _step(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        arriving = signals_in(args, kwargs)
+        apply = self._how(operation, arriving)
+        results = apply(*args, **kwargs)
+        if self._observe is not None:
+            self._observe(operation, arriving, signals_in(results))
+        return results
+
+    def _how(self, operation: Any, arriving: list[Signal]) -> Callable[..., Any]:
+        """Return the function that stands for an operation."""
+        if _keras.graph_of(operation) is not None or not arriving:
+            return functools.partial(self.run, operation)
+        rule = rules.find(operation)
+        if rule is not None:
+            return functools.partial(rule, self, operation)
+        several = len(arriving) > 1
+        if rules.is_proven(operation) and not several:
+            return functools.partial(self._as_it_is, operation, arriving[0])
+        if isinstance(operation, keras.Layer) and (
+            several or len(_keras.sublayers(operation)) > 1
+        ):
+            return functools.partial(self._expand, operation)
+        if several:
+            raise NotLinearError(_no_rule(operation, "it takes several signals"))
+        return functools.partial(self._as_it_is, operation, arriving[0])
+
+    def _as_it_is(self, operation: Any, x: Signal, *args: Any, **kwargs: Any) -> Any:
+        results = rules.as_it_is(operation, x, args, kwargs)
+        if not rules.is_proven(operation):
+            self._unproven = True
+            if self._observe is not None:
+                _check_homogeneous(operation, x, args, kwargs, results)
+        return results
+
+    def _expand(self, layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        """Run a layer made of layers and `keras.ops`, one by one."""
+        found = signals_in(args, kwargs)
+        placeholders = [
+            keras.Input(batch_shape=tuple(s.value.shape), name=f"signal_{i}")
+            for i, s in enumerate(found)
+        ]
+        swap = {id(s): p for s, p in zip(found, placeholders, strict=True)}
+        args, kwargs = tree.map_structure(lambda x: swap.get(id(x), x), (args, kwargs))
+        if "training" in inspect.signature(layer.call).parameters:
+            kwargs["training"] = False
+        try:
+            outputs = layer.call(*args, **kwargs)
+            graph = keras.Function(placeholders, outputs)
+        except Exception as error:
+            raise NotLinearError(
+                _no_rule(layer, f"its call can not be followed ({error})")
+            ) from error
+        return _keras.run_graph(graph, found, self._step)
+
+    # -- looking -------------------------------------------------------------------
+
+    def passages(self, strengths: Sequence[Any]) -> list[Passage]:
+        """Return, layer by layer, where a signal arrived and where one left.
+
+        Raises:
+            NotLinearError: If a layer without a rule turns out not to be linear.
+        """
+        seen: list[Passage] = []
+
+        def observe(layer: Any, arriving: list[Signal], leaving: list[Signal]) -> None:
+            seen.append(Passage(layer, _alive(arriving), _alive(leaving)))
+
+        self._observe = observe
+        try:
+            self.outputs(strengths)
+        finally:
+            self._observe = None
+        return seen
+
+    def prove(self, strengths: Sequence[Any]) -> None:
+        """Raise if a layer that ran without a rule is not linear; do it once.
+
+        Raises:
+            NotLinearError: Naming the layer.
+        """
+        if self._unproven:
+            self.passages(strengths)
+            self._unproven = False
+
+
+def _positive(variable: keras.Variable) -> Any:
+    """Return a weight's absolute value; a bias is left out."""
+    if re.search(r"(^|_)(bias|beta)$", variable.name):
+        return ops.zeros_like(variable.value)
+    return ops.abs(variable.value)
+
+
+def _ones(spec: Any, dtype: str) -> Signal:
+    shape = tuple(UNKNOWN_SIZE if size is None else size for size in spec.shape)
+    return Signal(ops.ones(shape, dtype), ops.zeros((), dtype))
+
+
+def _alive(signals: Sequence[Signal]) -> bool:
+    return any(float(ops.max(signal.value)) > 0 for signal in signals)
+
+
+def _check_homogeneous(
+    operation: Any, x: Signal, args: Any, kwargs: Any, results: Any
+) -> None:
+    """Raise unless doubling the input doubles what comes out, and that is positive."""
+    double = x.of(2 * x.value)
+    swap = lambda a: double if a is x else a  # noqa: E731
+    args, kwargs = tree.map_structure(swap, (args, kwargs))
+    doubled = signals_in(rules.as_it_is(operation, double, args, kwargs))
+    for one, two in zip(signals_in(results), doubled, strict=True):
+        scale = power_of_two(two.exponent - one.exponent)
+        difference = ops.max(ops.abs(two.value * scale - 2 * one.value))
+        largest = float(ops.max(ops.abs(one.value)))
+        if float(difference) > 1e-4 * largest or float(ops.min(one.value)) < 0:
+            raise NotLinearError(
+                _no_rule(operation, "f(2x) is not 2 f(x), or f(x) is negative")
+            )
+
+
+def _no_rule(operation: Any, why: str) -> str:
+    kind = type(operation).__name__
+    return (
+        f"{kind} {operation.name!r} has no linear form that this package knows: {why}. "
+        f"Give it one with @kt.flow.rule({kind}) (see keras_tickets.flow), or use a "
+        "pruner that needs none, such as kt.SNIP or kt.Magnitude."
+    )

@@ -1,0 +1,138 @@
+"""Layer collapse: a draw that lets no signal pass from input to output.
+
+Decided by cutting the flow, not by looking for empty tensors: an empty shortcut
+beside a live branch is no collapse, and a network can be dead without one.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_tickets import _keras, backend
+from keras_tickets.flow import Network, NotLinearError
+from keras_tickets.masking import count
+from keras_tickets.prunable import Kernel
+
+if TYPE_CHECKING:
+    from keras_tickets.pruners.base import Pruner
+
+
+class LayerCollapseError(ValueError):
+    """A draw would let no signal pass from input to output."""
+
+
+def newly_empty(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> list[int]:
+    """Return the tensors that lose their last weight."""
+    return [
+        i
+        for i, (old, new) in enumerate(zip(before, after, strict=True))
+        if old.any() and not new.any()
+    ]
+
+
+def check_flow(
+    model: keras.Model,
+    kernels: Sequence[Kernel],
+    before: Sequence[np.ndarray],
+    kept: Sequence[np.ndarray],
+    pruner: Pruner,
+) -> None:
+    """Raise or warn, as the pruner says, if `kept` lets no signal pass.
+
+    Raises:
+        LayerCollapseError: Naming the layers where the signal ends.
+    """
+    try:
+        ends = _where_it_ends(model, kernels, kept)
+    except NotLinearError:
+        # A recurrent model, say. An empty tensor is the best sign there is.
+        ends = [kernels[i].path for i in newly_empty(before, kept)]
+    if not ends:
+        return
+    size = {kernel.path: kernel.size for kernel in kernels}
+    left = dict(zip(size, (int(mask.sum()) for mask in kept), strict=True))
+    where = ", ".join(
+        f"{path} (keeps {left[path]} of {size[path]} weights)" if path in size else path
+        for path in ends
+    )
+    counted = count(kept)
+    message = (
+        f"{type(pruner).__name__} at sparsity {counted.sparsity:g} keeps "
+        f"{counted.kept} of {counted.total} weights and cuts the signal: nothing "
+        f"passes {where}. Expected a path from the input to each output. Lower the "
+        'sparsity, share the budget out with allocation="erk", use kt.SynFlow, which '
+        "keeps paths, or leave a layer alone with skip=."
+    )
+    if pruner.on_collapse == "raise":
+        raise LayerCollapseError(message + ' on_collapse="warn" draws it all the same.')
+    warnings.warn(message, stacklevel=2)
+
+
+def _where_it_ends(
+    model: keras.Model, kernels: Sequence[Kernel], kept: Sequence[np.ndarray]
+) -> list[str]:
+    """Return the kernels (or layers without) at which a cut signal ends."""
+    network = Network(model, kernels, strict=False)
+    strengths = [
+        ops.cast(ops.convert_to_tensor(mask), kernel.variable.dtype)
+        for kernel, mask in zip(kernels, kept, strict=True)
+    ]
+    if all(float(ops.max(out.value)) > 0 for out in network.outputs(strengths)):
+        return []
+    ended = [p.layer for p in network.passages(strengths) if p.arrived and not p.left]
+    return [path for layer in ended for path in _paths(layer, kernels)]
+
+
+def _paths(layer: Any, kernels: Sequence[Kernel]) -> list[str]:
+    below = _keras.sublayers(layer) if isinstance(layer, keras.Layer) else []
+    own = [kernel.path for kernel in kernels if kernel.layer in below]
+    return own or [layer.name]
+
+
+def check_paths(
+    model: keras.Model, kernels: Sequence[Kernel], keep: int, pruner: Pruner
+) -> None:
+    """Raise if `keep` weights are fewer than any path needs.
+
+    Raises:
+        LayerCollapseError: With the length of the shortest path.
+    """
+    if keep >= len(kernels) or pruner.on_collapse == "warn":
+        return
+    try:
+        needed = shortest_path(model, kernels)
+    except NotLinearError:
+        return
+    if keep < needed:
+        total = sum(kernel.size for kernel in kernels)
+        raise LayerCollapseError(
+            f"{type(pruner).__name__} is to keep {keep} of {total} weights, but each "
+            f"path from input to output passes at least {needed} of the "
+            f"{len(kernels)} prunable kernels and needs a weight in each. Expected a "
+            f"sparsity of at most {1 - needed / total:.6g}; received "
+            f"{pruner.sparsity:g}."
+        )
+
+
+def shortest_path(model: keras.Model, kernels: Sequence[Kernel]) -> int:
+    """Return how many of `kernels` every path from input to output passes at least.
+
+    R is a polynomial in the strength t of all kernels, each path giving t to the power
+    of its length. For t near zero the shortest paths are all of R, and Euler's
+    `sum(theta * dR/dtheta) = degree * R` gives their length.
+    """
+    network = Network(model, kernels)
+    tiny = [
+        ops.full(kernel.shape, 1e-6 / kernel.size, dtype=kernel.variable.dtype)
+        for kernel in kernels
+    ]
+    (total, _), slopes = backend.compiled(backend.value_and_gradient(network))(tiny)
+    flows = (float(ops.sum(t * s)) for t, s in zip(tiny, slopes, strict=True))
+    return math.ceil(sum(flows) / float(total) - 1e-3) if float(total) else 0

@@ -1,0 +1,170 @@
+"""One draw: score, select, and again, down to the target."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_tickets import extras
+from keras_tickets.allocation import budget
+from keras_tickets.masking import count
+from keras_tickets.prunable import Kernel
+from keras_tickets.scores import Scored, Task
+from keras_tickets.selection import select
+
+if TYPE_CHECKING:
+    from keras_tickets.pruners.base import Pruner
+
+
+@dataclass
+class Curve:
+    """What a draw went through: one entry before it and one after each round.
+
+    Attributes:
+        paths: The kernels.
+        measured: What `measure` is: `"log10 R"` for SynFlow, `"loss"` for scores with
+            data.
+        sparsity: The fraction of zeros.
+        density: The fraction kept of each kernel.
+        measure: The score's measure; NaN where it was not taken.
+        score_seconds: Time to score, for each round; the first one compiles.
+        select_seconds: Time to select, for each round.
+    """
+
+    paths: list[str]
+    measured: str
+    sparsity: list[float] = field(default_factory=list)
+    density: list[list[float]] = field(default_factory=list)
+    measure: list[float] = field(default_factory=list)
+    score_seconds: list[float] = field(default_factory=list)
+    select_seconds: list[float] = field(default_factory=list)
+
+    def add(self, masks: Sequence[np.ndarray], measure: float) -> None:
+        """Append a state."""
+        self.sparsity.append(count(masks).sparsity)
+        self.density.append([1 - count([mask]).sparsity for mask in masks])
+        self.measure.append(measure)
+
+    def plot(self, path: str | None = None) -> Any:
+        """Plot densities and measure against the sparsity.
+
+        Args:
+            path: Where to write the picture.
+
+        Returns:
+            The matplotlib figure.
+        """
+        extras.require("matplotlib", "plot")
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8, 4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        kept = 1 - np.array(self.sparsity)
+        left.loglog(kept, np.array(self.density), linewidth=1)
+        left.set(xlabel="fraction kept", ylabel="fraction kept of each kernel")
+        right.semilogx(kept, self.measure)
+        right.set(xlabel="fraction kept", ylabel=self.measured)
+        for axes in (left, right):
+            axes.invert_xaxis()
+        if path is not None:
+            figure.savefig(path)
+        return figure
+
+
+def draw(
+    pruner: Pruner,
+    task: Task,
+    alive: Sequence[np.ndarray],
+    sparsity: float,
+    verbose: int = 0,
+) -> tuple[list[np.ndarray], Curve]:
+    """Return the masks at `sparsity`, and how they came about.
+
+    A round that would cut the flow is taken back and made in two halves, down to
+    single weights: tied scores on the last paths then can not cut them all at once.
+    """
+    rounds = pruner.rounds
+    score = pruner.score.prepare(task)
+    curve = Curve([kernel.path for kernel in task.kernels], pruner.score.measure)
+    bar = keras.utils.Progbar(
+        rounds, verbose=verbose if rounds > 1 else 0, unit_name="round"
+    )
+    masks, (scored, seconds) = list(alive), _timed(score, alive)
+    check_finite(task.kernels, scored.values)
+    curve.add(masks, scored.measure)
+    due = _targets(count(alive).kept, sparsity, task.kernels, rounds)[::-1]
+    while due:
+        started = time.perf_counter()
+        kept = select(
+            [np.asarray(ops.convert_to_numpy(v)) for v in scored.values],
+            pruner.groups(task.kernels, due[-1]),
+            masks,
+            pruner.structure,
+        )
+        curve.score_seconds.append(seconds)
+        curve.select_seconds.append(time.perf_counter() - started)
+        again, seconds = Scored([]), 0.0
+        if len(due) > 1 or pruner.score.guards:
+            again, seconds = _timed(score, kept)
+            between = _half_way(masks, kept)
+            if again.dead and not scored.dead and between is not None:
+                due.append(between)
+                continue
+        due.pop()
+        masks, scored = kept, again
+        curve.add(masks, scored.measure)
+        bar.update(min(len(curve.sparsity) - 1, rounds), _shown(curve))
+    return masks, curve
+
+
+def _targets(
+    kept: int, sparsity: float, kernels: Sequence[Kernel], rounds: int
+) -> list[float]:
+    """Return the sparsity after each round: what is kept falls by one factor."""
+    total = sum(kernel.size for kernel in kernels)
+    first, last = kept / total, 1 - sparsity
+    ratios = [(last / first) ** (i / rounds) for i in range(1, rounds)]
+    return [*(1 - first * ratio for ratio in ratios), sparsity]
+
+
+def _half_way(masks: Sequence[np.ndarray], kept: Sequence[np.ndarray]) -> float | None:
+    """Return the sparsity half-way from `masks` to `kept`, if there is one."""
+    total, before, after = count(masks).total, count(masks).kept, count(kept).kept
+    middle = (before + after) // 2
+    if middle in (before, after):
+        return None
+    sparsity = 1 - middle / total
+    return sparsity if budget(total, sparsity) == middle else None
+
+
+def _timed(score: Any, masks: Sequence[np.ndarray]) -> tuple[Scored, float]:
+    started = time.perf_counter()
+    scored = score([ops.convert_to_tensor(mask) for mask in masks])
+    for value in scored.values[-1:]:
+        np.asarray(ops.convert_to_numpy(value[:1]))  # wait for the device
+    return scored, time.perf_counter() - started
+
+
+def _shown(curve: Curve) -> list[tuple[str, float]]:
+    shown = [("sparsity", curve.sparsity[-1])]
+    if not np.isnan(curve.measure[-1]):
+        shown.append((curve.measured, curve.measure[-1]))
+    return shown
+
+
+def check_finite(kernels: Sequence[Kernel], values: Sequence[Any]) -> None:
+    """Raise if a score is not a number."""
+    for kernel, value in zip(kernels, values, strict=True):
+        finite = np.isfinite(np.asarray(ops.convert_to_numpy(value)))
+        if bad := finite.size - int(np.count_nonzero(finite)):
+            raise ValueError(
+                f"{bad} of {kernel.size} scores of {kernel.path!r} are NaN or "
+                "infinite, so its weights can not be ranked. Look for diverged or "
+                "damaged weights in that layer; no mask was changed."
+            )

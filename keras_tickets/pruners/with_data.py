@@ -1,0 +1,32 @@
+"""What the pruners share that look at data once, before training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras_tickets.pruners.base import Pruner
+from keras_tickets.scores.loss import LossScore
+
+
+class LossPruner(Pruner):
+    """A pruner whose score asks a loss on data; its config leaves the data out."""
+
+    score: LossScore
+
+    @property
+    def data(self) -> Any:
+        """The data that the score asks."""
+        return self.score.data
+
+    @property
+    def loss(self) -> Any:
+        """The loss, or `None` for the one of `compile`."""
+        return self.score.loss
+
+    @property
+    def batch_size(self) -> int:
+        """How many samples of arrays are run at a time."""
+        return self.score.batch_size
+
+    def _arguments(self) -> dict[str, Any]:
+        return {**super()._arguments(), "data": None}

@@ -1,0 +1,59 @@
+"""Synaptic flow: what a weight carries of all that flows from input to output."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from keras import ops
+
+from keras_tickets import backend
+from keras_tickets.flow import Network
+from keras_tickets.scores.base import Score, Scored, Scorer, Task, masked, registry
+from keras_tickets.scores.base import weights as weights_of
+
+
+@registry.register
+class SynFlow(Score):
+    """`S = theta * dR/dtheta` with `R = 1' |W_L| ... |W_1| 1`.
+
+    Needs no data: the input is all ones, weights have their absolute values,
+    activations are linear; see `keras_tickets.flow` for what each layer becomes. The
+    scores of the incoming weights of a unit sum to those of the outgoing ones, and
+    over each cut of the network to R.
+
+    Scores are right up to one common power of two, so that no depth overflows.
+
+    Reference:
+        Tanaka et al., "Pruning neural networks without any data by iteratively
+        conserving synaptic flow", 2020.
+    """
+
+    measure = "log10 R"
+    guards = True
+
+    def prepare(self, task: Task) -> Scorer:
+        """Return the scores of a linearised network, compiled once."""
+        network = Network(task.model, task.kernels)
+
+        @backend.compiled
+        def flow(weights: Sequence[Any], masks: Sequence[Any]) -> tuple:
+            theta = masked([ops.abs(w) for w in weights], masks)
+            (total, exponent), slopes = backend.value_and_gradient(network)(theta)
+            return (
+                total,
+                exponent,
+                [t * d for t, d in zip(theta, slopes, strict=True)],
+            )
+
+        def score(masks: Sequence[Any]) -> Scored:
+            weights = weights_of(task.kernels)
+            total, exponent, values = flow(weights, masks)
+            network.prove([ops.abs(w) for w in weights])
+            total = float(total)
+            log10 = math.log10(total) if total > 0 else -math.inf
+            measure = log10 + float(exponent) * math.log10(2)
+            return Scored(values, measure, dead=total == 0)
+
+        return score
