@@ -106,8 +106,7 @@ def _check_inputs(model: keras.Model, x: Any, name: str) -> None:
     expected = [tuple(i.shape) for i in getattr(model, "inputs", None) or []]
     received = [tuple(part.shape) for part in tree.flatten(x)]
     if expected and not (
-        len(expected) == len(received)
-        and all(map(_fits, expected, received))
+        len(expected) == len(received) and all(map(_fits, expected, received))
     ):
         raise ValueError(
             f"The data of {name} has inputs of shape {received}, {model.name!r} takes "

@@ -40,53 +40,135 @@ def keep_best(
     >>> [mask.tolist() for mask in masks]
     [[True, False], [False, True, False]]
     """
-    flat = np.concatenate([np.ravel(score) for score in scores])
-    living = np.ones(flat.shape, bool)
-    if alive is not None:
-        living = np.concatenate([np.ravel(mask) for mask in alive])
-    available = int(np.count_nonzero(living))
+    flat = [np.ravel(score) for score in scores]
+    if alive is None:
+        alive = [np.ones(np.shape(score), bool) for score in scores]
+    living = [np.ravel(mask) for mask in alive]
+    available = sum(int(np.count_nonzero(mask)) for mask in living)
     if not 0 <= budget <= available:
         raise ValueError(
             f"Can not keep {budget} of {available} living entries. Expected a budget "
             f"from 0 to {available}."
         )
-    kept = living.copy()
-    if budget < available:
-        kept = _highest(flat, living, budget, scores)
-    ends = np.cumsum([np.size(score) for score in scores])[:-1]
-    parts = np.split(kept, ends)
+    if budget == available:
+        kept = [mask.copy() for mask in living]
+    elif budget == 0:
+        kept = [np.zeros(mask.shape, bool) for mask in living]
+    else:
+        kept = _highest(flat, living, budget, available, scores)
     return [
-        part.reshape(score.shape) for part, score in zip(parts, scores, strict=True)
+        part.reshape(np.shape(score)) for part, score in zip(kept, scores, strict=True)
     ]
 
 
 def _highest(
-    flat: np.ndarray, living: np.ndarray, budget: int, scores: Sequence[np.ndarray]
-) -> np.ndarray:
+    flat: Sequence[np.ndarray],
+    living: Sequence[np.ndarray],
+    budget: int,
+    available: int,
+    scores: Sequence[np.ndarray],
+) -> list[np.ndarray]:
     """Return which of the living entries are the `budget` highest."""
-    if budget == 0:
-        return np.zeros(flat.shape, bool)
-    values = flat[living]
-    cut = values.size - budget
-    threshold = np.partition(values, cut)[cut]
-    kept = living & (flat > threshold)
-    ties = np.flatnonzero(living & (flat == threshold))
-    missing = budget - int(np.count_nonzero(kept))
-    kept[ties[_first(_tie_ranks(ties, scores), missing)]] = True
+    threshold, above, tied = _threshold(flat, living, budget, available)
+    if above + tied == budget:
+        return [
+            _reaching(values, mask, threshold)
+            for values, mask in zip(flat, living, strict=True)
+        ]
+    kept = [m & (values > threshold) for values, m in zip(flat, living, strict=True)]
+    ties = [
+        np.flatnonzero(m & (values == threshold))
+        for values, m in zip(flat, living, strict=True)
+    ]
+    ranks = [
+        tie_order(positions, np.shape(score))
+        for positions, score in zip(ties, scores, strict=True)
+    ]
+    first = np.zeros(sum(map(len, ties)), bool)
+    first[_first(np.concatenate(ranks), budget - above)] = True
+    ends = np.cumsum([len(positions) for positions in ties])[:-1]
+    for part, positions, chosen in zip(kept, ties, np.split(first, ends), strict=True):
+        part[positions[chosen]] = True
     return kept
 
 
-def _tie_ranks(ties: np.ndarray, scores: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the `tie_order` of flat positions in the concatenation of `scores`."""
-    ends = np.cumsum([score.size for score in scores])
-    bounds = np.searchsorted(ties, ends)
-    ranks = [
-        tie_order(part - (end - score.size), score.shape)
-        for part, end, score in zip(
-            np.split(ties, bounds[:-1]), ends, scores, strict=True
-        )
-    ]
-    return np.concatenate(ranks)
+def _reaching(values: np.ndarray, mask: np.ndarray, threshold: float) -> np.ndarray:
+    """Return `mask & (values >= threshold)`, in pieces that stay in the cache."""
+    kept = np.empty(values.shape, bool)
+    for start in range(0, values.size, CHUNK):
+        part = slice(start, start + CHUNK)
+        np.greater_equal(values[part], threshold, out=kept[part])
+        kept[part] &= mask[part]
+    return kept
+
+
+SAMPLE = 2**16
+CHUNK = 2**18  # of float32: fits a core's cache
+
+
+def _threshold(
+    flat: Sequence[np.ndarray],
+    living: Sequence[np.ndarray],
+    budget: int,
+    available: int,
+) -> tuple[float, int, int]:
+    """Return the `budget`-th highest living value, how many are above, how many tied.
+
+    The idea of Floyd and Rivest's SELECT: two quantiles of a random sample bracket
+    the threshold, one pass counts what is above and gathers the few values between,
+    and only these are partitioned. Where the bracket misses, everything is.
+    """
+    low, high = -np.inf, np.inf
+    if available > 16 * SAMPLE:
+        low, high = _bracket(flat, living, budget / available)
+    above, between = _gather(flat, living, low, high)
+    if not above < budget <= above + between.size:
+        above, between = _gather(flat, living, -np.inf, np.inf)
+    cut = between.size - (budget - above)
+    threshold = np.partition(between, cut)[cut]
+    above += int(np.count_nonzero(between > threshold))
+    return threshold, above, int(np.count_nonzero(between == threshold))
+
+
+def _bracket(
+    flat: Sequence[np.ndarray], living: Sequence[np.ndarray], fraction: float
+) -> tuple[float, float]:
+    """Return two values that the threshold almost certainly lies between."""
+    total = sum(values.size for values in flat)
+    rng = np.random.default_rng(0)
+    drawn = []
+    for values, mask in zip(flat, living, strict=True):
+        share = math.ceil(4 * SAMPLE * values.size / total)
+        positions = rng.integers(values.size, size=share)
+        drawn.append(values[positions[mask[positions]]])
+    sample = np.sort(np.concatenate(drawn))
+    if not sample.size:
+        return -np.inf, np.inf
+    margin = 6 * math.sqrt(fraction * (1 - fraction) * sample.size) + 8
+    middle = (1 - fraction) * sample.size
+    low, high = math.floor(middle - margin), math.ceil(middle + margin)
+    return (
+        float(sample[low]) if low >= 0 else -np.inf,
+        float(sample[high]) if high < sample.size else np.inf,
+    )
+
+
+def _gather(
+    flat: Sequence[np.ndarray], living: Sequence[np.ndarray], low: float, high: float
+) -> tuple[int, np.ndarray]:
+    """Return how many living values exceed `high`, and those from `low` to `high`."""
+    above, between = 0, []
+    for values, mask in zip(flat, living, strict=True):
+        for start in range(0, values.size, CHUNK):
+            part = values[start : start + CHUNK]
+            alive = mask[start : start + CHUNK]
+            reach, exceed = part >= low, part > high
+            reach &= alive
+            exceed &= alive
+            above += int(np.count_nonzero(exceed))
+            reach ^= exceed
+            between.append(part[reach])
+    return above, np.concatenate(between)
 
 
 def _first(ranks: np.ndarray, number: int) -> np.ndarray:

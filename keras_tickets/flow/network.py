@@ -187,7 +187,7 @@ class Network:
             NotLinearError: Naming the layer.
         """
         if self._unproven:
-            self.passages(strengths)
+            self.passages([ops.abs(strength) for strength in strengths])
             self._unproven = False
 
 

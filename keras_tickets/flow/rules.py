@@ -35,7 +35,7 @@ import keras
 from keras import ops, tree
 
 from keras_tickets import _keras
-from keras_tickets.flow.signal import Signal, align, root, settle
+from keras_tickets.flow.signal import Signal, align, pass_layer, root, settle
 
 if TYPE_CHECKING:
     from keras_tickets.flow.network import Network
@@ -362,7 +362,7 @@ def as_it_is(layer: Any, x: Signal, args: Any, kwargs: Any) -> Any:
 
     def signal(output: Any) -> Signal:
         made = x.of(output, always=keep)
-        return settle(made) if weighs else made
+        return pass_layer(made) if weighs else made
 
     return tree.map_structure(signal, outputs)
 

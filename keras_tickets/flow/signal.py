@@ -28,11 +28,13 @@ class Signal:
         exponent: A scalar tensor, a whole number.
         always: Whether the network's own tensor here is positive even without any
             input, as the output of a sigmoid is.
+        layers: How many layers with weights it passed since it was settled.
     """
 
     value: Any
     exponent: Any
     always: bool = False
+    layers: int = 0
 
     def of(self, value: Any, **changes: Any) -> Signal:
         """Return this signal with another value."""
@@ -44,13 +46,25 @@ def power_of_two(exponent: Any) -> Any:
     return ops.power(ops.full_like(exponent, 2), exponent)
 
 
+FEW = 4
+"""Through so many layers the largest entry stays far inside float32's range."""
+
+
+def pass_layer(signal: Signal) -> Signal:
+    """Count a layer with weights; settle after a few, since it takes time."""
+    passed = replace(signal, layers=signal.layers + 1)
+    return passed if passed.layers < FEW else settle(passed)
+
+
 def settle(signal: Signal) -> Signal:
     """Move the magnitude of the largest entry from the value into the exponent."""
     largest = ops.max(ops.stop_gradient(signal.value))
     shift = ops.floor(ops.log2(ops.where(largest > 0, largest, 1)))
     shift = ops.stop_gradient(shift)
     return signal.of(
-        signal.value * power_of_two(-shift), exponent=signal.exponent + shift
+        signal.value * power_of_two(-shift),
+        exponent=signal.exponent + shift,
+        layers=0,
     )
 
 

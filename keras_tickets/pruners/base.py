@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -133,7 +134,9 @@ class Pruner(Configurable, keras.callbacks.Callback):
         model = self._task.model
         collapse.check_paths(model, masks.kernels, keep, self)
         kept, self.curve = draw(self, self._task, alive, sparsity, verbose)
-        if sparsity == self.sparsity or collapse.newly_empty(alive, kept):
+        checked = self.score.guards and self.curve.measure[-1] > -math.inf
+        ends = sparsity == self.sparsity or collapse.newly_empty(alive, kept)
+        if ends and not checked:
             collapse.check_flow(model, masks.kernels, alive, kept, self)
         masks.assign(kept)
 

@@ -15,7 +15,7 @@ from keras_tickets import extras
 from keras_tickets.allocation import budget
 from keras_tickets.masking import count
 from keras_tickets.prunable import Kernel
-from keras_tickets.scores import Scored, Task
+from keras_tickets.scores.base import Scored, Scorer, Task
 from keras_tickets.selection import select
 
 if TYPE_CHECKING:
@@ -101,23 +101,20 @@ def draw(
     due = _targets(count(alive).kept, sparsity, task.kernels, rounds)[::-1]
     while due:
         started = time.perf_counter()
-        kept = select(
-            [np.asarray(ops.convert_to_numpy(v)) for v in scored.values],
-            pruner.groups(task.kernels, due[-1]),
-            masks,
-            pruner.structure,
-        )
+        groups = pruner.groups(task.kernels, due[-1])
+        arrays = [ops.convert_to_numpy(value) for value in scored.values]
+        kept = select(arrays, groups, masks, pruner.structure)
         curve.score_seconds.append(seconds)
         curve.select_seconds.append(time.perf_counter() - started)
-        again, seconds = Scored([]), 0.0
+        scored = arrays = Scored([])  # free, before there are others
         if len(due) > 1 or pruner.score.guards:
-            again, seconds = _timed(score, kept)
-            between = _half_way(masks, kept)
-            if again.dead and not scored.dead and between is not None:
+            scored, seconds = _timed(score, kept)
+            if scored.dead and (between := _half_way(masks, kept)) is not None:
                 due.append(between)
+                scored, seconds = _timed(score, masks)
                 continue
         due.pop()
-        masks, scored = kept, again
+        masks = kept
         curve.add(masks, scored.measure)
         bar.update(min(len(curve.sparsity) - 1, rounds), _shown(curve))
     return masks, curve
@@ -143,11 +140,11 @@ def _half_way(masks: Sequence[np.ndarray], kept: Sequence[np.ndarray]) -> float 
     return sparsity if budget(total, sparsity) == middle else None
 
 
-def _timed(score: Any, masks: Sequence[np.ndarray]) -> tuple[Scored, float]:
+def _timed(score: Scorer, masks: Sequence[np.ndarray]) -> tuple[Scored, float]:
     started = time.perf_counter()
     scored = score([ops.convert_to_tensor(mask) for mask in masks])
-    for value in scored.values[-1:]:
-        np.asarray(ops.convert_to_numpy(value[:1]))  # wait for the device
+    for value in scored.values:
+        ops.convert_to_numpy(value[(0,) * len(value.shape)])  # wait for the device
     return scored, time.perf_counter() - started
 
 
@@ -161,7 +158,7 @@ def _shown(curve: Curve) -> list[tuple[str, float]]:
 def check_finite(kernels: Sequence[Kernel], values: Sequence[Any]) -> None:
     """Raise if a score is not a number."""
     for kernel, value in zip(kernels, values, strict=True):
-        finite = np.isfinite(np.asarray(ops.convert_to_numpy(value)))
+        finite = np.isfinite(ops.convert_to_numpy(value))
         if bad := finite.size - int(np.count_nonzero(finite)):
             raise ValueError(
                 f"{bad} of {kernel.size} scores of {kernel.path!r} are NaN or "

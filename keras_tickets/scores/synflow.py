@@ -10,8 +10,15 @@ from keras import ops
 
 from keras_tickets import backend
 from keras_tickets.flow import Network
-from keras_tickets.scores.base import Score, Scored, Scorer, Task, masked, registry
-from keras_tickets.scores.base import weights as weights_of
+from keras_tickets.scores.base import (
+    Score,
+    Scored,
+    Scorer,
+    Task,
+    masked,
+    registry,
+    weights,
+)
 
 
 @registry.register
@@ -38,22 +45,19 @@ class SynFlow(Score):
         network = Network(task.model, task.kernels)
 
         @backend.compiled
-        def flow(weights: Sequence[Any], masks: Sequence[Any]) -> tuple:
-            theta = masked([ops.abs(w) for w in weights], masks)
+        def flow(theta: Sequence[Any], masks: Sequence[Any]) -> tuple:
+            theta = masked([ops.abs(t) for t in theta], masks)
             (total, exponent), slopes = backend.value_and_gradient(network)(theta)
-            return (
-                total,
-                exponent,
-                [t * d for t, d in zip(theta, slopes, strict=True)],
-            )
+            scores = [t * slope for t, slope in zip(theta, slopes, strict=True)]
+            return total, exponent, scores
 
         def score(masks: Sequence[Any]) -> Scored:
-            weights = weights_of(task.kernels)
-            total, exponent, values = flow(weights, masks)
-            network.prove([ops.abs(w) for w in weights])
+            theta = weights(task.kernels)
+            total, exponent, scores = flow(theta, masks)
+            network.prove(theta)
             total = float(total)
             log10 = math.log10(total) if total > 0 else -math.inf
             measure = log10 + float(exponent) * math.log10(2)
-            return Scored(values, measure, dead=total == 0)
+            return Scored(scores, measure, dead=total == 0)
 
         return score
