@@ -6,7 +6,8 @@ the version that runs and fails when one of these corners moves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -44,6 +45,20 @@ def graph_of(operation: Any) -> keras.Function | None:
     if isinstance(operation, keras.Sequential):
         return operation._functional
     return operation if isinstance(operation, keras.Function) else None
+
+
+@contextlib.contextmanager
+def unique_names(layer: keras.Layer) -> Iterator[None]:
+    """Give the sublayers of `layer` names that differ, which a graph insists on."""
+    below = sublayers(layer)[1:]
+    names = [sublayer.name for sublayer in below]
+    for number, sublayer in enumerate(below):
+        vars(sublayer)["name"] = f"{sublayer.name}_{number}"
+    try:
+        yield
+    finally:
+        for sublayer, name in zip(below, names, strict=True):
+            vars(sublayer)["name"] = name
 
 
 def run_graph(

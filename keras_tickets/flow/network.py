@@ -107,6 +107,7 @@ class Network:
         return self._step(operation, *args, **kwargs)
 
     def _step(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        kwargs.pop("training", None)  # never
         arriving = signals_in(args, kwargs)
         apply = self._how(operation, arriving)
         results = apply(*args, **kwargs)
@@ -152,8 +153,8 @@ class Network:
         if "training" in inspect.signature(layer.call).parameters:
             kwargs["training"] = False
         try:
-            outputs = layer.call(*args, **kwargs)
-            graph = keras.Function(placeholders, outputs)
+            with _keras.unique_names(layer):
+                graph = keras.Function(placeholders, layer.call(*args, **kwargs))
         except Exception as error:
             raise NotLinearError(
                 _no_rule(layer, f"its call can not be followed ({error})")

@@ -102,13 +102,13 @@ ACTIVATIONS = """
 @rule(*ACTIVATIONS.split())
 def identity(network: Network, layer: Any, x: Signal, *args: Any, **kwargs: Any) -> Any:
     """Pass the signal through."""
-    function = getattr(layer, "activation", None)
-    if getattr(function, "__name__", "") in _ALWAYS_POSITIVE:
-        return always_positive(network, layer, x)
-    return x
+    return x.of(x.value, always=x.always or _lifts(layer))
 
 
-_ALWAYS_POSITIVE = ("sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential")
+def _lifts(layer: Any) -> bool:
+    """Return whether the activation of a layer is positive at zero."""
+    name = getattr(getattr(layer, "activation", None), "__name__", "")
+    return name in ("sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential")
 
 
 @rule("Sigmoid", "HardSigmoid", "Softmax", "Softplus")
@@ -358,10 +358,10 @@ def as_it_is(layer: Any, x: Signal, args: Any, kwargs: Any) -> Any:
         # `call`, not the layer: no casts to a low precision, no losses, no masks.
         outputs = layer.call(*args, **kwargs)
     weighs = bool(getattr(layer, "weights", ()))
-    keep = x.always and not weighs
+    always = _lifts(layer) or (x.always and not weighs)
 
     def signal(output: Any) -> Signal:
-        made = x.of(output, always=keep)
+        made = x.of(output, always=always)
         return pass_layer(made) if weighs else made
 
     return tree.map_structure(signal, outputs)

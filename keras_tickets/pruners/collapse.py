@@ -75,6 +75,23 @@ def check_flow(
     warnings.warn(message, stacklevel=2)
 
 
+def why_dead(
+    model: keras.Model, kernels: Sequence[Kernel], masks: Sequence[np.ndarray]
+) -> str:
+    """Return the message for a model through which nothing flows at the outset."""
+    weights = [ops.abs(kernel.variable.value) for kernel in kernels]
+    strengths = [
+        ops.where(ops.convert_to_tensor(mask), weight, 0)
+        for mask, weight in zip(masks, weights, strict=True)
+    ]
+    ends = _dead_ends(Network(model, kernels), strengths)
+    return (
+        f"No signal passes {model.name!r} before anything is pruned: it ends in "
+        f"{', '.join(ends)}, whose weights are all zero or meet no signal. Expected a "
+        "model with random or trained weights."
+    )
+
+
 def _where_it_ends(
     model: keras.Model, kernels: Sequence[Kernel], kept: Sequence[np.ndarray]
 ) -> list[str]:
@@ -86,8 +103,12 @@ def _where_it_ends(
     ]
     if all(float(ops.max(out.value)) > 0 for out in network.outputs(strengths)):
         return []
+    return _dead_ends(network, strengths)
+
+
+def _dead_ends(network: Network, strengths: Sequence[Any]) -> list[str]:
     ended = [p.layer for p in network.passages(strengths) if p.arrived and not p.left]
-    return [path for layer in ended for path in _paths(layer, kernels)]
+    return [path for layer in ended for path in _paths(layer, network.kernels)]
 
 
 def _paths(layer: Any, kernels: Sequence[Kernel]) -> list[str]:

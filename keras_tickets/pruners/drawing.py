@@ -15,6 +15,7 @@ from keras_tickets import extras
 from keras_tickets.allocation import budget
 from keras_tickets.masking import count
 from keras_tickets.prunable import Kernel
+from keras_tickets.pruners import collapse
 from keras_tickets.scores.base import Scored, Scorer, Task
 from keras_tickets.selection import select
 
@@ -97,6 +98,8 @@ def draw(
     )
     masks, (scored, seconds) = list(alive), _timed(score, alive)
     check_finite(task.kernels, scored.values)
+    if scored.dead:
+        raise ValueError(collapse.why_dead(task.model, task.kernels, masks))
     curve.add(masks, scored.measure)
     due = _targets(count(alive).kept, sparsity, task.kernels, rounds)[::-1]
     while due:
