@@ -24,4 +24,4 @@ def value_and_gradient(function):
 def compiled(function):
     """See `keras_tickets.backend`."""
     # Without XLA, which has the slower convolutions on a CPU.
-    return tf.function(function, autograph=False, reduce_retracing=True)
+    return tf.function(function, autograph=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def value_and_gradient(function):
@@ -13,7 +14,8 @@ def value_and_gradient(function):
         # Inside another derivative the graph of this one is part of the answer.
         inside = any(variable.requires_grad for variable in variables)
         leaves = [v if inside else v.detach().requires_grad_() for v in variables]
-        with torch.enable_grad():
+        # The fused kernels of attention have no second derivative.
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             value, aux = function(leaves, *rest)
             if not value.requires_grad:
                 return (value, aux), [torch.zeros_like(leaf) for leaf in leaves]

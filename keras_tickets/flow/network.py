@@ -205,7 +205,8 @@ def _ones(spec: Any, dtype: str) -> Signal:
 
 
 def _alive(signals: Sequence[Signal]) -> bool:
-    return any(float(ops.max(signal.value)) > 0 for signal in signals)
+    values = [ops.stop_gradient(signal.value) for signal in signals]
+    return any(float(ops.max(value)) > 0 for value in values)
 
 
 def _check_homogeneous(

@@ -19,6 +19,7 @@ from keras_tickets import _keras, backend
 from keras_tickets.flow import Network, NotLinearError
 from keras_tickets.masking import count
 from keras_tickets.prunable import Kernel
+from keras_tickets.scores.base import masked, weights
 
 if TYPE_CHECKING:
     from keras_tickets.pruners.base import Pruner
@@ -79,11 +80,8 @@ def why_dead(
     model: keras.Model, kernels: Sequence[Kernel], masks: Sequence[np.ndarray]
 ) -> str:
     """Return the message for a model through which nothing flows at the outset."""
-    weights = [ops.abs(kernel.variable.value) for kernel in kernels]
-    strengths = [
-        ops.where(ops.convert_to_tensor(mask), weight, 0)
-        for mask, weight in zip(masks, weights, strict=True)
-    ]
+    alive = [ops.convert_to_tensor(mask) for mask in masks]
+    strengths = [ops.abs(weight) for weight in masked(weights(kernels), alive)]
     ends = _dead_ends(Network(model, kernels), strengths)
     return (
         f"No signal passes {model.name!r} before anything is pruned: it ends in "

@@ -39,15 +39,11 @@ def why_all_zero(
             "round or compare), or the outputs are saturated. Use a differentiable "
             "loss, logits with from_logits=True, or rescale the inputs."
         )
-    if reached[0][1]:
-        return head + (
-            f"It reaches the first layer, {reached[0][0].name!r}, which has nothing to "
-            "multiply it with: its inputs are zero. Give the data that fit gets."
-        )
+    if not any(bool(ops.any(part != 0)) for part in tree.flatten(batch[0])):
+        return head + "All inputs are zero. Give the data that fit gets."
+    edges = itertools.pairwise([(None, False), *reached])
     blocker = next(
-        layer
-        for (_, before), (layer, after) in itertools.pairwise(reached)
-        if after and not before
+        layer for (_, before), (layer, after) in edges if after and not before
     )
     return head + (
         f"The layer {blocker.name!r} ({type(blocker).__name__}) blocks it: there is a "
