@@ -22,20 +22,20 @@ SPARSITIES = (0.9, 0.99, 0.999)
 
 # The smallest member by weights, and the size of its input here.
 FAMILIES = {
-    "ConvNeXtTiny": 96,
-    "DenseNet121": 96,
-    "EfficientNetB0": 96,
-    "EfficientNetV2B0": 96,
-    "InceptionResNetV2": 96,
-    "InceptionV3": 96,
-    "MobileNet": 96,
-    "MobileNetV2": 96,
-    "MobileNetV3Small": 96,
-    "NASNetMobile": 224,
-    "ResNet50": 96,
-    "ResNet50V2": 96,
-    "VGG16": 96,
-    "Xception": 96,
+    "ConvNeXtTiny": 64,
+    "DenseNet121": 64,
+    "EfficientNetB0": 64,
+    "EfficientNetV2B0": 64,
+    "InceptionResNetV2": 75,
+    "InceptionV3": 75,
+    "MobileNet": 64,
+    "MobileNetV2": 64,
+    "MobileNetV3Small": 64,
+    "NASNetMobile": 64,
+    "ResNet50": 64,
+    "ResNet50V2": 64,
+    "VGG16": 64,
+    "Xception": 71,
 }
 
 

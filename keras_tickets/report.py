@@ -33,7 +33,7 @@ def summary(
     >>> import keras, keras_tickets as kt
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
     >>> ticket = kt.wrap(model, kt.Magnitude(sparsity=0.75))
-    >>> ticket.draw()
+    >>> curve = ticket.draw()
     >>> "75.00 %" in kt.summary(ticket, print_fn=None)
     True
     """

@@ -36,7 +36,7 @@ def strip(model: keras.Model) -> keras.Model:
     >>> import keras, keras_tickets as kt
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
     >>> ticket = kt.wrap(model, kt.Magnitude(sparsity=0.75))
-    >>> ticket.draw()
+    >>> curve = ticket.draw()
     >>> plain = kt.strip(ticket)
     >>> int((keras.ops.convert_to_numpy(plain.layers[0].kernel) == 0).sum())
     24

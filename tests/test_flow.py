@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 
+import hypothesis
+import hypothesis.strategies as st
 import keras
 import numpy as np
 import pytest
@@ -130,6 +132,31 @@ def test_maximal_critical_compression(keep, rounds):
     curve = ticket.draw(verbose=0)
     assert ticket.mask_set.count().kept == keep
     assert curve.measure[-1] > -10
+
+
+@hypothesis.given(
+    widths=st.lists(st.integers(1, 6), min_size=2, max_size=5),
+    seed=st.integers(0, 99),
+    levels=st.sampled_from([1, 2, 1000]),
+    rounds=st.sampled_from([1, 7]),
+)
+@hypothesis.settings(max_examples=12, deadline=None, derandomize=True)
+def test_one_path_survives_at_any_budget_that_holds_one(widths, seed, levels, rounds):
+    """Also with tied weights (few levels), in one round, down to a single path."""
+    rng = np.random.default_rng(seed)
+    model = keras.Sequential([keras.Input((widths[0],))])
+    for width in widths[1:]:
+        model.add(layers.Dense(width, use_bias=False))
+        kernel = model.layers[-1].kernel
+        kernel.assign(rng.integers(1, levels + 1, kernel.shape) / levels)
+    total = sum(kernel.size for kernel in find_kernels(model))
+    for keep in {len(widths) - 1, total // 2}:
+        if len(widths) - 1 <= keep < total:
+            pruner = kt.SynFlow(1 - keep / total, rounds=rounds)
+            ticket = kt.wrap(model, pruner)
+            curve = ticket.draw(verbose=0)
+            assert ticket.mask_set.count().kept == keep
+            assert np.isfinite(curve.measure[-1])
 
 
 # -- conservation ------------------------------------------------------------------

@@ -13,7 +13,9 @@ Two verbs that compose, so that everything else is written once, in `keras.ops`:
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import keras
 
@@ -30,7 +32,7 @@ def _backend() -> ModuleType:
         ) from error
 
 
-def value_and_gradient(function):
+def value_and_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function that gives `(scalar, aux), gradients`.
 
     Gradients are with respect to each tensor of the list that is the first argument;
@@ -39,6 +41,6 @@ def value_and_gradient(function):
     return _backend().value_and_gradient(function)
 
 
-def compiled(function):
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return `function`, compiled once for each shape of its arguments."""
     return _backend().compiled(function)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 
 
-def value_and_gradient(function):
+def value_and_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
     """See `keras_tickets.backend`."""
     return jax.value_and_grad(function, has_aux=True)
 
 
-def compiled(function):
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """See `keras_tickets.backend`."""
     return jax.jit(function)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import tensorflow as tf
 
 
-def value_and_gradient(function):
+def value_and_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
     """See `keras_tickets.backend`."""
 
-    def run(variables, *rest):
+    def run(variables: Sequence[Any], *rest: Any) -> Any:
         with tf.GradientTape() as tape:
             for variable in variables:
                 tape.watch(variable)
@@ -21,7 +24,7 @@ def value_and_gradient(function):
     return run
 
 
-def compiled(function):
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """See `keras_tickets.backend`."""
     # Without XLA, which has the slower convolutions on a CPU.
     return tf.function(function, autograph=False)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
-def value_and_gradient(function):
+def value_and_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
     """See `keras_tickets.backend`."""
 
-    def run(variables, *rest):
+    def run(variables: Sequence[Any], *rest: Any) -> Any:
         # Inside another derivative the graph of this one is part of the answer.
         inside = any(variable.requires_grad for variable in variables)
         leaves = [v if inside else v.detach().requires_grad_() for v in variables]
@@ -35,10 +38,10 @@ def value_and_gradient(function):
     return run
 
 
-def compiled(function):
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """See `keras_tickets.backend`."""
 
-    def run(*arguments):
+    def run(*arguments: Any) -> Any:
         with torch.no_grad():
             return function(*arguments)
 

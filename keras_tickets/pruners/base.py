@@ -17,7 +17,7 @@ from keras_tickets.masked import masked_layers
 from keras_tickets.masking import Count, MaskSet, count
 from keras_tickets.prunable import Kernel
 from keras_tickets.pruners import collapse
-from keras_tickets.pruners.drawing import Curve, draw
+from keras_tickets.pruners.drawing import Curve, draw, undrawn
 from keras_tickets.registry import Configurable, Registry
 from keras_tickets.ticket import Ticket
 
@@ -119,26 +119,28 @@ class Pruner(Configurable, keras.callbacks.Callback):
                 f"as kt.Magnitude(sparsity={self.sparsity})."
             )
         self._bind(model)
-        self.update(self._masks, self.sparsity, verbose)
-        return self.curve
+        return self.update(self._masks, self.sparsity, verbose)
 
-    def update(self, masks: MaskSet, sparsity: float, verbose: int = 0) -> None:
+    def update(self, masks: MaskSet, sparsity: float, verbose: int = 0) -> Curve:
         """Prune `masks` down to `sparsity`; do nothing if they are as sparse.
 
-        Everything is checked before the first mask changes.
+        Everything is checked before the first mask changes. How it went is returned,
+        and kept as `curve` for those who call `fit`.
         """
         alive = masks.values()
         keep = self._keep(masks.kernels, sparsity)
         if keep >= count(alive).kept:
-            return
+            self.curve = undrawn(masks.kernels, alive, self.score.measure)
+            return self.curve
         model = self._task.model
         collapse.check_paths(model, masks.kernels, keep, self)
         kept, self.curve = draw(self, self._task, alive, sparsity, verbose)
-        checked = self.score.guards and self.curve.measure[-1] > -math.inf
+        checked = self.score.guards and math.isfinite(self.curve.measure[-1])
         ends = sparsity == self.sparsity or collapse.newly_empty(alive, kept)
         if ends and not checked:
             collapse.check_flow(model, masks.kernels, alive, kept, self)
         masks.assign(kept)
+        return self.curve
 
     def target(self, masks: MaskSet) -> Count:
         """Return the exact count that the masks must have in the end."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from keras_tickets.pruners.base import Pruner
 
 
-@dataclass
+@dataclass(repr=False)
 class Curve:
     """What a draw went through: one entry before it and one after each round.
 
@@ -45,6 +45,13 @@ class Curve:
     measure: list[float] = field(default_factory=list)
     score_seconds: list[float] = field(default_factory=list)
     select_seconds: list[float] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        rounds = len(self.sparsity) - 1
+        return (
+            f"<Curve of {rounds} round{'s' * (rounds != 1)}, sparsity "
+            f"{self.sparsity[0]:g} to {self.sparsity[-1]:g}>"
+        )
 
     def add(self, masks: Sequence[np.ndarray], measure: float) -> None:
         """Append a state."""
@@ -78,6 +85,15 @@ class Curve:
         return figure
 
 
+def undrawn(
+    kernels: Sequence[Kernel], masks: Sequence[np.ndarray], measured: str
+) -> Curve:
+    """Return the curve of a draw that had nothing to do."""
+    curve = Curve([kernel.path for kernel in kernels], measured)
+    curve.add(masks, float("nan"))
+    return curve
+
+
 def draw(
     pruner: Pruner,
     task: Task,
@@ -109,7 +125,7 @@ def draw(
         kept = select(arrays, groups, masks, pruner.structure)
         curve.score_seconds.append(seconds)
         curve.select_seconds.append(time.perf_counter() - started)
-        scored = arrays = Scored([])  # free, before there are others
+        scored, arrays = Scored([]), []  # free them, before there are others
         if len(due) > 1 or pruner.score.guards:
             scored, seconds = _timed(score, kept)
             if scored.dead and (between := _half_way(masks, kept)) is not None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from keras_tickets import scores
-from keras_tickets.pruners.base import registry
-from keras_tickets.pruners.with_data import LossPruner
+from keras_tickets.pruners.base import Pruner, registry
+from keras_tickets.pruners.with_data import WithData
 
 
 @registry.register
-class Fisher(LossPruner):
+class Fisher(WithData, Pruner):
     """Drops the weights without which the loss would rise least, to second order.
 
     One backward pass for each sample: give it hundreds of samples, not thousands.

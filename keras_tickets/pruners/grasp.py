@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from keras_tickets import scores
-from keras_tickets.pruners.base import registry
-from keras_tickets.pruners.with_data import LossPruner
+from keras_tickets.pruners.base import Pruner, registry
+from keras_tickets.pruners.with_data import WithData
 
 
 @registry.register
-class GraSP(LossPruner):
+class GraSP(WithData, Pruner):
     """Drops the weights whose removal hurts the gradient flow least.
 
     Args:

@@ -26,7 +26,7 @@ class Magnitude(Pruner):
     >>> import keras, keras_tickets as kt
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
     >>> ticket = kt.wrap(model, kt.Magnitude(sparsity=0.5))
-    >>> ticket.draw()
+    >>> curve = ticket.draw()
     >>> ticket.sparsity
     0.5
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from keras_tickets import scores
-from keras_tickets.pruners.base import registry
-from keras_tickets.pruners.with_data import LossPruner
+from keras_tickets.pruners.base import Pruner, registry
+from keras_tickets.pruners.with_data import WithData
 
 
 @registry.register
-class SNIP(LossPruner):
+class SNIP(WithData, Pruner):
     """Drops the weights that the loss on some data is least sensitive to.
 
     Args:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_tickets.pruners.base import Pruner
-from keras_tickets.scores.loss import LossScore
+from keras_tickets.registry import Configurable
 
 
-class LossPruner(Pruner):
-    """A pruner whose score asks a loss on data; its config leaves the data out."""
+class WithData(Configurable):
+    """For a pruner whose score asks a loss on data; its config leaves the data out."""
 
-    score: LossScore
+    score: Any  # a LossScore
 
     @property
     def data(self) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from keras import ops, tree
@@ -51,7 +51,7 @@ class Fisher(LossScore):
         return run
 
 
-def _one_by_one(batches: Sequence[Batch]):
+def _one_by_one(batches: Sequence[Batch]) -> Iterator[Batch]:
     for batch in batches:
         for i in range(length(batch)):
             yield tree.map_structure(lambda part, i=i: part[i : i + 1], batch)

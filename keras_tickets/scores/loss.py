@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -61,11 +62,11 @@ class LossScore(Score):
 
         return score
 
+    @abstractmethod
     def scores(
         self, task: Task, loss: Callable[..., Any], batches: Sequence[Batch]
     ) -> Callable[[list[Any]], tuple[Any, list[Any]]]:
         """Return the function from effective kernels to (total loss, scores)."""
-        raise NotImplementedError
 
 
 def loss_of(task: Task, given: Any, name: str) -> Callable[..., Any]:
