@@ -312,6 +312,35 @@ def test_every_model_of_the_zoo_has_a_flow(kind):
     assert np.isfinite(curve.measure).all()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "family", ["MobileNet", "MobileNetV2", "MobileNetV3Small", "EfficientNetB0"]
+)
+def test_families_as_they_are(family):
+    """The others, and more rounds: `benchmarks/synflow_families.py`."""
+    build = getattr(keras.applications, family)
+    model = build(weights=None, input_shape=(64, 64, 3))
+    ticket = kt.wrap(model, kt.SynFlow(0.999, rounds=3))
+    curve = ticket.draw(verbose=0)
+    counted = ticket.mask_set.count()
+    assert counted.zeros == round(0.999 * counted.total)
+    assert np.isfinite(curve.measure).all()
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_does_not_reach_the_flow(policy):
+    keras.utils.set_random_seed(0)
+    _, expected = scored(image_model(layers.BatchNormalization(), squeeze_excite))
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy(policy)
+    try:
+        _, values = scored(image_model(layers.BatchNormalization(), squeeze_excite))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    for name, value in expected.items():
+        np.testing.assert_allclose(values[name], value, rtol=1e-5)
+
+
 # -- invariances -------------------------------------------------------------------
 
 
