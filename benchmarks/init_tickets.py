@@ -39,7 +39,7 @@ PRUNERS = {
 # Network, training samples, epochs, batch size, sparsities.
 SETTINGS = {
     "mnist": (networks.lenet_300_100, 60_000, 5, 128, (0.9, 0.98, 0.995)),
-    "cifar10": (networks.conv4, 5_000, 3, 64, (0.98, 0.995)),
+    "cifar10": (networks.conv4, 3_000, 3, 64, (0.98, 0.995)),
 }
 
 

@@ -418,6 +418,28 @@ def test_depth_beyond_float32_ranks_as_float64():
         np.testing.assert_allclose(sums, sums[0], rtol=1e-4)
 
 
+def test_branches_of_different_magnitude_meet_at_one_scale():
+    """A branch of eight layers with gain 10 each, beside one with gain 1e8."""
+    inputs = keras.Input((1,))
+    x = inputs
+    for i in range(8):
+        x = layers.Dense(1, use_bias=False, name=f"b{i}")(x)
+    y = layers.Dense(1, use_bias=False, name="shortcut")(inputs)
+    z = layers.Concatenate()([layers.Add()([x, y]), y])
+    model = keras.Model(inputs, layers.Dense(1, use_bias=False, name="last")(z))
+    for layer in model.layers:
+        if layer.weights:
+            gain = {"shortcut": 1e8, "last": 1.0}.get(layer.name, 10.0)
+            layer.kernel.assign(np.full(layer.kernel.shape, gain))
+    log10, values = scored(model)
+    np.testing.assert_allclose(log10, np.log10(3e8), rtol=1e-6)
+    total = values["last/kernel"].sum()
+    np.testing.assert_allclose(values["b0/kernel"].sum() / total, 1 / 3, rtol=1e-5)
+    np.testing.assert_allclose(
+        values["shortcut/kernel"].sum() / total, 2 / 3, rtol=1e-5
+    )
+
+
 # -- refusals ----------------------------------------------------------------------
 
 

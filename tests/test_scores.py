@@ -84,6 +84,22 @@ def test_grasp_divides_logits_also_behind_a_head(head):
     np.testing.assert_allclose(two, one, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", DATA_PRUNERS)
+def test_scores_are_those_of_inference(name):
+    """BatchNorm at its first statistics and dropout are the identity then."""
+    model = keras.Sequential(
+        [
+            keras.Input((5,)),
+            layers.Dense(3, use_bias=False),
+            layers.BatchNormalization(epsilon=1e-9),
+            layers.Dropout(0.5),
+        ]
+    )
+    model.layers[0].kernel.assign(W)
+    score = getattr(scores, name)((X, Y), loss="mse")
+    np.testing.assert_allclose(scored(score, model), scored(score), rtol=1e-4)
+
+
 # -- the model, the data -----------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_tickets import structure
+from keras_tickets import selection, structure
 from keras_tickets.allocation import Group, budget
 from keras_tickets.selection import keep_best, select, tie_order
 
@@ -155,6 +155,28 @@ def test_masks_are_nested_when_the_budget_falls(network, fraction):
     second = keep_best(scores, fewer, first)
     assert not (flat(second) & ~flat(first)).any()
     np.testing.assert_array_equal(flat(second), flat(keep_best(scores, fewer, alive)))
+
+
+@pytest.mark.parametrize("levels", [3, 40, 10**9])
+@pytest.mark.parametrize("fraction", [0.001, 0.2, 0.7, 0.999])
+@pytest.mark.parametrize("bracket", ["sampled", "too low", "too high"])
+def test_a_bracket_changes_the_time_only(monkeypatch, bracket, fraction, levels):
+    """Large networks are searched between two quantiles of a sample."""
+    rng = np.random.default_rng(0)
+    scores = [
+        rng.integers(0, levels, size=shape).astype("float32")
+        for shape in ((30, 50), (7,), (3, 3, 40, 10))
+    ]
+    alive = [rng.random(score.shape) < 0.8 for score in scores]
+    number = round(fraction * sum(int(mask.sum()) for mask in alive))
+    expected = keep_best(scores, number, alive)
+    monkeypatch.setattr(selection, "SAMPLE", 16)
+    monkeypatch.setattr(selection, "CHUNK", 100)
+    if bracket != "sampled":
+        wrong = {"too low": (-3.0, -2.0), "too high": (2.0 * levels, 3.0 * levels)}
+        monkeypatch.setattr(selection, "_bracket", lambda *_: wrong[bracket])
+    for a, b in zip(keep_best(scores, number, alive), expected, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @settings(deadline=None, max_examples=50)
