@@ -475,6 +475,45 @@ def test_an_unknown_layer_that_is_not_linear_is_named():
     assert not ticket.drawn
 
 
+class Unheard(keras.Model):
+    """Subclassed, and never told what its inputs are."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+        self.dense.build((None, 4))
+        self.built = True
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_a_model_of_unknown_inputs():
+    with pytest.raises(flow.NotLinearError, match="inputs of 'unheard' are not known"):
+        kt.wrap(Unheard(), kt.SynFlow(0.5, rounds=2)).draw()
+    kt.wrap(Unheard(), kt.Magnitude(0.5)).draw()  # judged by empty tensors
+
+
+def test_what_fails_on_the_way_is_named():
+    class Broken(layers.Layer):
+        def call(self, x):
+            raise RuntimeError("out of luck")
+
+        def compute_output_spec(self, x):
+            return keras.KerasTensor(x.shape, x.dtype)
+
+    ticket = kt.wrap(image_model(Broken(name="odd")), kt.SynFlow(0.5, rounds=2))
+    with pytest.raises(flow.NotLinearError, match=r"Broken 'odd'.*out of luck"):
+        ticket.draw()
+
+
+def test_a_budget_that_can_not_be_met_half_way_does_not_hang():
+    shares_ = {"stem": 0.5, "branch": 0.99, "shortcut": 0.99, "head": 0.5}
+    pruner = kt.SynFlow(0.6, rounds=2, allocation=shares_)
+    with pytest.raises(kt.LayerCollapseError, match=r"branch/kernel.*shortcut/kernel"):
+        kt.wrap(shortcut_model(), pruner).draw(verbose=0)
+
+
 def test_a_layer_can_be_taught():
     @flow.rule(Opaque)
     def identity(network, layer, x):

@@ -88,10 +88,18 @@ class Network:
         fixed = [(v, ops.stop_gradient(_positive(v))) for v in self.others]
         # What a scope maps takes the dtype of its variable.
         dtype = self.kernels[0].variable.dtype
-        signature = input_signature(self.model, None, batch=1)
-        inputs = tree.map_structure(lambda spec: _ones(spec, dtype), signature)
+        inputs = tree.map_structure(lambda spec: _ones(spec, dtype), self._inputs())
         with keras.StatelessScope(state_mapping=given + fixed):
             return signals_in(self.run(self.model, *inputs))
+
+    def _inputs(self) -> list[Any]:
+        try:
+            return input_signature(self.model, None, batch=1)
+        except ValueError as error:
+            raise NotLinearError(
+                f"The inputs of {self.model.name!r} are not known, so no signal can "
+                "be sent through it. Call the model on data once before wrapping it."
+            ) from error
 
     # -- walking -------------------------------------------------------------------
 
@@ -110,7 +118,13 @@ class Network:
         kwargs.pop("training", None)  # never
         arriving = signals_in(args, kwargs)
         apply = self._how(operation, arriving)
-        results = apply(*args, **kwargs)
+        try:
+            results = apply(*args, **kwargs)
+        except NotLinearError:
+            raise
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            raise NotLinearError(_no_rule(operation, why)) from error
         if self._observe is not None:
             self._observe(operation, arriving, signals_in(results))
         return results

@@ -117,7 +117,8 @@ def draw(
     if scored.dead:
         raise ValueError(collapse.why_dead(task.model, task.kernels, masks))
     curve.add(masks, scored.measure)
-    due = _targets(count(alive).kept, sparsity, task.kernels, rounds)[::-1]
+    here, total = count(alive).sparsity, count(alive).total
+    due = _targets(here, sparsity, rounds)[::-1]
     while due:
         started = time.perf_counter()
         groups = pruner.groups(task.kernels, due[-1])
@@ -128,35 +129,29 @@ def draw(
         scored, arrays = Scored([]), []  # free them, before there are others
         if len(due) > 1 or pruner.score.guards:
             scored, seconds = _timed(score, kept)
-            if scored.dead and (between := _half_way(masks, kept)) is not None:
+            between = _half_way(here, due[-1], total)
+            if scored.dead and between is not None:
                 due.append(between)
                 scored, seconds = _timed(score, masks)
                 continue
-        due.pop()
-        masks = kept
+        here, masks = due.pop(), kept
         curve.add(masks, scored.measure)
         bar.update(min(len(curve.sparsity) - 1, rounds), _shown(curve))
     return masks, curve
 
 
-def _targets(
-    kept: int, sparsity: float, kernels: Sequence[Kernel], rounds: int
-) -> list[float]:
+def _targets(here: float, sparsity: float, rounds: int) -> list[float]:
     """Return the sparsity after each round: what is kept falls by one factor."""
-    total = sum(kernel.size for kernel in kernels)
-    first, last = kept / total, 1 - sparsity
+    first, last = 1 - here, 1 - sparsity
     ratios = [(last / first) ** (i / rounds) for i in range(1, rounds)]
     return [*(1 - first * ratio for ratio in ratios), sparsity]
 
 
-def _half_way(masks: Sequence[np.ndarray], kept: Sequence[np.ndarray]) -> float | None:
-    """Return the sparsity half-way from `masks` to `kept`, if there is one."""
-    total, before, after = count(masks).total, count(masks).kept, count(kept).kept
+def _half_way(here: float, there: float, total: int) -> float | None:
+    """Return the sparsity half-way between two, if a weight lies between them."""
+    before, after = budget(total, here), budget(total, there)
     middle = (before + after) // 2
-    if middle in (before, after):
-        return None
-    sparsity = 1 - middle / total
-    return sparsity if budget(total, sparsity) == middle else None
+    return 1 - middle / total if after < middle < before else None
 
 
 def _timed(score: Scorer, masks: Sequence[np.ndarray]) -> tuple[Scored, float]:
