@@ -15,7 +15,8 @@ LOWEST_SELECTION := -m "not slow" \
     tests/test_imports.py tests/test_keras_corners.py tests/test_allocation.py \
     tests/test_selection.py tests/test_schedules.py tests/test_registry.py \
     tests/test_pruners.py tests/test_ticket.py tests/test_masked.py \
-    tests/test_convert.py tests/test_flow.py tests/test_scores.py
+    tests/test_convert.py tests/test_flow.py tests/test_scores.py \
+    tests/test_backend.py
 
 # pip shows its own progress. The package is installed in place: edits count at once.
 INSTALL := bin/python -m pip install --no-warn-script-location

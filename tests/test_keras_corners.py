@@ -48,3 +48,42 @@ def test_a_stateless_scope_collects_losses():
     with keras.StatelessScope(collect_losses=True) as scope:
         layer(x)
     assert len(_keras.collected_losses(scope)) == 1, VERSION
+
+
+def test_the_graph_of_functional_and_sequential_models(model):
+    assert _keras.graph_of(model) is not None, VERSION
+    assert _keras.graph_of(model.layers[0]) is not None, VERSION
+    assert _keras.graph_of(layers.Dense(3)) is None, VERSION
+
+
+def test_a_graph_runs_on_any_objects(model):
+    graph = _keras.graph_of(model)
+    seen = []
+
+    def call(layer, *args, **kwargs):
+        seen.append(layer.name)
+        return f"{args[0]}/{layer.name}"
+
+    assert _keras.run_graph(graph, [""], call) == "/" + "/".join(seen), VERSION
+    assert seen == [layer.name for layer in model.layers], VERSION
+
+
+def test_names_can_be_made_unique_for_a_while():
+    class Twins(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.twins = [layers.Dense(2, name="same") for _ in range(2)]
+
+    twins = Twins()
+    with _keras.unique_names(twins):
+        names = [layer.name for layer in twins.twins]
+        assert len(set(names)) == 2, VERSION
+    assert [layer.name for layer in twins.twins] == ["same", "same"], VERSION
+
+
+def test_the_compiled_loss_is_without_regularisation():
+    model = keras.Sequential([keras.Input((1,)), layers.Dense(1)])
+    assert _keras.compiled_loss(model) is None, VERSION
+    model.compile("sgd", "mse")
+    x = keras.ops.ones((2, 1))
+    assert float(_keras.compiled_loss(model)(x, 3 * x)) == 4.0, VERSION
