@@ -4,9 +4,10 @@
 
 Both draw from the same initial weights, each in a process of its own, in turns. The
 textbook is the published algorithm, restated: masks multiplied in, absolute values
-taken and signs restored in every round, `backward`, one concatenation of all scores
-and `kthvalue`. In float32 R = 1e65 overflows there, so each block's output is divided
-by its largest entry, which is safe because all paths pass it.
+taken and signs restored in every round, `backward`, cloned scores, one concatenation
+of them, `kthvalue`, and a mask written by `where`. In float32 R = 1e65 overflows there,
+so each block's output is divided by its largest entry, which is safe because all paths
+pass it.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def textbook(folder: pathlib.Path, rounds: int, size: int) -> dict:
         total = _resnet50(ones, {n: w * masks[n] for n, w in weights.items()}).sum()
         total.backward()
         with torch.no_grad():
-            scores = {n: (w.grad * w).abs_() for n, w in weights.items()}
+            scores = {n: torch.clone(w.grad * w).abs_() for n, w in weights.items()}
             for name, w in weights.items():
                 w.grad.zero_()
                 w.mul_(signs[name])
@@ -108,8 +109,9 @@ def textbook(folder: pathlib.Path, rounds: int, size: int) -> dict:
             keep = (1 - SPARSITY) ** ((round_ + 1) / rounds)
             k = round((1 - keep) * flat.numel())
             threshold = torch.kthvalue(flat, k).values
+            zero, one = torch.tensor([0.0]), torch.tensor([1.0])
             for name, mask in masks.items():
-                mask.copy_(scores[name] > threshold)
+                mask.copy_(torch.where(scores[name] <= threshold, zero, one))
         spent["gradient"] += scored - begun
         spent["selection"] += time.perf_counter() - scored
     seconds = time.perf_counter() - started
