@@ -191,7 +191,7 @@ def plot() -> None:
             means = [statistics.mean(values) for values in runs]
             low = [m - min(v) for m, v in zip(means, runs, strict=True)]
             high = [max(v) - m for m, v in zip(means, runs, strict=True)]
-            axes.errorbar(kept, means, (low, high), label=pruner, capsize=3)
+            axes.errorbar(kept, means, (low, high), label=pruner, capsize=3, marker="o")
         dense = statistics.mean(r["accuracy"] for r in found[("dense", 0.0)])
         axes.axhline(100 * dense, color="black", linewidth=0.8, label="dense")
         axes.set(xscale="log", xlabel="fraction kept", ylabel="test accuracy, %")
