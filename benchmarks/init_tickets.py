@@ -69,7 +69,7 @@ def run(name: str) -> None:
 
     def trained(ticket, train, rate):
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        # Without XLA, whose convolutions are several times slower on a CPU.
+        # Not left to Keras, which decides by model and version.
         ticket.compile(
             keras.optimizers.Adam(rate), loss, metrics=["accuracy"], jit_compile=False
         )
@@ -111,10 +111,6 @@ def run(name: str) -> None:
             "measure": [m if math.isfinite(m) else None for m in curve.measure[-1:]],
         }
 
-    def few(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        first = [np.flatnonzero(y == label)[:PER_CLASS] for label in np.unique(y)]
-        return x[np.concatenate(first)], y[np.concatenate(first)]
-
     for seed in SEEDS:
         common = {"rate": rate, "epochs": epochs, "samples": samples, "seed": seed}
         record.row(
@@ -130,6 +126,12 @@ def run(name: str) -> None:
                 )
                 print(seed, pruner, sparsity, result, flush=True)
     print(table(name))
+
+
+def few(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first `PER_CLASS` samples of each class."""
+    first = [np.flatnonzero(y == label)[:PER_CLASS] for label in np.unique(y)]
+    return x[np.concatenate(first)], y[np.concatenate(first)]
 
 
 def cells(name: str) -> dict[tuple[str, float], list[dict]]:

@@ -46,6 +46,14 @@ def state_variables(inner: keras.Layer) -> list[keras.Variable]:
     return list(unique.values())
 
 
+def other_variables(
+    inner: keras.Layer, kernels: Sequence[Kernel]
+) -> list[keras.Variable]:
+    """Return the state variables of `inner` that are none of `kernels`."""
+    given = {id(kernel.variable) for kernel in kernels}
+    return [v for v in state_variables(inner) if id(v) not in given]
+
+
 class MaskedCall:
     """Calls `inner` on behalf of `host` with its kernels masked.
 
@@ -67,8 +75,7 @@ class MaskedCall:
         self.host = host
         self.inner = inner
         self.masked = tuple(masked)
-        pruned = {id(m.kernel.variable) for m in masked}
-        self.others = [v for v in state_variables(inner) if id(v) not in pruned]
+        self.others = other_variables(inner, [m.kernel for m in masked])
         held = stand_ins or {}
         self.holders = [held.get(id(v), v) for v in self.others]
 

@@ -41,6 +41,9 @@ def revive(value: Any) -> Any:
 class Configurable:
     """An object whose config is its constructor's arguments, read back by name."""
 
+    unsaved: tuple[str, ...] = ()
+    """Arguments that a config, and a printed object, leave out as `None`."""
+
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, nested objects as configs."""
         return {name: plain(value) for name, value in self._arguments().items()}
@@ -52,7 +55,7 @@ class Configurable:
 
     def _arguments(self) -> dict[str, Any]:
         return {
-            name: getattr(self, name)
+            name: None if name in self.unsaved else getattr(self, name)
             for name in inspect.signature(type(self)).parameters
         }
 

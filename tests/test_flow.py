@@ -453,11 +453,6 @@ def test_recurrent_layers_are_refused_with_a_reason():
     assert not ticket.drawn
 
 
-class Squared(layers.Layer):
-    def call(self, x):
-        return x * ops.abs(x)
-
-
 class Opaque(layers.Layer):
     """Not made of layers, not homogeneous, and no graph can be made of it."""
 
@@ -522,8 +517,11 @@ def test_a_layer_can_be_taught():
     def identity(network, layer, x):
         return x
 
+    ticket = kt.wrap(image_model(Opaque()), kt.SynFlow(0.5, rounds=2))
     try:
-        kt.wrap(image_model(Opaque()), kt.SynFlow(0.5, rounds=2)).draw(verbose=0)
+        curve = ticket.draw(verbose=0)
+        assert ticket.drawn
+        assert np.isfinite(curve.measure).all()
     finally:
         flow.rules.RULES.pop(Opaque)
 
@@ -582,7 +580,10 @@ def test_a_cut_without_an_empty_tensor_is_found():
 def test_a_dead_gate_does_not_cut_what_it_scales():
     model = image_model(squeeze_excite)
     gates = {"squeeze": 0.99, "excite": 0.99, "first": 0.1, "last": 0.1}
-    kt.wrap(model, kt.Random(0.2, seed=0, allocation=gates)).draw()
+    ticket = kt.wrap(model, kt.Random(0.2, seed=0, allocation=gates))
+    ticket.draw()
+    kept = dict(zip(ticket.masks, map(np.sum, ticket.masks.values()), strict=True))
+    assert [kept[f"{name}/kernel"] for name in ("squeeze", "excite")] == [0, 0]
 
 
 def test_a_recurrent_collapse_is_an_empty_tensor():

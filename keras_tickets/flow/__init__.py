@@ -1,6 +1,6 @@
 """The flow of positive signals through a linearised network.
 
-`Network` evaluates it, `rule` teaches it a new layer, `cut` finds where it ends.
+`Network` evaluates it and finds where it ends; `rule` teaches it a new layer.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from keras_tickets import _keras
 from keras_tickets.flow import rules
 from keras_tickets.flow.rules import NotLinearError, signals_in
 from keras_tickets.flow.signal import Signal, align, power_of_two, settle
-from keras_tickets.masking import state_variables
+from keras_tickets.masking import other_variables
 from keras_tickets.prunable import Kernel
 from keras_tickets.signature import input_signature
 
@@ -60,12 +60,8 @@ class Network:
         self.model = model
         self.kernels = tuple(kernels)
         self.strict = strict
-        given = {id(kernel.variable) for kernel in kernels}
-        self.others = [
-            v
-            for v in state_variables(model)
-            if id(v) not in given and "float" in str(v.dtype)
-        ]
+        others = other_variables(model, kernels)
+        self.others = [v for v in others if "float" in str(v.dtype)]
         self._unproven = False
         self._observe: Callable[[Any, list, list], None] | None = None
 

@@ -17,7 +17,7 @@ from keras_tickets.masked import masked_layers
 from keras_tickets.masking import Count, MaskSet, count
 from keras_tickets.prunable import Kernel
 from keras_tickets.pruners import collapse
-from keras_tickets.pruners.drawing import Curve, draw, undrawn
+from keras_tickets.pruners.drawing import Curve, begun, draw
 from keras_tickets.registry import Configurable, Registry
 from keras_tickets.ticket import Ticket
 
@@ -130,7 +130,7 @@ class Pruner(Configurable, keras.callbacks.Callback):
         alive = masks.values()
         keep = self._keep(masks.kernels, sparsity)
         if keep >= count(alive).kept:
-            self.curve = undrawn(masks.kernels, alive, self.score.measure)
+            self.curve = begun(masks.kernels, alive, self.score)
             return self.curve
         model = self._task.model
         collapse.check_paths(model, masks.kernels, keep, self)

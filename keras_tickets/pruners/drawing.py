@@ -16,7 +16,7 @@ from keras_tickets.allocation import budget
 from keras_tickets.masking import count
 from keras_tickets.prunable import Kernel
 from keras_tickets.pruners import collapse
-from keras_tickets.scores.base import Scored, Scorer, Task
+from keras_tickets.scores.base import Score, Scored, Scorer, Task
 from keras_tickets.selection import select
 
 if TYPE_CHECKING:
@@ -85,12 +85,15 @@ class Curve:
         return figure
 
 
-def undrawn(
-    kernels: Sequence[Kernel], masks: Sequence[np.ndarray], measured: str
+def begun(
+    kernels: Sequence[Kernel],
+    masks: Sequence[np.ndarray],
+    score: Score,
+    measure: float = float("nan"),
 ) -> Curve:
-    """Return the curve of a draw that had nothing to do."""
-    curve = Curve([kernel.path for kernel in kernels], measured)
-    curve.add(masks, float("nan"))
+    """Return the curve of a draw that has done nothing yet."""
+    curve = Curve([kernel.path for kernel in kernels], score.measure)
+    curve.add(masks, measure)
     return curve
 
 
@@ -108,7 +111,6 @@ def draw(
     """
     rounds = pruner.rounds
     score = pruner.score.prepare(task)
-    curve = Curve([kernel.path for kernel in task.kernels], pruner.score.measure)
     bar = keras.utils.Progbar(
         rounds, verbose=verbose if rounds > 1 else 0, unit_name="round"
     )
@@ -116,7 +118,7 @@ def draw(
     check_finite(task.kernels, scored.values)
     if scored.dead:
         raise ValueError(collapse.why_dead(task.model, task.kernels, masks))
-    curve.add(masks, scored.measure)
+    curve = begun(task.kernels, masks, pruner.score, scored.measure)
     here, total = count(alive).sparsity, count(alive).total
     due = _targets(here, sparsity, rounds)[::-1]
     while due:

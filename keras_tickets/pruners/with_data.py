@@ -10,6 +10,7 @@ from keras_tickets.registry import Configurable
 class WithData(Configurable):
     """For a pruner whose score asks a loss on data; its config leaves the data out."""
 
+    unsaved = ("data",)
     score: Any  # a LossScore
 
     @property
@@ -26,6 +27,3 @@ class WithData(Configurable):
     def batch_size(self) -> int:
         """How many samples of arrays are run at a time."""
         return self.score.batch_size
-
-    def _arguments(self) -> dict[str, Any]:
-        return {**super()._arguments(), "data": None}

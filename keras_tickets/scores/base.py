@@ -81,8 +81,7 @@ registry = Registry("score", Score)
 
 def values(kernel: Kernel) -> np.ndarray:
     """Return a kernel's stored values, in float32 or better."""
-    array = ops.convert_to_numpy(kernel.variable.value)
-    return array if array.dtype == np.float64 else array.astype(np.float32, copy=False)
+    return ops.convert_to_numpy(weights([kernel])[0])
 
 
 def weights(kernels: Sequence[Kernel]) -> list[Any]:

@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from keras_tickets import data as datasets
-from keras_tickets.masking import state_variables
+from keras_tickets.masking import other_variables
 from keras_tickets.scores.base import Score, Scored, Scorer, Task, masked
 from keras_tickets.scores.base import weights as weights_of
 from keras_tickets.scores.blocked import why_all_zero
@@ -35,14 +35,12 @@ class LossScore(Score):
     """
 
     measure = "loss"
+    unsaved = ("data",)
 
     def __init__(self, data: Any = None, loss: Any = None, batch_size: int = 128):
         self.data = data
         self.loss = loss
         self.batch_size = batch_size
-
-    def _arguments(self) -> dict[str, Any]:
-        return {**super()._arguments(), "data": None}
 
     def prepare(self, task: Task) -> Scorer:
         """Check data and loss, and return the scores of this data, compiled once."""
@@ -51,11 +49,11 @@ class LossScore(Score):
         loss = loss_of(task, self.loss, name)
         datasets.check(task.model, loss, batches, name)
         run = self.scores(task, loss, batches)
+        samples = sum(datasets.length(batch) for batch in batches)
 
         def score(masks: Sequence[Any]) -> Scored:
             theta = masked(weights_of(task.kernels), masks)
             total, values = run(theta)
-            samples = sum(datasets.length(batch) for batch in batches)
             if not any(bool(ops.any(value != 0)) for value in values):
                 raise ValueError(why_all_zero(task, theta, loss, batches[0], name))
             return Scored(values, float(total) / samples)
@@ -93,8 +91,7 @@ def total_loss(
         readout: What is done to the outputs before the loss sees them.
     """
     variables = [kernel.variable for kernel in task.kernels]
-    given = {id(variable) for variable in variables}
-    others = [v for v in state_variables(task.model) if id(v) not in given]
+    others = other_variables(task.model, task.kernels)
 
     def function(theta: Sequence[Any], batch: Batch) -> tuple[Any, Any]:
         x, y, *weight = batch
