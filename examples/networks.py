@@ -137,3 +137,42 @@ def _normalised(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     # still remember the denser network of the beginning.
     x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
     return layers.ReLU(name=f"{name}_relu")(x)
+
+
+def resnet20(
+    input_shape: Sequence[int] = (32, 32, 3), classes: int = 10, width: int = 16
+) -> keras.Model:
+    """ResNet-20 for CIFAR-10, with projections as shortcuts where the shape changes."""
+    inputs = keras.Input(input_shape)
+    x = _conv_bn(inputs, width, 3, 1, "stem")
+    x = layers.ReLU(name="stem_relu")(x)
+    for stage in range(3):
+        filters = width * 2**stage
+        for block in range(3):
+            name = f"stage{stage + 1}_block{block + 1}"
+            stride = 2 if stage and not block else 1
+            y = _conv_bn(x, filters, 3, stride, f"{name}_a")
+            y = layers.ReLU(name=f"{name}_a_relu")(y)
+            y = _conv_bn(y, filters, 3, 1, f"{name}_b")
+            if stride > 1:
+                x = _conv_bn(x, filters, 1, stride, f"{name}_shortcut")
+            x = layers.Add(name=f"{name}_add")([x, y])
+            x = layers.ReLU(name=f"{name}_relu")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    outputs = layers.Dense(classes, kernel_initializer="he_normal", name="logits")(x)
+    return keras.Model(inputs, outputs, name="resnet20")
+
+
+def _conv_bn(
+    x: keras.KerasTensor, filters: int, size: int, stride: int, name: str
+) -> keras.KerasTensor:
+    x = layers.Conv2D(
+        filters,
+        size,
+        stride,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name=f"{name}_conv",
+    )(x)
+    return layers.BatchNormalization(name=f"{name}_bn")(x)

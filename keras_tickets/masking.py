@@ -140,6 +140,9 @@ class Count:
         """The fraction of the weights that are zero."""
         return self.zeros / self.total if self.total else 0.0
 
+    def __add__(self, other: Count) -> Count:
+        return Count(self.total + other.total, self.kept + other.kept)
+
 
 def count(arrays: Sequence[Any]) -> Count:
     """Count the weights and the non-zeros of masks or kernels.
@@ -151,11 +154,11 @@ def count(arrays: Sequence[Any]) -> Count:
     >>> count([np.array([[True, False], [False, False]])]).sparsity
     0.75
     """
-    values = [np.asarray(array) for array in arrays]
-    return Count(
-        total=sum(value.size for value in values),
-        kept=sum(int(np.count_nonzero(value)) for value in values),
+    counts = (
+        Count(np.size(value), int(np.count_nonzero(value)))
+        for value in map(np.asarray, arrays)
     )
+    return sum(counts, Count(0, 0))
 
 
 class MaskSet:

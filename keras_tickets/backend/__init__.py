@@ -1,11 +1,12 @@
 """Gradients and compilation on the Keras backend at hand.
 
-Two verbs that compose, so that everything else is written once, in `keras.ops`:
+Verbs that compose, so that everything else is written once, in `keras.ops`:
 
 - `value_and_gradient(function)`: of `function(variables, *rest) -> (scalar, aux)`, the
   function that returns `(scalar, aux), gradients`. Apply it twice for a second
   derivative.
 - `compiled(function)`: the same function, compiled where the backend compiles.
+- `on_host(tensor)`: a tensor as an array, without a copy where memory is shared.
 
 `function` takes and returns tensors and (nested) lists of tensors only.
 """
@@ -18,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 import keras
+import numpy as np
 
 
 def _backend() -> ModuleType:
@@ -44,3 +46,13 @@ def value_and_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return `function`, compiled once for each shape of its arguments."""
     return _backend().compiled(function)
+
+
+def on_host(tensor: Any) -> np.ndarray:
+    """Return a tensor as a read-only array, once it is computed.
+
+    On a CPU it is a view, where `keras.ops.convert_to_numpy` copies.
+    """
+    if keras.backend.backend() == "torch" and keras.ops.is_tensor(tensor):
+        tensor = tensor.detach().cpu()
+    return np.asarray(tensor)

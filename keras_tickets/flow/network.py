@@ -60,8 +60,12 @@ class Network:
         self.model = model
         self.kernels = tuple(kernels)
         self.strict = strict
-        others = other_variables(model, kernels)
-        self.others = [v for v in others if "float" in str(v.dtype)]
+        # Once, not in every pass: there are hundreds of them in a deep network.
+        self.fixed = [
+            (v, ops.stop_gradient(_positive(v)))
+            for v in other_variables(model, kernels)
+            if "float" in str(v.dtype)
+        ]
         self._unproven = False
         self._observe: Callable[[Any, list, list], None] | None = None
 
@@ -81,11 +85,10 @@ class Network:
             (kernel.variable, strength)
             for kernel, strength in zip(self.kernels, strengths, strict=True)
         ]
-        fixed = [(v, ops.stop_gradient(_positive(v))) for v in self.others]
         # What a scope maps takes the dtype of its variable.
         dtype = self.kernels[0].variable.dtype
         inputs = tree.map_structure(lambda spec: _ones(spec, dtype), self._inputs())
-        with keras.StatelessScope(state_mapping=given + fixed):
+        with keras.StatelessScope(state_mapping=given + self.fixed):
             return signals_in(self.run(self.model, *inputs))
 
     def _inputs(self) -> list[Any]:

@@ -13,7 +13,8 @@ from keras import ops
 
 from keras_tickets import extras
 from keras_tickets.allocation import budget
-from keras_tickets.masking import count
+from keras_tickets.backend import on_host
+from keras_tickets.masking import Count, count
 from keras_tickets.prunable import Kernel
 from keras_tickets.pruners import collapse
 from keras_tickets.scores.base import Score, Scored, Scorer, Task
@@ -55,8 +56,9 @@ class Curve:
 
     def add(self, masks: Sequence[np.ndarray], measure: float) -> None:
         """Append a state."""
-        self.sparsity.append(count(masks).sparsity)
-        self.density.append([1 - count([mask]).sparsity for mask in masks])
+        counts = [count([mask]) for mask in masks]
+        self.sparsity.append(sum(counts, Count(0, 0)).sparsity)
+        self.density.append([1 - one.sparsity for one in counts])
         self.measure.append(measure)
 
     def plot(self, path: str | None = None) -> Any:
@@ -124,7 +126,7 @@ def draw(
     while due:
         started = time.perf_counter()
         groups = pruner.groups(task.kernels, due[-1])
-        arrays = [ops.convert_to_numpy(value) for value in scored.values]
+        arrays = [on_host(value) for value in scored.values]
         kept = select(arrays, groups, masks, pruner.structure)
         curve.score_seconds.append(seconds)
         curve.select_seconds.append(time.perf_counter() - started)
@@ -159,8 +161,7 @@ def _half_way(here: float, there: float, total: int) -> float | None:
 def _timed(score: Scorer, masks: Sequence[np.ndarray]) -> tuple[Scored, float]:
     started = time.perf_counter()
     scored = score([ops.convert_to_tensor(mask) for mask in masks])
-    for value in scored.values:
-        ops.convert_to_numpy(value[(0,) * len(value.shape)])  # wait for the device
+    on_host(scored.values[-1][..., :1])  # one computation made them all: wait for it
     return scored, time.perf_counter() - started
 
 
@@ -174,7 +175,7 @@ def _shown(curve: Curve) -> list[tuple[str, float]]:
 def check_finite(kernels: Sequence[Kernel], values: Sequence[Any]) -> None:
     """Raise if a score is not a number."""
     for kernel, value in zip(kernels, values, strict=True):
-        finite = np.isfinite(ops.convert_to_numpy(value))
+        finite = np.isfinite(on_host(value))
         if bad := finite.size - int(np.count_nonzero(finite)):
             raise ValueError(
                 f"{bad} of {kernel.size} scores of {kernel.path!r} are NaN or "

@@ -43,18 +43,18 @@ class SynFlow(Score):
     def prepare(self, task: Task) -> Scorer:
         """Return the scores of a linearised network, compiled once."""
         network = Network(task.model, task.kernels)
+        strengths = [ops.abs(t) for t in weights(task.kernels)]
 
         @backend.compiled
         def flow(theta: Sequence[Any], masks: Sequence[Any]) -> tuple:
-            theta = masked([ops.abs(t) for t in theta], masks)
+            theta = masked(theta, masks)
             (total, exponent), slopes = backend.value_and_gradient(network)(theta)
             scores = [t * slope for t, slope in zip(theta, slopes, strict=True)]
             return total, exponent, scores
 
         def score(masks: Sequence[Any]) -> Scored:
-            theta = weights(task.kernels)
-            total, exponent, scores = flow(theta, masks)
-            network.prove(theta)
+            total, exponent, scores = flow(strengths, masks)
+            network.prove(strengths)
             total = float(total)
             log10 = math.log10(total) if total > 0 else -math.inf
             measure = log10 + float(exponent) * math.log10(2)
