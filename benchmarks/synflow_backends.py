@@ -91,7 +91,7 @@ def _scores(ticket):
     task = scores.Task(ticket.model, ticket.kernels)
     score = scores.get("synflow").prepare(task)
     scored = score([ops.convert_to_tensor(m) for m in ticket.mask_set.values()])
-    return np.concatenate([np.ravel(np.array(value)) for value in scored.values])
+    return np.concatenate([np.ravel(ops.convert_to_numpy(v)) for v in scored.values])
 
 
 def compare(folder: pathlib.Path, role: str) -> dict:

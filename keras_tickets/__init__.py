@@ -5,6 +5,7 @@ from __future__ import annotations
 from keras_tickets import (
     allocation,
     flow,
+    growth,
     prunable,
     pruners,
     schedules,
@@ -15,6 +16,8 @@ from keras_tickets.convert import ExportReport, export
 from keras_tickets.masked import Masked
 from keras_tickets.mobile import BenchmarkReport, benchmark
 from keras_tickets.pruners import (
+    SET,
+    SNFS,
     SNIP,
     Fisher,
     GradualMagnitude,
@@ -22,6 +25,8 @@ from keras_tickets.pruners import (
     LayerCollapseError,
     Magnitude,
     Random,
+    RigL,
+    Static,
     SynFlow,
 )
 from keras_tickets.report import summary
@@ -31,6 +36,8 @@ from keras_tickets.ticket import Ticket, wrap
 __version__ = "0.1.0"
 
 __all__ = [
+    "SET",
+    "SNFS",
     "SNIP",
     "BenchmarkReport",
     "ExportReport",
@@ -41,12 +48,15 @@ __all__ = [
     "Magnitude",
     "Masked",
     "Random",
+    "RigL",
+    "Static",
     "SynFlow",
     "Ticket",
     "allocation",
     "benchmark",
     "export",
     "flow",
+    "growth",
     "prunable",
     "pruners",
     "schedules",

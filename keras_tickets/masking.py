@@ -18,20 +18,29 @@ import numpy as np
 from keras import ops
 
 from keras_tickets import _keras
+from keras_tickets.capture import Capture
 from keras_tickets.prunable import Kernel
 
 
 @dataclass(frozen=True, eq=False)
 class MaskedKernel:
-    """A kernel and the boolean variable, `True` = kept, that masks it."""
+    """A kernel, the boolean variable that masks it, and maybe its dense gradient.
+
+    Args:
+        kernel: The kernel.
+        mask: `True` = kept.
+        gradient: What holds the dense gradient, for a pruner that reads it.
+    """
 
     kernel: Kernel
     mask: keras.Variable
+    gradient: Capture | None = None
 
     def effective(self) -> Any:
         """Return the kernel as the forward pass sees it: `where(mask, kernel, 0)`."""
         # `.value`, not the variable: JAX can not trace a Variable inside `where`.
-        return ops.where(self.mask.value, self.kernel.variable.value, 0)
+        kept = ops.where(self.mask.value, self.kernel.variable.value, 0)
+        return kept if self.gradient is None else kept + self.gradient.entry()
 
 
 def state_variables(inner: keras.Layer) -> list[keras.Variable]:
@@ -113,6 +122,9 @@ class MaskedCall:
             # A new tensor: JAX matches losses to layers by identity, and the same
             # tensor in the inner and the outer layer would count twice.
             self.host.add_loss(loss * 1)
+        for m in self.masked:
+            if m.gradient is not None and m.gradient.decay:
+                self.host.add_loss(m.gradient.memory())
         for variable, effective in kernels:
             if variable.regularizer is not None:
                 # Keras regularises the stored kernel; the masked model has the
@@ -202,8 +214,13 @@ class MaskSet:
         return count(self.values())
 
 
-def add_masks(host: keras.Layer, kernels: Sequence[Kernel]) -> MaskSet:
-    """Give `host` an all-`True` mask for each kernel, and the flag `drawn`."""
+def add_masks(
+    host: keras.Layer, kernels: Sequence[Kernel], gradients: float | None = None
+) -> MaskSet:
+    """Give `host` an all-`True` mask for each kernel, and the flag `drawn`.
+
+    With `gradients`, a decay, it also holds the dense gradient of each; see `Capture`.
+    """
     masked = [
         MaskedKernel(
             kernel,
@@ -214,6 +231,7 @@ def add_masks(host: keras.Layer, kernels: Sequence[Kernel]) -> MaskSet:
                 trainable=False,
                 name=f"{kernel.variable.name}_mask",
             ),
+            None if gradients is None else Capture(host, kernel, gradients),
         )
         for kernel in kernels
     ]

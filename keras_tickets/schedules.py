@@ -233,6 +233,15 @@ class Cosine(Schedule):
         return stop + (start - stop) * (1 + math.cos(math.pi * progress)) / 2
 
 
+@_registry.register
+class Constant(Schedule):
+    """The initial value all the way, and the final one at the end."""
+
+    def curve(self, progress: float, start: float, stop: float) -> float:
+        """Return `start`."""
+        return start
+
+
 def _is_tfmot(value: Any) -> bool:
     """Tell a tfmot `PruningSchedule` by its class, without importing tfmot."""
     return any(cls.__name__ == "PruningSchedule" for cls in type(value).__mro__)

@@ -220,6 +220,41 @@ def _golden_ratio(dimensions: int) -> float:
     return x
 
 
+def exchange(
+    worth: np.ndarray,
+    wanted: np.ndarray,
+    alive: np.ndarray,
+    number: int,
+    structure: Structure,
+) -> np.ndarray:
+    """Drop the `number` least worthy of the living and grow as many elsewhere.
+
+    What was just dropped is among the places where something may grow.
+
+    Args:
+        worth: What each living entry is worth; the lowest are dropped.
+        wanted: Where to grow; the highest of what was not kept are chosen.
+        alive: The mask so far.
+        number: How many granules to exchange, at most as many as live.
+        structure: What is dropped and grown together.
+
+    Returns:
+        A mask with as many granules as before.
+
+    Example:
+    >>> from keras_tickets.structure import Unstructured
+    >>> worth, wanted = np.array([3.0, 1, 2, 0, 0]), np.array([9.0, 1, 9, 7, 8])
+    >>> alive = np.array([True, True, True, False, False])
+    >>> exchange(worth, wanted, alive, 1, Unstructured()).tolist()
+    [True, False, True, False, True]
+    """
+    living = structure.pool(alive)
+    total = int(np.count_nonzero(living))
+    [kept] = keep_best([structure.pool(worth)], total - number, [living])
+    [grown] = keep_best([structure.pool(wanted)], number, [~kept])
+    return structure.spread(kept | grown, alive.shape)
+
+
 def select(
     scores: Sequence[np.ndarray],
     groups: Sequence[Group],

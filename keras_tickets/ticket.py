@@ -14,6 +14,7 @@ from keras_tickets import _keras
 from keras_tickets.checks import check_model
 from keras_tickets.masked import masked_layers
 from keras_tickets.masking import MaskedCall, MaskSet, add_masks
+from keras_tickets.optimizers import Slots, build
 from keras_tickets.prunable import Filter, Kernel, Selection, choose_kernels
 from keras_tickets.prunable import find_kernels as all_kernels
 from keras_tickets.registry import PACKAGE
@@ -64,7 +65,8 @@ class Ticket(keras.Model):
         self.pruner = pruner
         self.skipped = selection.skipped
         _keras.take_training_argument_like(self, model)
-        own = add_masks(self, selection.kernels)
+        gradients = None if pruner is None else pruner.gradients
+        own = add_masks(self, selection.kernels, gradients)
         inside = [layer.mask_set for layer in masked_layers(model)]
         self.mask_set = MaskSet(
             [m for part in (own, *inside) for m in part.masked],
@@ -74,6 +76,9 @@ class Ticket(keras.Model):
         self._masked_call = MaskedCall(
             self, model, own.masked, stand_ins=self._hold_seeds(model)
         )
+        if pruner is not None:
+            pruner.hold(self)
+        self.slots: Slots | None = None
         self.built = True
 
     def _hold_seeds(self, model: keras.Model) -> dict[int, keras.Variable]:
@@ -170,12 +175,16 @@ class Ticket(keras.Model):
             # Keras looks at the policy of the model that compiles: the ticket's own
             # is float32.
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        if optimizer and self.pruner is not None:
+            self.pruner.accept(optimizer)
         super().compile(optimizer, *args, **kwargs)
+        if self.optimizer is not None and self.pruner and self.pruner.regrows:
+            self.slots = build(self.optimizer, self.trainable_variables)
 
     def compile_from_config(self, config: Mapping[str, Any]) -> None:
         """Compile as `get_compile_config()` says; Keras calls it on loading."""
         self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.optimizer is not None:
+        if self.optimizer is not None and not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:

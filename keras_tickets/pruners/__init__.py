@@ -10,11 +10,16 @@ from keras_tickets.pruners.drawing import Curve
 from keras_tickets.pruners.fisher import Fisher
 from keras_tickets.pruners.grasp import GraSP
 from keras_tickets.pruners.magnitude import GradualMagnitude, Magnitude
-from keras_tickets.pruners.random import Random
+from keras_tickets.pruners.random import Random, Static
+from keras_tickets.pruners.rigl import RigL
+from keras_tickets.pruners.set import SET
+from keras_tickets.pruners.snfs import SNFS
 from keras_tickets.pruners.snip import SNIP
 from keras_tickets.pruners.synflow import SynFlow
 
 __all__ = [
+    "SET",
+    "SNFS",
     "SNIP",
     "Curve",
     "Fisher",
@@ -24,6 +29,8 @@ __all__ = [
     "Magnitude",
     "Pruner",
     "Random",
+    "RigL",
+    "Static",
     "SynFlow",
     "get",
 ]

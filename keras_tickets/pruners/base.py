@@ -95,6 +95,21 @@ class Pruner(Configurable, keras.callbacks.Callback):
                 f"Give both the same: sparsity={stated}."
             )
 
+    # -- what it asks of a ticket ----------------------------------------------
+
+    gradients: float | None = None
+    """The decay of the average of dense gradients that the ticket holds for it; zero
+    for the gradient of one step, `None` for none."""
+
+    regrows = False
+    """Whether weights come back, whose optimizer slots have to restart."""
+
+    def hold(self, ticket: Ticket) -> None:
+        """Add to `ticket` the variables that the pruner needs in it."""
+
+    def accept(self, optimizer: keras.optimizers.Optimizer) -> None:
+        """Raise if the pruner can not work under `optimizer`."""
+
     # -- drawing ---------------------------------------------------------------
 
     def draw(self, model: keras.Model, verbose: int = 1) -> Curve:

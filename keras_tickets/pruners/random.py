@@ -1,4 +1,4 @@
-"""Random tickets: static sparse training, and the baseline of all others."""
+"""Random tickets, the baseline of all others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from keras_tickets.pruners.base import Pruner, registry
 
 @registry.register
 class Random(Pruner):
-    """Draws a random ticket and trains it: static sparse training.
+    """Draws a random ticket.
 
     With the densities of `"erk"` this is a strong baseline; a ticket that does no
     better than random at equal layer budgets is luck.
@@ -27,8 +27,7 @@ class Random(Pruner):
         on_collapse: `"raise"` or `"warn"` when no signal would pass any more.
 
     Reference:
-        Evci et al., "Rigging the Lottery: Making All Tickets Winners", 2020
-        ("Static").
+        Gale et al., "The state of sparsity in deep neural networks", 2019.
     """
 
     def __init__(
@@ -43,3 +42,15 @@ class Random(Pruner):
         self.seed = random.randrange(2**31) if seed is None else seed
         score = scores.Random(self.seed)
         super().__init__(sparsity, score, allocation, structure, schedule, on_collapse)
+
+
+@registry.register
+class Static(Random):
+    """Static sparse training: a random ticket that trains and never moves.
+
+    The baseline of `RigL` and `SET`, under the name that it has there. The arguments
+    are those of `Random`.
+
+    Reference:
+        Evci et al., "Rigging the Lottery: Making All Tickets Winners", 2020.
+    """

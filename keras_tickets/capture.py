@@ -1,0 +1,54 @@
+"""The dense gradient of a masked kernel, taken out of the compiled training step.
+
+A trainable variable `g` that enters the effective kernel as `g - stop_gradient(g)`
+adds zero, and its gradient is that of the whole kernel, dead weights included. Keras
+writes gradients straight into variables that have `overwrite_with_gradient`, before
+it clips or scales any: after each step `g` holds the dense gradient of that step. No
+second pass over the data, no train step of one's own, and the weights train bit-equal
+to those of a ticket without it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_tickets.prunable import Kernel
+
+
+class Capture:
+    """Holds the dense gradient of one kernel, or a running average of it.
+
+    Args:
+        host: The layer that owns the variable.
+        kernel: The kernel whose gradient it is.
+        decay: The variable becomes `decay * g + (1 - decay) * gradient` in each
+            step; with zero it is the gradient itself.
+    """
+
+    def __init__(self, host: keras.Layer, kernel: Kernel, decay: float = 0.0) -> None:
+        self.decay = decay
+        self.variable = host.add_weight(
+            shape=kernel.shape,
+            initializer="zeros",
+            dtype=kernel.variable.dtype,
+            # Each replica has the gradient of its share of the loss.
+            aggregation="sum",
+            name=f"{kernel.variable.name}_gradient",
+        )
+        self.variable.overwrite_with_gradient = True
+
+    def entry(self) -> Any:
+        """Return zeros that have the kernel's gradient, times `1 - decay`."""
+        return self._zeros() * (1 - self.decay)
+
+    def memory(self) -> Any:
+        """Return a loss of zero whose gradient is `decay * g`."""
+        held = ops.stop_gradient(self.variable.value)
+        return self.decay * ops.sum(held * self._zeros())
+
+    def _zeros(self) -> Any:
+        value = self.variable.value
+        return value - ops.stop_gradient(value)

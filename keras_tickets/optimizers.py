@@ -1,0 +1,137 @@
+"""Which variables of an optimizer belong to which weight: its slots.
+
+A weight that grows anew must not inherit the momentum of the one that was dropped.
+Keras creates slots through one public method, `add_variable_from_reference`. Noted
+down while the optimizer is built, it tells of each weight its slots and their initial
+values: exactly, where names are not unique and paths not either.
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """A variable that an optimizer keeps for one weight.
+
+    Args:
+        variable: The slot, in the shape of the weight.
+        initializer: What it starts as.
+    """
+
+    variable: keras.Variable
+    initializer: Any
+
+    def initial(self) -> Any:
+        """Return the value that the slot started with."""
+        return keras.initializers.get(self.initializer)(
+            self.variable.shape, self.variable.dtype
+        )
+
+
+class Slots:
+    """The slots of all weights of a model, by the weight's identity."""
+
+    def __init__(self) -> None:
+        self._slots: dict[int, list[Slot]] = {}
+
+    def note(self, weight: keras.Variable, slot: Slot) -> None:
+        """Add a slot of `weight`."""
+        self._slots.setdefault(id(weight), []).append(slot)
+
+    def of(self, weight: keras.Variable) -> list[Slot]:
+        """Return the slots of `weight` that have its shape.
+
+        Slots of another shape, such as the rows and columns of Adafactor, belong to
+        no single entry of the weight.
+        """
+        slots = self._slots.get(id(weight), [])
+        return [s for s in slots if tuple(s.variable.shape) == tuple(weight.shape)]
+
+    def holds(self, variable: keras.Variable) -> bool:
+        """Return whether `variable` is a slot that was noted."""
+        return any(s.variable is variable for row in self._slots.values() for s in row)
+
+
+_noted: weakref.WeakKeyDictionary[Any, Slots] = weakref.WeakKeyDictionary()
+
+
+def innermost(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """Return the optimizer that moves the weights."""
+    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
+
+
+def build(
+    optimizer: keras.optimizers.Optimizer, weights: Sequence[keras.Variable]
+) -> Slots:
+    """Build `optimizer` for `weights` and return its slots.
+
+    Raises:
+        ValueError: If it was built before, elsewhere: its slots can not be told
+            apart any more.
+
+    Warns:
+        UserWarning: If it keeps variables that belong to no weight it tells of.
+    """
+    inner = innermost(optimizer)
+    if inner in _noted:
+        return _noted[inner]
+    if inner.built:
+        raise ValueError(
+            f"The optimizer {inner.name!r} was built before this ticket was compiled, "
+            "so which of its variables belong to which weight is not known, and grown "
+            "weights could not start clean. Pass a fresh optimizer to compile."
+        )
+    slots = Slots()
+    create = inner.add_variable_from_reference
+
+    def noting(
+        reference_variable: keras.Variable,
+        name: str | None = None,
+        initializer: Any = "zeros",
+    ) -> keras.Variable:
+        slot = create(reference_variable, name=name, initializer=initializer)
+        slots.note(reference_variable, Slot(slot, initializer))
+        return slot
+
+    inner.add_variable_from_reference = noting
+    try:
+        optimizer.build(weights)
+    finally:
+        del inner.add_variable_from_reference
+    _noted[inner] = slots
+    _warn_of_strangers(inner, slots)
+    return slots
+
+
+def restart(slots: Sequence[Slot], where: Any) -> None:
+    """Give the slots their initial values where `where` is `True`."""
+    for slot in slots:
+        value = ops.where(where, slot.initial(), slot.variable.value)
+        slot.variable.assign(value)
+
+
+def _warn_of_strangers(optimizer: keras.optimizers.Optimizer, slots: Slots) -> None:
+    strangers = [
+        variable.path
+        for variable in optimizer.variables
+        if len(variable.shape) and not slots.holds(variable)
+    ]
+    if strangers:
+        warnings.warn(
+            f"{type(optimizer).__name__} keeps variables that it did not create with "
+            f"add_variable_from_reference: {', '.join(strangers)}. Which weights they "
+            "belong to is not known, so they are not reset where a weight grows anew. "
+            "Create them with add_variable_from_reference or add_optimizer_variables.",
+            stacklevel=4,
+        )

@@ -1,0 +1,224 @@
+"""Dynamic sparse training: masks that move while the model trains."""
+
+from __future__ import annotations
+
+import math
+import random
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_tickets import growth as growths
+from keras_tickets import optimizers, schedules, scores
+from keras_tickets.backend import on_host
+from keras_tickets.masked import masked_layers
+from keras_tickets.masking import MaskedKernel, MaskSet
+from keras_tickets.pruners.base import Pruner
+from keras_tickets.pruners.drawing import Curve
+from keras_tickets.scores.base import weights
+from keras_tickets.selection import exchange
+from keras_tickets.ticket import Ticket
+
+
+class Dynamic(Pruner):
+    """Draws a random ticket, then drops and grows weights, as many as it drops.
+
+    Every `update_every` steps each kernel with `n` weights drops the `int(f * n)` of
+    least magnitude and grows as many where `growth` says; what was just dropped may
+    come back. `f` falls from `drop_fraction` to nothing at `until`. A weight that
+    grew starts at zero, and its optimizer slots start as they did at first. How many
+    weights a kernel has never changes.
+
+    An update follows a weight step and sees the gradients of that step; the published
+    code of RigL skips the weight step. The last update once made, at `until`, later
+    calls of `fit` leave the masks alone; `kt.wrap` the ticket again to go on.
+
+    Args:
+        sparsity: Fraction of zeros, in [0, 1), from the first step to the last.
+        growth: Where weights grow; see `keras_tickets.growth`.
+        allocation: How many weights each kernel has.
+        structure: What is dropped and grown together.
+        update_every: Training steps between two updates.
+        drop_fraction: The fraction of each kernel's weights that the first update
+            drops.
+        until: The fraction of the run after which masks stay.
+        decay: How the drop fraction falls: the name of a schedule; `"cosine"`,
+            `"constant"`, or `schedules.Polynomial(power=k)` for `(1 - t / until)^k`.
+        seed: Integer that fixes the first masks, and random growth.
+        on_collapse: `"raise"` or `"warn"` when the first masks let no signal pass.
+    """
+
+    def __init__(
+        self,
+        sparsity: float,
+        growth: Any,
+        allocation: Any = "erk",
+        structure: Any = "unstructured",
+        update_every: int = 100,
+        drop_fraction: float = 0.3,
+        until: float = 0.75,
+        decay: Any = "cosine",
+        seed: int | None = None,
+        on_collapse: str = "raise",
+    ) -> None:
+        self.seed = random.randrange(2**31) if seed is None else seed
+        score = scores.Random(self.seed)
+        super().__init__(sparsity, score, allocation, structure, "once", on_collapse)
+        if update_every < 1 or update_every != int(update_every):
+            raise ValueError(
+                "update_every is a number of training steps, at least 1. Received: "
+                f"{update_every!r}."
+            )
+        if not 0.0 < drop_fraction <= 1.0:
+            raise ValueError(
+                f"drop_fraction must lie in (0, 1]. Received: {drop_fraction!r}."
+            )
+        if not 0.0 < until <= 1.0:
+            raise ValueError(
+                f"until is a fraction of the run, in (0, 1]. Received: {until!r}."
+            )
+        self.growth = growths.get(growth)
+        self.update_every = int(update_every)
+        self.drop_fraction = drop_fraction
+        self.until = until
+        self.decay = schedules.get(decay)
+
+    @property
+    def gradients(self) -> float | None:
+        """The decay of the average of dense gradients that growth reads, or `None`."""
+        return self.growth.decay
+
+    def fraction(self, progress: float) -> float:
+        """Return the fraction of weights dropped at `progress` on the way to `until`.
+
+        Example:
+        >>> import keras_tickets as kt
+        >>> [round(kt.RigL(0.9).fraction(t), 6) for t in (0, 0.25, 0.5, 0.75, 1)]
+        [0.3, 0.256066, 0.15, 0.043934, 0.0]
+        """
+        return self.decay.curve(progress, self.drop_fraction, 0.0)
+
+    # -- what the ticket and its optimizer must give --------------------------------
+
+    regrows = True
+
+    def hold(self, ticket: Ticket) -> None:
+        """Add the flag that says that the masks have settled."""
+        inside = masked_layers(ticket.model)
+        if inside and self.gradients is not None:
+            raise ValueError(
+                f"{type(self).__name__} needs the dense gradients of all kernels that "
+                f"are masked, which a Masked layer ({inside[0].name!r}) does not hold. "
+                "Wrap a model without Masked layers, or use kt.SET, which needs none."
+            )
+        ticket.settled = ticket.add_weight(
+            shape=(), initializer="zeros", dtype="bool", trainable=False, name="settled"
+        )
+
+    def accept(self, optimizer: keras.optimizers.Optimizer) -> None:
+        """Raise if dense gradients can not be had under `optimizer`."""
+        if self.gradients is None:
+            return
+        inner = optimizers.innermost(optimizer)
+        why = None
+        if inner.gradient_accumulation_steps:
+            steps = inner.gradient_accumulation_steps
+            why = (
+                f"gradient_accumulation_steps={steps} hands it a mix of {steps} "
+                "gradients that is not their mean. Use a larger batch_size instead"
+            )
+        elif inner.use_ema:
+            why = (
+                "use_ema=True would average these gradients as if they were weights. "
+                "Compile without it"
+            )
+        elif self.gradients and (inner is not optimizer or inner.loss_scale_factor):
+            why = (
+                "the loss is scaled by a factor that changes, so gradients of "
+                "different steps can not be averaged. Use kt.RigL, or the dtype "
+                "policy mixed_bfloat16, which needs no scaling"
+            )
+        if why is not None:
+            raise ValueError(
+                f"{type(self).__name__} reads dense gradients, but {why}; or use "
+                "kt.SET, which reads no gradients."
+            )
+
+    # -- the callback ----------------------------------------------------------------
+
+    def update(self, masks: MaskSet, sparsity: float, verbose: int = 0) -> Curve:
+        """Draw the first masks; say which kernels will never have a weight."""
+        curve = super().update(masks, sparsity, verbose)
+        empty = [m.kernel.path for m in masks.masked if not on_host(m.mask.value).any()]
+        if empty:
+            warnings.warn(
+                f"{', '.join(empty)} got no weights at sparsity {self.sparsity:g}, and "
+                f"{type(self).__name__} holds the number of each kernel, so they will "
+                "stay empty. Lower the sparsity, name a sparsity for them in "
+                "allocation={...}, or leave them alone with skip=.",
+                stacklevel=2,
+            )
+        return curve
+
+    def set_model(self, model: keras.Model) -> None:
+        """Find the ticket that `fit` trains."""
+        super().set_model(model)
+        if not isinstance(model, Ticket) or model.slots is None:
+            raise ValueError(
+                f"{type(self).__name__} restarts the optimizer's slots of the weights "
+                "that grow, which only its own ticket knows. Wrap the model with it: "
+                f"ticket = kt.wrap(model, kt.{type(self).__name__}(...)), then compile "
+                "and fit the ticket."
+            )
+        self._ticket = model
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Draw the first masks."""
+        super().on_epoch_begin(epoch, logs)
+        # Raises if the steps of an epoch are not known.
+        every = self._run.time(self.update_every, "steps")
+        self._settled = bool(on_host(self._ticket.settled.value))
+        end = self._run.time(self.until, "fraction")
+        if not self._settled and every >= end:
+            raise ValueError(
+                f"update_every={self.update_every} steps, but the masks of this run "
+                f"may move in its first {end:g} steps only (until={self.until:g} of "
+                f"{self._run.epochs} epochs of {self._run.steps} steps), so they never "
+                "would. Lower update_every, train longer, or use kt.Static."
+            )
+
+    def _advance(self, now: int) -> None:
+        before = self._now
+        super()._advance(now)
+        if self._settled:
+            return
+        end = self._run.time(self.until, "fraction")
+        if now >= end:
+            _ = self.model  # see Pruner._update
+            self._ticket.settled.assign(True)
+            self._settled = True
+        elif now // self.update_every > before // self.update_every:
+            _ = self.model
+            self._move(now, self.fraction(now / end))
+
+    def _move(self, step: int, fraction: float) -> None:
+        """Drop and grow in every kernel."""
+        for index, masked in enumerate(self._masks.masked):
+            old = on_host(masked.mask.value)
+            number = math.floor(fraction * np.count_nonzero(self.structure.pool(old)))
+            if number:
+                worth = on_host(ops.abs(weights([masked.kernel])[0]))
+                wanted = self.growth.scores(masked, index, step)
+                new = exchange(worth, wanted, old, number, self.structure)
+                self._restart(masked, new & ~old)
+                masked.mask.assign(new)
+
+    def _restart(self, masked: MaskedKernel, grown: np.ndarray) -> None:
+        """Let the weights that grew begin as if they had never been."""
+        weight = masked.kernel.variable
+        where = ops.convert_to_tensor(grown)
+        weight.assign(ops.where(where, 0, weight.value))
+        optimizers.restart(self._ticket.slots.of(weight), where)
