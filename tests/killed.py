@@ -31,9 +31,11 @@ class Die(keras.callbacks.Callback):
         self.epoch = epoch
 
 
-pruner = (
-    kt.GradualMagnitude(0.8) if args.pruner == "gradual" else kt.Random(0.8, seed=3)
-)
+pruner = {
+    "gradual": lambda: kt.GradualMagnitude(0.8),
+    "random": lambda: kt.Random(0.8, seed=3),
+    "snfs": lambda: kt.SNFS(0.8, update_every=3, seed=3),
+}[args.pruner]()
 ticket = kt.wrap(zoo.build("functional"), pruner)
 decay = keras.optimizers.schedules.CosineDecay(1e-2, 24)
 zoo.compile_for("functional", ticket, keras.optimizers.Adam(decay))

@@ -15,15 +15,20 @@ tf.config.set_logical_device_configuration(
 )
 
 
-def masks(strategy) -> list[np.ndarray]:
+def masks(strategy, pruner) -> list[np.ndarray]:
     with strategy.scope():
-        ticket = kt.wrap(zoo.build("shared"), kt.GradualMagnitude(0.8))
+        ticket = kt.wrap(zoo.build("shared"), pruner())
         zoo.compile_for("shared", ticket, keras.optimizers.SGD(0.05))
     zoo.train("shared", ticket, epochs=2)
     assert ticket.mask_set.count() == ticket.pruner.target(ticket.mask_set)
     return ticket.mask_set.values()
 
 
-two = masks(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
-one = masks(tf.distribute.OneDeviceStrategy("CPU:0"))
-print("differing", sum(int((a != b).sum()) for a, b in zip(one, two, strict=True)))
+for pruner in (
+    lambda: kt.GradualMagnitude(0.8),
+    lambda: kt.RigL(0.8, update_every=2, seed=1),
+    lambda: kt.SNFS(0.8, update_every=2, seed=1),
+):
+    two = masks(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), pruner)
+    one = masks(tf.distribute.OneDeviceStrategy("CPU:0"), pruner)
+    print("differing", sum(int((a != b).sum()) for a, b in zip(one, two, strict=True)))

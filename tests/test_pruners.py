@@ -39,9 +39,18 @@ PRUNERS = {
     "snip": lambda **kw: kt.SNIP(0.8, few(), **kw),
     "snip_iterative": lambda **kw: kt.SNIP(0.9, few(), rounds=3, **kw),
     "grasp": lambda **kw: kt.GraSP(0.8, few(), **kw),
+    "static": lambda **kw: kt.Static(0.8, seed=7, **kw),
+    "set": lambda **kw: kt.SET(0.8, update_every=2, seed=7, **kw),
+    "rigl": lambda **kw: kt.RigL(0.8, update_every=2, seed=7, **kw),
+    "rigl_uniform": lambda **kw: kt.RigL(
+        0.9, update_every=1, seed=7, **{"allocation": "uniform"} | kw
+    ),
+    "snfs": lambda **kw: kt.SNFS(0.8, update_every=2, seed=7, **kw),
+    "dynamic": lambda **kw: pruners.Dynamic(0.8, "gradient", update_every=1, seed=7),
     "fisher": lambda **kw: kt.Fisher(0.8, few(), allocation="erk", **kw),
 }
 NAMES = sorted(PRUNERS)
+DYNAMIC = [n for n in NAMES if isinstance(PRUNERS[n](), pruners.Dynamic)]
 MODEL = "sequential"  # the smallest; each fit compiles anew
 KINDS = ["functional", "nested", "subclassed"]
 
@@ -119,8 +128,7 @@ def test_steps_per_execution_ends_on_the_same_count(name):
     assert ticket.mask_set.count() == ticket.pruner.target(ticket.mask_set)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_masks_are_nested(name):
+def masks_of_each_step(name):
     ticket = ticket_of(name)
     seen = []
 
@@ -130,11 +138,26 @@ def test_masks_are_nested(name):
             seen.append(masks_of(ticket))
 
     zoo.train(MODEL, ticket, epochs=2, callbacks=[Watch()])
-    for before, after in itertools.pairwise(seen):
+    return seen
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(DYNAMIC)))
+def test_masks_are_nested(name):
+    for before, after in itertools.pairwise(masks_of_each_step(name)):
         assert not any((b & ~a).any() for a, b in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_masks_that_move_keep_the_number_of_each_kernel(name):
+    seen = masks_of_each_step(name)
+    assert len({tuple(int(mask.sum()) for mask in masks) for masks in seen}) == 1
+    moves = [not same(before, after) for before, after in itertools.pairwise(seen)]
+    # Two epochs of four steps: until three quarters of them, and never after.
+    assert any(moves[:5])
+    assert not any(moves[5:])
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(DYNAMIC)))
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_data_of_unknown_length(name):
     def batches():
@@ -191,7 +214,7 @@ def test_a_missed_target_is_a_warning_with_the_numbers():
     assert 0 < ticket.sparsity < 0.8
 
 
-@pytest.mark.parametrize("name", ["gradual", "random"])
+@pytest.mark.parametrize("name", ["gradual", "random", "rigl", "snfs"])
 def test_compiled_eager_and_jitted_draw_the_same_masks(name):
     if keras.backend.backend() == "torch":
         pytest.skip("torch runs eagerly in any case")
@@ -204,12 +227,20 @@ def test_compiled_eager_and_jitted_draw_the_same_masks(name):
     assert same(masks[1], masks[2])
 
 
-def test_steps_without_a_known_epoch_length_are_refused():
+@pytest.mark.parametrize(
+    "pruner",
+    [
+        lambda: kt.GradualMagnitude(
+            0.8, schedule=Polynomial(begin=0, end=2, unit="steps")
+        ),
+        kt.RigL,
+    ],
+)
+def test_steps_without_a_known_epoch_length_are_refused(pruner):
     def batches():
         yield zoo.images(), zoo.labels()
 
-    schedule = Polynomial(begin=0, end=2, unit="steps")
-    ticket = kt.wrap(zoo.build(MODEL), kt.GradualMagnitude(0.8, schedule=schedule))
+    ticket = kt.wrap(zoo.build(MODEL), pruner())
     zoo.compile_for(MODEL, ticket)
     with pytest.raises(ValueError, match="steps_per_epoch"):
         ticket.fit(batches(), shuffle=False, verbose=0)

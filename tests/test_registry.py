@@ -14,7 +14,14 @@ import numpy as np
 import pytest
 
 import keras_tickets as kt
-from keras_tickets import allocation, pruners, schedules, scores, structure
+from keras_tickets import (
+    allocation,
+    growth,
+    pruners,
+    schedules,
+    scores,
+    structure,
+)
 from keras_tickets.registry import Configurable, Registry, plain, revive, spelling
 
 FAMILIES = sorted(
@@ -34,6 +41,7 @@ MEMBERS = [
 ]
 GETTERS = {
     "allocation": allocation.get,
+    "growth": growth.get,
     "pruner": pruners.get,
     "schedule": schedules.get,
     "score": scores.get,
@@ -79,10 +87,14 @@ VALUES = {
     "batch_size": 3,
     "begin": 0.1,
     "data": [],
+    "decay": schedules.Constant(),
+    "drop_fraction": 0.2,
     "end": 0.6,
     "every": 0.05,
+    "growth": growth.Random(5),
     "initial": 0.2,
     "loss": "mse",
+    "momentum": 0.5,
     "on_collapse": "warn",
     "power": 2,
     "rest": "erk",
@@ -94,9 +106,14 @@ VALUES = {
     "structure": Rows(2),
     "temperature": 3.0,
     "unit": "epochs",
+    "until": 0.5,
+    "update_every": 20,
 }
 NOT_SAVED = {"data"}
-SPECIAL = {("TfmotSchedule", "schedule"): PruningSchedule(0.5, 30)}
+SPECIAL = {
+    ("TfmotSchedule", "schedule"): PruningSchedule(0.5, 30),
+    ("Momentum", "decay"): 0.5,
+}
 
 
 def arguments_of(cls) -> dict:

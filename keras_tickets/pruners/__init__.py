@@ -7,6 +7,7 @@ from typing import Any
 from keras_tickets.pruners.base import Pruner, registry
 from keras_tickets.pruners.collapse import LayerCollapseError
 from keras_tickets.pruners.drawing import Curve
+from keras_tickets.pruners.dynamic import Dynamic
 from keras_tickets.pruners.fisher import Fisher
 from keras_tickets.pruners.grasp import GraSP
 from keras_tickets.pruners.magnitude import GradualMagnitude, Magnitude
@@ -22,6 +23,7 @@ __all__ = [
     "SNFS",
     "SNIP",
     "Curve",
+    "Dynamic",
     "Fisher",
     "GraSP",
     "GradualMagnitude",

@@ -16,13 +16,14 @@ from keras_tickets import optimizers, schedules, scores
 from keras_tickets.backend import on_host
 from keras_tickets.masked import masked_layers
 from keras_tickets.masking import MaskedKernel, MaskSet
-from keras_tickets.pruners.base import Pruner
+from keras_tickets.pruners.base import Pruner, registry
 from keras_tickets.pruners.drawing import Curve
 from keras_tickets.scores.base import weights
 from keras_tickets.selection import exchange
 from keras_tickets.ticket import Ticket
 
 
+@registry.register
 class Dynamic(Pruner):
     """Draws a random ticket, then drops and grows weights, as many as it drops.
 

@@ -1,0 +1,407 @@
+"""Masks that move: one update by hand, gradients, slots, and what is refused."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import zoo
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import layers, ops
+
+import keras_tickets as kt
+from keras_tickets import optimizers
+from keras_tickets.backend import on_host
+from keras_tickets.selection import exchange
+from keras_tickets.structure import Unstructured
+
+BACKEND = keras.backend.backend()
+
+
+# -- one update ----------------------------------------------------------------------
+
+
+def by_hand(worth, wanted, alive, number):
+    """Return which entries live after an exchange, by plain sorting."""
+    order = sorted(np.flatnonzero(alive), key=lambda i: -worth[i])
+    kept = set(order[: len(order) - number])
+    free = sorted(set(range(len(alive))) - kept, key=lambda i: -wanted[i])
+    return kept | set(free[:number])
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_exchange_drops_the_least_and_grows_the_most_wanted(data):
+    size = data.draw(st.integers(1, 40))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**16)))
+    worth, wanted = rng.permutation(size), rng.permutation(size)
+    alive = rng.random(size) < data.draw(st.floats(0, 1))
+    number = data.draw(st.integers(0, int(alive.sum())))
+    new = exchange(worth, wanted, alive, number, Unstructured())
+    assert set(np.flatnonzero(new)) == by_hand(worth, wanted, alive, number)
+
+
+@given(st.integers(0, 2**16), st.integers(1, 30))
+@settings(max_examples=50, deadline=None)
+def test_exchange_holds_the_number_under_ties(seed, size):
+    rng = np.random.default_rng(seed)
+    worth, wanted = rng.integers(0, 2, (2, size)).astype("float32")
+    alive = rng.random(size) < 0.5
+    number = int(alive.sum()) // 2
+    new = exchange(worth, wanted, alive, number, Unstructured())
+    assert new.sum() == alive.sum()
+    kept = new & alive
+    assert worth[kept].sum() >= worth[alive].sum() - number
+
+
+class Spy(keras.callbacks.Callback):
+    """Keeps weights, masks, gradients and slots before and after each step's end."""
+
+    def __init__(self, ticket):
+        super().__init__()
+        self.ticket = ticket
+        self.states: list[list[dict]] = []
+
+    def state(self) -> list[dict]:
+        _ = self.model
+        copy = ops.convert_to_numpy
+        return [
+            {
+                "weight": copy(m.kernel.variable.value),
+                "mask": copy(m.mask.value),
+                "gradient": m.gradient and copy(m.gradient.variable.value),
+                "slots": [
+                    (copy(s.variable.value), copy(s.initial()))
+                    for s in self.ticket.slots.of(m.kernel.variable)
+                ],
+            }
+            for m in self.ticket.mask_set.masked
+        ]
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.states.append(self.state())
+
+
+class Before(kt.RigL):
+    """RigL that keeps what it saw before each update."""
+
+    def _move(self, step, fraction):
+        self.seen = Spy.state(self.spy)
+        super()._move(step, fraction)
+        self.then = Spy.state(self.spy)
+
+
+def one_update(optimizer, **compiling):
+    """Train for two steps, with one update after the first; return before, after."""
+    pruner = Before(0.6, "uniform", update_every=1, until=1.0, seed=3)
+    ticket = kt.wrap(zoo.build("sequential"), pruner)
+    zoo.compile_for("sequential", ticket, optimizer, **compiling)
+    pruner.spy = Spy(ticket)
+    pruner.spy.set_model(ticket)
+    ticket.fit(zoo.images()[:32], zoo.labels()[:32], batch_size=16, verbose=0)
+    return pruner.seen, pruner.then, pruner.fraction(0.5)
+
+
+def make_optimizer(name):
+    learning = {"learning_rate": 1e-2}
+    return {
+        "momentum": lambda: keras.optimizers.SGD(momentum=0.9, **learning),
+        "adam": lambda: keras.optimizers.Adam(amsgrad=True, **learning),
+        "adamw": lambda: keras.optimizers.AdamW(clipnorm=0.1, **learning),
+        "lion": lambda: keras.optimizers.Lion(**learning),
+        "rmsprop": lambda: keras.optimizers.RMSprop(**learning),
+        "adagrad": lambda: keras.optimizers.Adagrad(**learning),
+        "nadam": lambda: keras.optimizers.Nadam(**learning),
+        "scaled": lambda: keras.optimizers.LossScaleOptimizer(
+            keras.optimizers.Adam(**learning), initial_scale=8.0
+        ),
+    }[name]()
+
+
+SLOTS = {"momentum": 1, "adam": 3, "lion": 1, "adagrad": 1, "scaled": 2}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["momentum", "adam", "adamw", "lion", "rmsprop", "adagrad", "nadam", "scaled"],
+)
+def test_one_update(name):
+    before, after, fraction = one_update(make_optimizer(name))
+    pairs = list(zip(before, after, strict=True))
+    assert any((old["mask"] != new["mask"]).any() for old, new in pairs)
+    for old, new in pairs:
+        number = int(fraction * old["mask"].sum())
+        expected = by_hand(
+            np.abs(old["weight"]).ravel(),
+            np.abs(old["gradient"]).ravel(),
+            old["mask"].ravel(),
+            number,
+        )
+        assert set(np.flatnonzero(new["mask"])) == expected
+        grown = new["mask"] & ~old["mask"]
+        assert not new["weight"][grown].any()
+        np.testing.assert_array_equal(new["weight"][~grown], old["weight"][~grown])
+        assert len(new["slots"]) == SLOTS.get(name, len(new["slots"])) > 0
+        for (slot, initial), (then, _) in zip(new["slots"], old["slots"], strict=True):
+            np.testing.assert_array_equal(slot[grown], initial[grown])
+            np.testing.assert_array_equal(slot[~grown], then[~grown])
+
+
+def test_what_was_just_dropped_may_come_back_as_it_was():
+    """A kernel that is full can only regrow what it drops."""
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(4)])
+    ticket = kt.wrap(model, kt.RigL(0.0, update_every=1, until=1.0))
+    ticket.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+    plain = keras.models.clone_model(model)
+    plain.set_weights(model.get_weights())
+    plain.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+    x, y = np.ones((8, 6), "float32"), np.ones((8, 4), "float32")
+    for each in (ticket, plain):
+        each.fit(x, y, batch_size=2, shuffle=False, verbose=0)
+    np.testing.assert_array_equal(
+        on_host(model.layers[0].kernel.value), on_host(plain.layers[0].kernel.value)
+    )
+
+
+# -- the captured gradient -----------------------------------------------------------
+
+
+def linear(pruner, **compiling):
+    """Return a ticket on a linear model, its data, and its dense gradient by hand."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 6)), rng.normal(size=(8, 4))
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(4, use_bias=False)])
+    ticket = kt.wrap(model, pruner)
+    ticket.compile(loss="mse", **compiling)
+    ticket.draw()
+
+    def gradient():
+        [masked] = ticket.mask_set.masked
+        kept = on_host(masked.effective())
+        return 2 * x.T @ (x @ kept - y) / y.size
+
+    return ticket, x.astype("float32"), y.astype("float32"), gradient
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "factor"),
+    [
+        (lambda: keras.optimizers.SGD(0.1), 1),
+        (lambda: keras.optimizers.SGD(0.1, clipnorm=1e-3), 1),
+        (lambda: keras.optimizers.Adam(0.1, global_clipnorm=1e-3), 1),
+        (
+            lambda: keras.optimizers.LossScaleOptimizer(
+                keras.optimizers.SGD(0.1), initial_scale=8.0
+            ),
+            8,
+        ),
+    ],
+)
+def test_the_capture_is_the_dense_gradient(optimizer, factor):
+    ticket, x, y, gradient = linear(kt.RigL(0.5, seed=1), optimizer=optimizer())
+    expected = gradient()
+    ticket.train_on_batch(x, y)
+    [masked] = ticket.mask_set.masked
+    captured = on_host(masked.gradient.variable.value)
+    np.testing.assert_allclose(captured, factor * expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_momentum_is_the_running_average_of_dense_gradients():
+    ticket, x, y, gradient = linear(
+        kt.SNFS(0.5, momentum=0.75, seed=1), optimizer=keras.optimizers.SGD(0.1)
+    )
+    [masked] = ticket.mask_set.masked
+    average = 0.0
+    for _ in range(5):
+        average = 0.75 * average + 0.25 * gradient()
+        ticket.train_on_batch(x, y)
+        held = on_host(masked.gradient.variable.value)
+        np.testing.assert_allclose(held, average, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("pruner", [kt.RigL, kt.SNFS])
+def test_weights_train_as_without_a_capture(pruner):
+    """Bit-equal to a static ticket until the first update."""
+    weights = []
+    for one in (kt.Static(0.5, seed=5), pruner(0.5, update_every=7, seed=5)):
+        ticket = kt.wrap(zoo.build("functional"), one)
+        zoo.compile_for("functional", ticket)
+        losses = zoo.train("functional", ticket, epochs=3)
+        weights.append(losses[:7])
+    np.testing.assert_array_equal(*weights)
+
+
+# -- the whole run -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["transformer", "recurrent", "shared", "subclassed"])
+def test_any_model(name):
+    ticket = kt.wrap(zoo.build(name), kt.RigL(0.5, update_every=1, seed=2))
+    zoo.compile_for(name, ticket)
+    ticket.draw()
+    before = ticket.mask_set.values()
+    zoo.train(name, ticket)
+    after = ticket.mask_set.values()
+    assert [m.sum() for m in before] == [m.sum() for m in after]
+    # A kernel that is full has nowhere else to grow.
+    assert all(a.all() or (a != b).any() for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="slow, and the same code")
+def test_mixed_precision_scales_the_loss_and_masks_move():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = zoo.build("nested")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    ticket = kt.wrap(model, kt.RigL(0.5, update_every=1, seed=2))
+    zoo.compile_for("nested", ticket)
+    assert isinstance(ticket.optimizer, keras.optimizers.LossScaleOptimizer)
+    ticket.draw()
+    before = ticket.mask_set.values()
+    zoo.train("nested", ticket, epochs=2)
+    after = ticket.mask_set.values()
+    assert [m.sum() for m in before] == [m.sum() for m in after]
+    assert any((a != b).any() for a, b in zip(before, after, strict=True))
+
+
+def test_a_ticket_wrapped_again_goes_on_moving():
+    ticket = kt.wrap(zoo.build("sequential"), kt.Static(0.8, seed=1))
+    ticket.draw()
+    start = ticket.mask_set.values()
+    again = kt.wrap(ticket, kt.RigL(0.8, update_every=1))
+    assert all(map(np.array_equal, start, again.mask_set.values()))
+    zoo.compile_for("sequential", again)
+    zoo.train("sequential", again)
+    assert not all(map(np.array_equal, start, again.mask_set.values()))
+
+
+def test_saved_and_loaded_goes_on(tmp_path):
+    ticket = kt.wrap(zoo.build("nested"), kt.RigL(0.8, update_every=1, seed=1))
+    zoo.compile_for("nested", ticket)
+    zoo.train("nested", ticket)
+    ticket.save(tmp_path / "ticket.keras")
+    loaded = keras.models.load_model(tmp_path / "ticket.keras")
+    assert bool(on_host(loaded.settled.value))
+    first = zoo.train("nested", ticket)
+    np.testing.assert_array_equal(first, zoo.train("nested", loaded))
+
+
+def test_drop_fractions():
+    at = [0, 0.25, 0.5, 0.75, 1]
+    constant = kt.RigL(0.9, drop_fraction=0.2, decay="constant")
+    assert [constant.fraction(t) for t in at] == [0.2] * 5
+    cubic = kt.RigL(0.9, decay=kt.schedules.Polynomial(power=3))
+    np.testing.assert_allclose(
+        [cubic.fraction(t) for t in at], [0.3 * (1 - t) ** 3 for t in at]
+    )
+
+
+# -- what is refused, and what is said -----------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pruner", "optimizer", "message"),
+    [
+        (kt.RigL, {"gradient_accumulation_steps": 4}, "gradient_accumulation_steps=4"),
+        (kt.RigL, {"use_ema": True}, "use_ema"),
+        (kt.SNFS, {"loss_scale_factor": 8.0}, "scaled by a factor"),
+    ],
+)
+def test_optimizers_that_hide_the_gradient(pruner, optimizer, message):
+    ticket = kt.wrap(zoo.build("sequential"), pruner(0.5))
+    with pytest.raises(ValueError, match=rf"{pruner.__name__}.*{message}.*kt\.SET"):
+        zoo.compile_for("sequential", ticket, keras.optimizers.SGD(0.1, **optimizer))
+    assert not ticket.compiled
+    free = kt.wrap(zoo.build("sequential"), kt.SET(0.5, update_every=1))
+    zoo.compile_for("sequential", free, keras.optimizers.SGD(0.1, **optimizer))
+    zoo.train("sequential", free)
+
+
+def test_updates_beyond_the_end_of_the_run():
+    ticket = kt.wrap(zoo.build("sequential"), kt.RigL(0.5, update_every=100))
+    zoo.compile_for("sequential", ticket)
+    with pytest.raises(ValueError, match=r"update_every=100 .* first 3 steps .*Static"):
+        zoo.train("sequential", ticket)
+
+
+def test_a_plain_model_and_masked_layers_are_sent_to_wrap():
+    model = keras.Sequential([keras.Input((6,)), kt.Masked(layers.Dense(4))])
+    model.compile("adam", "mse")
+    x, y = np.ones((8, 6)), np.ones((8, 4))
+    with pytest.raises(ValueError, match=r"kt\.wrap\(model, kt\.SET"):
+        model.fit(x, y, callbacks=[kt.SET(0.5)], verbose=0)
+    with pytest.raises(ValueError, match=r"'masked_dense.*kt\.SET"):
+        kt.wrap(model, kt.RigL(0.5))
+    ticket = kt.wrap(model, kt.SET(0.5, update_every=1))
+    ticket.compile("adam", "mse")
+    ticket.fit(x, y, batch_size=2, verbose=0)
+    assert ticket.sparsity == 0.5
+
+
+def test_an_optimizer_that_was_built_before():
+    optimizer = keras.optimizers.Adam()
+    optimizer.build([keras.Variable(np.ones(3))])
+    ticket = kt.wrap(zoo.build("sequential"), kt.SET(0.5))
+    with pytest.raises(ValueError, match="fresh optimizer"):
+        zoo.compile_for("sequential", ticket, optimizer)
+
+
+def test_compiled_twice_with_one_optimizer():
+    ticket = kt.wrap(zoo.build("sequential"), kt.SET(0.5, update_every=1))
+    optimizer = keras.optimizers.Adam()
+    zoo.compile_for("sequential", ticket, optimizer)
+    slots = ticket.slots
+    zoo.compile_for("sequential", ticket, optimizer)
+    assert ticket.slots is slots
+    zoo.train("sequential", ticket)
+
+
+class Stranger(keras.optimizers.SGD):
+    """Keeps a variable for each weight without saying for which."""
+
+    def build(self, variables):
+        super().build(variables)
+        self.mine = [
+            self.add_variable(v.shape, name=f"mine_{i}")
+            for i, v in enumerate(variables)
+        ]
+
+
+def test_slots_of_an_unknown_kind_are_named():
+    ticket = kt.wrap(zoo.build("sequential"), kt.SET(0.5))
+    with pytest.warns(UserWarning, match=r"Stranger keeps .*mine_0.*mine_1"):
+        zoo.compile_for("sequential", ticket, Stranger(0.1))
+
+
+def test_an_empty_layer_is_named():
+    inputs = keras.Input((6,))
+    x = layers.Dense(6, name="wide")(inputs)
+    short = layers.Dense(6, name="short")(inputs)
+    model = keras.Model(inputs, layers.Add()([x, short]))
+    pruner = kt.RigL(0.5, allocation={"wide": 0.5, "short": 0.99})
+    ticket = kt.wrap(model, pruner)
+    with pytest.warns(UserWarning, match="short/kernel got no weights"):
+        ticket.draw()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"update_every": 0}, "update_every"),
+        ({"update_every": 2.5}, "update_every"),
+        ({"drop_fraction": 0.0}, "drop_fraction"),
+        ({"until": 1.5}, "until"),
+    ],
+)
+def test_arguments_out_of_range(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        kt.RigL(0.5, **arguments)
+
+
+def test_adafactor_names_its_rows_and_columns():
+    weight = keras.Variable(np.ones((200, 200)))
+    with pytest.warns(UserWarning, match="Adafactor keeps"):
+        slots = optimizers.build(keras.optimizers.Adafactor(), [weight])
+    assert [slot.variable.shape for slot in slots.of(weight)] == [(200, 200)]
