@@ -163,6 +163,33 @@ def resnet20(
     return keras.Model(inputs, outputs, name="resnet20")
 
 
+def resnet50(
+    input_shape: Sequence[int] = (224, 224, 3), classes: int = 1000
+) -> keras.Model:
+    """ResNet-50 v1.5, as sparsity papers use it: the 3 x 3 convolution strides."""
+    inputs = keras.Input(input_shape)
+    x = _conv_bn(inputs, 64, 7, 2, "stem")
+    x = layers.ReLU(name="stem_relu")(x)
+    x = layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(x)
+    for stage, blocks in enumerate((3, 4, 6, 3)):
+        filters = 64 * 2**stage
+        for block in range(blocks):
+            name = f"stage{stage + 1}_block{block + 1}"
+            stride = 2 if stage and not block else 1
+            y = _conv_bn(x, filters, 1, 1, f"{name}_a")
+            y = layers.ReLU(name=f"{name}_a_relu")(y)
+            y = _conv_bn(y, filters, 3, stride, f"{name}_b")
+            y = layers.ReLU(name=f"{name}_b_relu")(y)
+            y = _conv_bn(y, 4 * filters, 1, 1, f"{name}_c")
+            if not block:
+                x = _conv_bn(x, 4 * filters, 1, stride, f"{name}_shortcut")
+            x = layers.Add(name=f"{name}_add")([x, y])
+            x = layers.ReLU(name=f"{name}_relu")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    outputs = layers.Dense(classes, kernel_initializer="he_normal", name="logits")(x)
+    return keras.Model(inputs, outputs, name="resnet50")
+
+
 def _conv_bn(
     x: keras.KerasTensor, filters: int, size: int, stride: int, name: str
 ) -> keras.KerasTensor:

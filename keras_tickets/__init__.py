@@ -12,6 +12,7 @@ from keras_tickets import (
     scores,
     structure,
 )
+from keras_tickets.accounting import Cost, flops
 from keras_tickets.convert import ExportReport, export
 from keras_tickets.masked import Masked
 from keras_tickets.mobile import BenchmarkReport, benchmark
@@ -40,6 +41,7 @@ __all__ = [
     "SNFS",
     "SNIP",
     "BenchmarkReport",
+    "Cost",
     "ExportReport",
     "Fisher",
     "GraSP",
@@ -55,6 +57,7 @@ __all__ = [
     "allocation",
     "benchmark",
     "export",
+    "flops",
     "flow",
     "growth",
     "prunable",

@@ -49,6 +49,11 @@ class Gradient(Growth):
 
     def scores(self, masked: MaskedKernel, index: int, step: int) -> np.ndarray:
         """Return the magnitude of the dense gradient."""
+        if masked.gradient is None:
+            raise ValueError(
+                f"The ticket holds no dense gradient of {masked.kernel.path!r}. Bind "
+                "the pruner that reads it to the ticket: kt.wrap(model, pruner)."
+            )
         return on_host(ops.abs(masked.gradient.variable.value))
 
 

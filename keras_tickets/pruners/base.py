@@ -97,9 +97,13 @@ class Pruner(Configurable, keras.callbacks.Callback):
 
     # -- what it asks of a ticket ----------------------------------------------
 
-    gradients: float | None = None
-    """The decay of the average of dense gradients that the ticket holds for it; zero
-    for the gradient of one step, `None` for none."""
+    @property
+    def gradients(self) -> float | None:
+        """The decay of the average of dense gradients that the ticket holds for it.
+
+        Zero for the gradient of one step, `None` for none.
+        """
+        return None
 
     regrows = False
     """Whether weights come back, whose optimizer slots have to restart."""
@@ -161,6 +165,24 @@ class Pruner(Configurable, keras.callbacks.Callback):
         """Return the exact count that the masks must have in the end."""
         total = sum(kernel.size for kernel in masks.kernels)
         return Count(total, self._keep(masks.kernels, self.sparsity))
+
+    def training_flops(self, dense: float, sparse: float, run: schedules.Run) -> float:
+        """Return the operations for one sample in one training step, on average.
+
+        Three times those of the forward pass, `E_t[3 f(s_t)]`, with `f` between
+        `dense` and `sparse` in proportion to the sparsity that the schedule has
+        reached. What a draw itself costs is not counted.
+
+        Args:
+            dense: Operations of one dense forward pass.
+            sparse: Operations of one forward pass with the kept weights.
+            run: How long the model trains.
+        """
+        points = 1000
+        times = [run.length * (i + 0.5) / points for i in range(points)]
+        reached = [self.schedule.value(t, self.sparsity, run) for t in times]
+        share = sum(reached) / points / self.sparsity if self.sparsity else 0.0
+        return 3 * (dense + (sparse - dense) * share)
 
     def groups(self, kernels: Sequence[Kernel], sparsity: float) -> list[Group]:
         """Return which kernels share which budget at `sparsity`."""

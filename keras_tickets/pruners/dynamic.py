@@ -89,7 +89,7 @@ class Dynamic(Pruner):
 
     @property
     def gradients(self) -> float | None:
-        """The decay of the average of dense gradients that growth reads, or `None`."""
+        """What `growth` reads."""
         return self.growth.decay
 
     def fraction(self, progress: float) -> float:
@@ -174,7 +174,7 @@ class Dynamic(Pruner):
                 f"ticket = kt.wrap(model, kt.{type(self).__name__}(...)), then compile "
                 "and fit the ticket."
             )
-        self._ticket = model
+        self._ticket, self._slots = model, model.slots
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Draw the first masks."""
@@ -222,4 +222,4 @@ class Dynamic(Pruner):
         weight = masked.kernel.variable
         where = ops.convert_to_tensor(grown)
         weight.assign(ops.where(where, 0, weight.value))
-        optimizers.restart(self._ticket.slots.of(weight), where)
+        optimizers.restart(self._slots.of(weight), where)

@@ -6,6 +6,7 @@ from typing import Any
 
 from keras_tickets.pruners.base import registry
 from keras_tickets.pruners.dynamic import Dynamic
+from keras_tickets.schedules import Run
 
 
 @registry.register
@@ -77,3 +78,8 @@ class RigL(Dynamic):
             seed,
             on_collapse,
         )
+
+    def training_flops(self, dense: float, sparse: float, run: Run) -> float:
+        """Return `(3 f_S dT + 2 f_S + f_D) / (dT + 1)`: a dense gradient at times."""
+        steps = self.update_every
+        return (3 * sparse * steps + 2 * sparse + dense) / (steps + 1)

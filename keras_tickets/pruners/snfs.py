@@ -7,6 +7,7 @@ from typing import Any
 from keras_tickets.growth import Momentum
 from keras_tickets.pruners.base import registry
 from keras_tickets.pruners.dynamic import Dynamic
+from keras_tickets.schedules import Run
 
 
 @registry.register
@@ -64,3 +65,7 @@ class SNFS(Dynamic):
             seed,
             on_collapse,
         )
+
+    def training_flops(self, dense: float, sparse: float, run: Run) -> float:
+        """Return `2 f_S + f_D`: a dense gradient in every step."""
+        return 2 * sparse + dense

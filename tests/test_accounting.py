@@ -1,0 +1,185 @@
+"""Operations and bytes: each kind of layer, and the figures of the papers."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_tickets as kt
+from examples import networks
+from keras_tickets.prunable import find_kernels
+from keras_tickets.uses import uses
+
+
+def used(model, given=None) -> dict[str, int]:
+    """Return how often the weights of each kernel are used, by the end of its path."""
+    kernels = find_kernels(model)
+    counts = uses(model, kernels, given)
+    return {
+        kernel.path: n
+        for kernel, n in zip(kernels, counts, strict=True)
+        if not kernel.path.endswith("bias")
+    }
+
+
+def test_convolutions():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, strides=2, padding="same", name="plain")(inputs)
+    x = layers.DepthwiseConv2D(3, name="depth")(x)
+    x = layers.SeparableConv2D(5, 3, padding="same", name="separable")(x)
+    x = layers.Conv2DTranspose(3, 3, strides=2, name="up")(x)
+    x = layers.Conv2D(6, 1, groups=3, name="grouped")(x)
+    x = layers.Reshape((5, 30))(x)
+    x = layers.Conv1D(2, 2, dilation_rate=2, name="line")(x)
+    assert used(keras.Model(inputs, x)) == {
+        "plain/kernel": 16,
+        "depth/kernel": 4,
+        "separable/depthwise_kernel": 4,
+        "separable/pointwise_kernel": 4,
+        "up/kernel": 4,
+        "grouped/kernel": 25,
+        "line/kernel": 3,
+    }
+
+
+def test_dense_einsum_and_attention():
+    inputs = keras.Input((6,), dtype="int32")
+    x = layers.Embedding(20, 8, name="table")(inputs)
+    x = layers.Dense(8, name="each")(x)
+    x = layers.EinsumDense("abc,cd->abd", (None, 8), name="sum")(x)
+    x = layers.MultiHeadAttention(2, 4, name="attention")(x, x)
+    found = used(keras.Model(inputs, x))
+    assert found.pop("table/embeddings") == 0
+    assert set(found.values()) == {6}
+    assert len(found) == 6
+
+
+def test_a_shared_layer_counts_each_call():
+    inputs = keras.Input((4,))
+    twice = layers.Dense(4, name="twice")
+    assert used(keras.Model(inputs, twice(twice(inputs)))) == {"twice/kernel": 2}
+
+
+def test_recurrent_layers():
+    inputs = keras.Input((6, 4))
+    x = layers.LSTM(5, return_sequences=True, name="lstm")(inputs)
+    x = layers.Bidirectional(layers.GRU(4, return_sequences=True), name="both")(x)
+    x = layers.TimeDistributed(layers.Dense(3), name="steps")(x)
+    x = layers.RNN(layers.SimpleRNNCell(3), name="own")(x)
+    found = used(keras.Model(inputs, x))
+    assert set(found.values()) == {6}
+    assert len(found) == 2 + 4 + 1 + 2
+
+
+def test_convolutional_recurrence():
+    inputs = keras.Input((5, 8, 8, 2))
+    model = keras.Model(inputs, layers.ConvLSTM2D(3, 3)(inputs))
+    assert set(used(model).values()) == {5 * 36}
+
+
+def test_products_are_those_of_the_backend():
+    """All weights one, all inputs one: the outputs sum to the number of products."""
+    inputs = keras.Input((9, 9, 2))
+    x = layers.Conv2D(3, 3, name="a", use_bias=False)(inputs)
+    model = keras.Model(inputs, x)
+    model.set_weights([np.ones(w.shape) for w in model.get_weights()])
+    products = float(np.sum(model.predict(np.ones((1, 9, 9, 2)), verbose=0)))
+    assert kt.flops(model, print_fn=None).macs == products
+
+
+def test_unknown_sizes_are_asked_for():
+    model = keras.Sequential([keras.Input((None, 3), name="line"), layers.Dense(2)])
+    with pytest.raises(ValueError, match=r"'line' has the shape .*input_signature="):
+        kt.flops(model)
+    spec = keras.InputSpec(shape=(1, 7, 3), dtype="float32")
+    assert kt.flops(model, input_signature=[spec], print_fn=None).macs == 7 * 6
+
+
+def test_layers_are_left_as_they_were():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+    kt.flops(model, print_fn=None)
+    assert "call" not in vars(model.layers[0])
+
+
+@pytest.fixture(scope="module")
+def resnet50():
+    return networks.resnet50()
+
+
+def test_dense_resnet50(resnet50):
+    cost = kt.flops(resnet50, print_fn=None)
+    assert cost.macs == 4_089_184_256
+    assert cost.dense == pytest.approx(8.18948e9, rel=1e-5)
+    assert cost.bytes / 1e6 == pytest.approx(102.122, abs=1e-3)
+    assert sum(k.weights for k in cost.kernels) == 25_502_912
+
+
+@pytest.mark.parametrize(
+    ("allocation", "sparsity", "share", "megabytes"),
+    [
+        ("erk", 0.8, 0.4146, 23.684),
+        ("erk", 0.9, 0.2429, 13.499),
+        ("erk", 0.95, 0.1229, 8.399),
+        ("uniform", 0.8, 0.2241, 23.729),
+        ("uniform", 0.9, 0.1272, 13.532),
+        ("uniform", 0.95, 0.0787, 8.433),
+    ],
+)
+def test_published_costs_of_resnet50(resnet50, allocation, sparsity, share, megabytes):
+    if allocation == "uniform":  # whose first layer stays dense
+        allocation = kt.allocation.Explicit({"stem_conv": 0.0}, rest="uniform")
+    ticket = kt.wrap(resnet50, kt.RigL(sparsity, allocation=allocation, seed=0))
+    ticket.draw()
+    cost = kt.flops(ticket, print_fn=None)
+    assert cost.sparse / cost.dense == pytest.approx(share, abs=1e-4)
+    assert cost.bytes / 1e6 == pytest.approx(megabytes, abs=2e-3)
+    rigl = {("erk", 0.8): 0.4165, ("erk", 0.9): 0.2454}.get((allocation, sparsity))
+    if rigl:
+        assert cost.trained / (3 * cost.dense) == pytest.approx(rigl, abs=1e-4)
+        snfs = kt.SNFS(sparsity).training_flops(cost.dense, cost.sparse, None)
+        expected = {0.8: 0.6097, 0.9: 0.4953}[sparsity]
+        assert snfs / (3 * cost.dense) == pytest.approx(expected, abs=1e-4)
+
+
+def small(pruner) -> kt.Ticket:
+    model = keras.Sequential([keras.Input((20,)), layers.Dense(10, use_bias=False)])
+    return kt.wrap(model, pruner)
+
+
+@pytest.mark.parametrize(
+    ("pruner", "share"),
+    [
+        (lambda: kt.Static(0.8), 0.2),
+        (lambda: kt.SET(0.8), 0.2),
+        (lambda: kt.SNFS(0.8), (2 * 0.2 + 1) / 3),
+        (lambda: kt.RigL(0.8, update_every=9), (3 * 0.2 * 9 + 2 * 0.2 + 1) / 30),
+        # The cubic's mean is 3/4 of its end, over 3/4 of the run.
+        (lambda: kt.GradualMagnitude(0.8), 1 - 0.8 * (0.75 * 0.75 + 0.25)),
+        (lambda: kt.Magnitude(0.8, schedule=kt.schedules.Once(at=0.5)), 0.6),
+    ],
+)
+def test_training_formulas(pruner, share):
+    pruner = pruner()
+    cost = pruner.training_flops(100.0, 20.0, kt.schedules.Run(10, 10))
+    assert cost / 300 == pytest.approx(share, abs=2e-3)
+
+
+def test_table_states_both_figures():
+    ticket = small(kt.RigL(0.8))
+    ticket.draw()
+    printed = []
+    kt.flops(ticket, print_fn=printed.append)
+    assert "0.2000 of dense" not in printed[0]  # each output has a bias and more
+    assert "where zeros are skipped" in printed[0]
+    assert "not faster" in printed[0]
+    assert "dense/kernel" in printed[0]
+
+
+def test_a_schedule_in_steps_needs_the_length_of_the_run():
+    schedule = kt.schedules.Polynomial(begin=0, end=50, unit="steps")
+    ticket = small(kt.GradualMagnitude(0.8, schedule=schedule))
+    assert "pass epochs=" in str(kt.flops(ticket, print_fn=None))
+    cost = kt.flops(ticket, epochs=10, steps_per_epoch=10, print_fn=None)
+    assert cost.trained is not None
