@@ -9,12 +9,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import keras
 import numpy as np
-from keras import ops
 
 from keras_tickets.backend import on_host
 from keras_tickets.masking import MaskedKernel
 from keras_tickets.registry import Configurable, Registry
+
+
+def magnitude(variable: keras.Variable) -> np.ndarray:
+    """Return the absolute values of a variable, in float32 or better."""
+    value = on_host(variable.value)
+    if value.dtype.itemsize < 4:
+        value = value.astype(np.float32)
+    return np.abs(value)
 
 
 class Growth(Configurable, ABC):
@@ -54,7 +62,7 @@ class Gradient(Growth):
                 f"The ticket holds no dense gradient of {masked.kernel.path!r}. Bind "
                 "the pruner that reads it to the ticket: kt.wrap(model, pruner)."
             )
-        return on_host(ops.abs(masked.gradient.variable.value))
+        return magnitude(masked.gradient.variable)
 
 
 @registry.register

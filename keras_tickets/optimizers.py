@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
+
+from keras_tickets import backend
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +33,10 @@ class Slot:
     variable: keras.Variable
     initializer: Any
 
-    def initial(self) -> Any:
-        """Return the value that the slot started with."""
-        return keras.initializers.get(self.initializer)(
-            self.variable.shape, self.variable.dtype
-        )
+    def initial(self) -> float:
+        """Return the value that every entry of the slot started with."""
+        value = keras.initializers.get(self.initializer)((), self.variable.dtype)
+        return float(value)
 
 
 class Slots:
@@ -114,11 +116,35 @@ def build(
     return slots
 
 
-def restart(slots: Sequence[Slot], where: Any) -> None:
-    """Give the slots their initial values where `where` is `True`."""
-    for slot in slots:
-        value = ops.where(where, slot.initial(), slot.variable.value)
-        slot.variable.assign(value)
+class Restart:
+    """Lets entries of weights begin anew, with their slots, in one compiled call.
+
+    Args:
+        weights: The weights.
+        slots: Their slots.
+    """
+
+    def __init__(self, weights: Sequence[keras.Variable], slots: Slots) -> None:
+        self._rows = [
+            (index, variable, initial)
+            for index, weight in enumerate(weights)
+            for variable, initial in (
+                (weight, 0.0),
+                *((slot.variable, slot.initial()) for slot in slots.of(weight)),
+            )
+        ]
+        variables = [variable for _, variable, _ in self._rows]
+        self._update = backend.updating(variables, self._begun_anew)
+
+    def _begun_anew(self, values: Sequence[Any], where: Sequence[Any]) -> list[Any]:
+        return [
+            ops.where(where[index], ops.cast(initial, value.dtype), value)
+            for (index, _, initial), value in zip(self._rows, values, strict=True)
+        ]
+
+    def __call__(self, where: Sequence[np.ndarray]) -> None:
+        """Set each weight to zero, and its slots as they began, where `where` says."""
+        self._update([ops.convert_to_tensor(mask) for mask in where])
 
 
 def _warn_of_strangers(optimizer: keras.optimizers.Optimizer, slots: Slots) -> None:

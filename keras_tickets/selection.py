@@ -102,7 +102,8 @@ def _reaching(values: np.ndarray, mask: np.ndarray, threshold: float) -> np.ndar
     return kept
 
 
-SAMPLE = 2**16
+FEW = 2**13  # so many values are partitioned at once
+SAMPLE = 2**18
 CHUNK = 2**18  # of float32: fits a core's cache
 
 
@@ -119,9 +120,17 @@ def _threshold(
     and only these are partitioned. Where the bracket misses, everything is.
     """
     low, high = -np.inf, np.inf
-    if available > 16 * SAMPLE:
+    if available > FEW:
         low, high = _bracket(flat, living, budget / available)
     above, between = _gather(flat, living, low, high)
+    if above + between.size < budget:
+        # Below the bracket, or tied at its end as many zeros are.
+        tied = sum(
+            int(np.count_nonzero(mask & (values == low)))
+            for values, mask in zip(flat, living, strict=True)
+        )
+        if budget <= above + between.size + tied:
+            return low, above + between.size, tied
     if not above < budget <= above + between.size:
         above, between = _gather(flat, living, -np.inf, np.inf)
     cut = between.size - (budget - above)
@@ -135,10 +144,11 @@ def _bracket(
 ) -> tuple[float, float]:
     """Return two values that the threshold almost certainly lies between."""
     total = sum(values.size for values in flat)
+    wanted = min(SAMPLE, max(FEW // 2, total // 64))
     rng = np.random.default_rng(0)
     drawn = []
     for values, mask in zip(flat, living, strict=True):
-        share = math.ceil(4 * SAMPLE * values.size / total)
+        share = math.ceil(wanted * values.size / total)
         positions = rng.integers(values.size, size=share)
         drawn.append(values[positions[mask[positions]]])
     sample = np.sort(np.concatenate(drawn))
@@ -156,13 +166,13 @@ def _bracket(
 def _gather(
     flat: Sequence[np.ndarray], living: Sequence[np.ndarray], low: float, high: float
 ) -> tuple[int, np.ndarray]:
-    """Return how many living values exceed `high`, and those from `low` to `high`."""
+    """Return how many living values exceed `high`, and those above `low` up to it."""
     above, between = 0, []
     for values, mask in zip(flat, living, strict=True):
         for start in range(0, values.size, CHUNK):
             part = values[start : start + CHUNK]
             alive = mask[start : start + CHUNK]
-            reach, exceed = part >= low, part > high
+            reach, exceed = part > low, part > high
             reach &= alive
             exceed &= alive
             above += int(np.count_nonzero(exceed))
@@ -202,13 +212,23 @@ def tie_order(positions: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     Reference:
         Roberts, "The Unreasonable Effectiveness of Quasirandom Sequences", 2018.
     """
-    index = np.unravel_index(positions, tuple(shape) or (1,))
-    ratio = _golden_ratio(len(index))
+    shape = tuple(shape) or (1,)
+    ratio = _golden_ratio(len(shape))
+    # Odd, so that the steps along one axis never repeat.
+    alphas = [int(2**64 * ratio**-axis) | 1 for axis in range(1, len(shape) + 1)]
+    steps = [
+        np.arange(size, dtype=np.uint64) * np.uint64(alpha)
+        for size, alpha in zip(shape, alphas, strict=True)
+    ]
+    if 8 * positions.size > math.prod(shape):  # all ranks, without a division
+        grid = np.array(2**63, np.uint64)
+        for step in steps:
+            grid = np.add.outer(grid, step)
+        return grid.ravel()[positions]
+    index = np.unravel_index(positions, shape)
     ranks = np.full(np.shape(positions), 2**63, np.uint64)
-    for axis, along in enumerate(index, start=1):
-        # Odd, so that the steps along one axis never repeat.
-        alpha = np.uint64(int(2**64 * ratio**-axis) | 1)
-        ranks += along.astype(np.uint64) * alpha
+    for step, along in zip(steps, index, strict=True):
+        ranks += step[along]
     return ranks
 
 

@@ -72,7 +72,7 @@ class Spy(keras.callbacks.Callback):
                 "mask": copy(m.mask.value),
                 "gradient": m.gradient and copy(m.gradient.variable.value),
                 "slots": [
-                    (copy(s.variable.value), copy(s.initial()))
+                    (copy(s.variable.value), np.full(s.variable.shape, s.initial()))
                     for s in self.ticket.slots.of(m.kernel.variable)
                 ],
             }

@@ -6,6 +6,7 @@ Verbs that compose, so that everything else is written once, in `keras.ops`:
   function that returns `(scalar, aux), gradients`. Apply it twice for a second
   derivative.
 - `compiled(function)`: the same function, compiled where the backend compiles.
+- `updating(variables, function)`: new values for variables, computed and assigned.
 - `on_host(tensor)`: a tensor as an array, without a copy where memory is shared.
 
 `function` takes and returns tensors and (nested) lists of tensors only.
@@ -14,7 +15,7 @@ Verbs that compose, so that everything else is written once, in `keras.ops`:
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -28,9 +29,8 @@ def _backend() -> ModuleType:
         return importlib.import_module(f"{__name__}.{name}")
     except ModuleNotFoundError as error:
         raise NotImplementedError(
-            f"Gradient scores run on tensorflow, jax and torch. The Keras backend here "
-            f"is {name!r}. Set KERAS_BACKEND to one of the three, or use a pruner that "
-            'needs no gradient, such as kt.Magnitude or kt.Random(allocation="erk").'
+            f"keras_tickets draws tickets on tensorflow, jax and torch. The Keras "
+            f"backend here is {name!r}. Set KERAS_BACKEND to one of the three."
         ) from error
 
 
@@ -48,11 +48,21 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return _backend().compiled(function)
 
 
+def updating(
+    variables: Sequence[keras.Variable], function: Callable[..., Any]
+) -> Callable[..., None]:
+    """Return what assigns `function(values, *rest)` to `variables`, compiled.
+
+    Called with `rest`; `values` are those that the variables have then.
+    """
+    return _backend().updating(variables, function)
+
+
 def on_host(tensor: Any) -> np.ndarray:
-    """Return a tensor as a read-only array, once it is computed.
+    """Return a tensor, or a variable's value, as a read-only array, once computed.
 
     On a CPU it is a view, where `keras.ops.convert_to_numpy` copies.
     """
-    if keras.backend.backend() == "torch" and keras.ops.is_tensor(tensor):
-        tensor = tensor.detach().cpu()
-    return np.asarray(tensor)
+    if isinstance(tensor, np.ndarray):
+        return tensor
+    return np.asarray(_backend().settled(tensor))

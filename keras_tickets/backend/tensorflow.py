@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 
@@ -28,3 +29,25 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """See `keras_tickets.backend`."""
     # Without XLA, which has the slower convolutions on a CPU.
     return tf.function(function, autograph=False)
+
+
+def updating(
+    variables: Sequence[keras.Variable], function: Callable[..., Any]
+) -> Callable[..., None]:
+    """See `keras_tickets.backend`."""
+
+    # Assigned inside, so that no value is copied.
+    def run(*rest: Any) -> None:
+        values = function(
+            [tf.identity(variable.value) for variable in variables], *rest
+        )
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+    return compiled(run)
+
+
+def settled(tensor: Any) -> Any:
+    """Return what NumPy can look at without a copy."""
+    # Reading a variable into a tensor first is ten times faster.
+    return tf.convert_to_tensor(tensor)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 import random
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_tickets import growth as growths
 from keras_tickets import optimizers, schedules, scores
 from keras_tickets.backend import on_host
+from keras_tickets.growth import magnitude
 from keras_tickets.masked import masked_layers
-from keras_tickets.masking import MaskedKernel, MaskSet
+from keras_tickets.masking import MaskSet
 from keras_tickets.pruners.base import Pruner, registry
 from keras_tickets.pruners.drawing import Curve
-from keras_tickets.scores.base import weights
 from keras_tickets.selection import exchange
 from keras_tickets.ticket import Ticket
 
@@ -174,7 +174,9 @@ class Dynamic(Pruner):
                 f"ticket = kt.wrap(model, kt.{type(self).__name__}(...)), then compile "
                 "and fit the ticket."
             )
-        self._ticket, self._slots = model, model.slots
+        self._ticket = model
+        kernels = [kernel.variable for kernel in self._masks.kernels]
+        self._restart = optimizers.Restart(kernels, model.slots)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Draw the first masks."""
@@ -207,19 +209,26 @@ class Dynamic(Pruner):
 
     def _move(self, step: int, fraction: float) -> None:
         """Drop and grow in every kernel."""
-        for index, masked in enumerate(self._masks.masked):
-            old = on_host(masked.mask.value)
-            number = math.floor(fraction * np.count_nonzero(self.structure.pool(old)))
-            if number:
-                worth = on_host(ops.abs(weights([masked.kernel])[0]))
-                wanted = self.growth.scores(masked, index, step)
-                new = exchange(worth, wanted, old, number, self.structure)
-                self._restart(masked, new & ~old)
-                masked.mask.assign(new)
+        old = [on_host(masked.mask.value) for masked in self._masks.masked]
+        with ThreadPoolExecutor() as threads:  # NumPy's loops run side by side
+            new = list(
+                threads.map(
+                    lambda index: self._moved(index, old[index], step, fraction),
+                    range(len(old)),
+                )
+            )
+        self._restart([after & ~before for before, after in zip(old, new, strict=True)])
+        for masked, mask in zip(self._masks.masked, new, strict=True):
+            masked.mask.assign(mask)
 
-    def _restart(self, masked: MaskedKernel, grown: np.ndarray) -> None:
-        """Let the weights that grew begin as if they had never been."""
-        weight = masked.kernel.variable
-        where = ops.convert_to_tensor(grown)
-        weight.assign(ops.where(where, 0, weight.value))
-        optimizers.restart(self._slots.of(weight), where)
+    def _moved(
+        self, index: int, mask: np.ndarray, step: int, fraction: float
+    ) -> np.ndarray:
+        """Return the next mask of one kernel."""
+        masked = self._masks.masked[index]
+        number = math.floor(fraction * np.count_nonzero(self.structure.pool(mask)))
+        if not number:
+            return mask
+        worth = magnitude(masked.kernel.variable)
+        wanted = self.growth.scores(masked, index, step)
+        return exchange(worth, wanted, mask, number, self.structure)
