@@ -25,9 +25,7 @@ STUDY = Study(
     },
     {
         "mnist": Setting(networks.lenet_300_100, 60_000, 10_000, 5, 128, (0.98,)),
-        "cifar10": Setting(
-            networks.mobilenet_small, 10_000, 10_000, 6, 64, (0.9, 0.95)
-        ),
+        "cifar10": Setting(networks.mobilenet_small, 5_000, 5_000, 8, 64, (0.9, 0.95)),
     },
     choices=(25, 50, 100),
     chooser="rigl",

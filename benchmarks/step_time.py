@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,11 +24,14 @@ from examples import networks
 REPEATS = 5
 
 
-def wide_mlp() -> keras.Model:
+def wide_mlp(initializer: Any = "glorot_uniform") -> keras.Model:
     return keras.Sequential(
         [
             keras.Input((512,)),
-            *(layers.Dense(512, activation="relu") for _ in range(12)),
+            *(
+                layers.Dense(512, "relu", kernel_initializer=initializer)
+                for _ in range(12)
+            ),
             layers.Dense(10),
         ],
         name="wide_mlp",
