@@ -194,6 +194,13 @@ class Ticket(keras.Model):
         and changes nothing: it runs once, and first, so that a checkpoint written at
         the end of an epoch holds that epoch's masks.
         """
+        if not self.compiled:
+            own = " is, but its own optimizer is not the ticket's" * self.model.compiled
+            raise ValueError(
+                f"{self.name!r} is not compiled; {self.model.name!r}"
+                f"{own or ' is not either'}. Compile the ticket: "
+                'ticket.compile("adam", loss, metrics=[...]).'
+            )
         bound = inspect.signature(super().fit).bind(*args, **kwargs)
         bound.arguments["callbacks"] = self._with_pruner(
             bound.arguments.get("callbacks")

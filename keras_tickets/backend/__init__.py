@@ -29,8 +29,9 @@ def _backend() -> ModuleType:
         return importlib.import_module(f"{__name__}.{name}")
     except ModuleNotFoundError as error:
         raise NotImplementedError(
-            f"keras_tickets draws tickets on tensorflow, jax and torch. The Keras "
-            f"backend here is {name!r}. Set KERAS_BACKEND to one of the three."
+            f"Gradients are taken on tensorflow, jax and torch. The Keras backend here "
+            f"is {name!r}. Set KERAS_BACKEND to one of the three, or use a pruner that "
+            'needs no gradient, such as kt.Magnitude or kt.Random(allocation="erk").'
         ) from error
 
 
@@ -65,4 +66,8 @@ def on_host(tensor: Any) -> np.ndarray:
     """
     if isinstance(tensor, np.ndarray):
         return tensor
-    return np.asarray(_backend().settled(tensor))
+    try:
+        look = _backend().settled
+    except NotImplementedError:
+        look = keras.ops.convert_to_numpy
+    return np.asarray(look(tensor))

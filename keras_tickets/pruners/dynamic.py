@@ -152,7 +152,10 @@ class Dynamic(Pruner):
 
     def update(self, masks: MaskSet, sparsity: float, verbose: int = 0) -> Curve:
         """Draw the first masks; say which kernels will never have a weight."""
+        drawn = masks.drawn
         curve = super().update(masks, sparsity, verbose)
+        if drawn:
+            return curve
         empty = [m.kernel.path for m in masks.masked if not on_host(m.mask.value).any()]
         if empty:
             warnings.warn(
@@ -180,17 +183,20 @@ class Dynamic(Pruner):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Draw the first masks."""
-        super().on_epoch_begin(epoch, logs)
-        # Raises if the steps of an epoch are not known.
-        every = self._run.time(self.update_every, "steps")
         self._settled = bool(on_host(self._ticket.settled.value))
-        end = self._run.time(self.until, "fraction")
-        if not self._settled and every >= end:
+        if not self._settled:
+            self._check(schedules.Run(self.params["epochs"], self.params.get("steps")))
+        super().on_epoch_begin(epoch, logs)
+
+    def _check(self, run: schedules.Run) -> None:
+        """Raise if no update falls into the run, or its steps are not known."""
+        end = run.time(self.until, "fraction")
+        if run.time(self.update_every, "steps") >= end:
             raise ValueError(
                 f"update_every={self.update_every} steps, but the masks of this run "
                 f"may move in its first {end:g} steps only (until={self.until:g} of "
-                f"{self._run.epochs} epochs of {self._run.steps} steps), so they never "
-                "would. Lower update_every, train longer, or use kt.Static."
+                f"{run.epochs} epochs of {run.steps} steps), so they never would. "
+                "Lower update_every, train longer, or use kt.Static."
             )
 
     def _advance(self, now: int) -> None:
@@ -231,4 +237,10 @@ class Dynamic(Pruner):
             return mask
         worth = magnitude(masked.kernel.variable)
         wanted = self.growth.scores(masked, index, step)
+        if np.isnan(worth.sum() + wanted.sum()):
+            raise ValueError(
+                f"Weights or gradients of {masked.kernel.path!r} are NaN at step "
+                f"{step}, so none can be dropped or grown. Training has diverged: "
+                "lower the learning rate, or clip the gradients. No mask was changed."
+            )
         return exchange(worth, wanted, mask, number, self.structure)
