@@ -59,3 +59,42 @@ def test_other_backends_are_refused_by_name(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "openvino")
     with pytest.raises(NotImplementedError, match=r"'openvino'.*KERAS_BACKEND.*Random"):
         backend.compiled(cubes)
+
+
+def test_on_host_reads_arrays_tensors_and_variables():
+    values = np.arange(6, dtype="float32").reshape(2, 3)
+    variable = keras.Variable(values)
+    for held in (
+        values,
+        ops.convert_to_tensor(values),
+        variable.value,
+        ops.abs(values),
+    ):
+        np.testing.assert_array_equal(backend.on_host(held), values)
+
+
+def test_what_was_read_does_not_change_with_the_variable():
+    variable = keras.Variable(np.ones((4, 4), "float32"))
+    before = backend.on_host(variable.value).copy()
+    seen = backend.on_host(variable.value)
+    variable.assign(np.zeros((4, 4), "float32"))
+    if keras.backend.backend() != "torch":  # which assigns in place
+        np.testing.assert_array_equal(seen, before)
+    np.testing.assert_array_equal(backend.on_host(variable.value), 0)
+
+
+def test_other_backends_are_read_by_keras(monkeypatch):
+    tensor = ops.ones((3,))
+    monkeypatch.setattr(keras.backend, "backend", lambda: "openvino")
+    np.testing.assert_array_equal(backend.on_host(tensor), 1)
+
+
+def test_updating_reads_the_values_of_the_moment():
+    variables = [keras.Variable(np.ones(3, "float32")), keras.Variable(2.0)]
+    double = backend.updating(variables, lambda values, by: [v * by for v in values])
+    for expected in (2, 4):
+        double(ops.convert_to_tensor(2.0))
+        np.testing.assert_array_equal(backend.on_host(variables[0].value), expected)
+    variables[1].assign(1.0)
+    double(ops.convert_to_tensor(3.0))
+    assert float(backend.on_host(variables[1].value)) == 3.0
