@@ -1,6 +1,7 @@
 """Epoch of RigL / epoch of a static ticket, both in one run; time of one mask update.
 
     KERAS_BACKEND=jax python -m benchmarks.dynamic_time
+    KERAS_BACKEND=jax python -m benchmarks.dynamic_time mobilenet_small
 
 Both tickets take turns, epoch by epoch, each in one long run so that masks go on
 moving. The ratio is that of the medians; the spread is that of neighbouring epochs.
@@ -9,6 +10,7 @@ moving. The ratio is that of the medians; the spread is that of neighbouring epo
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 
 import keras
@@ -32,7 +34,7 @@ def alive() -> keras.Model:
 
 # How to build it, shape of one input, batch size, steps of an epoch.
 CASES = {
-    "mobilenet_small": (networks.mobilenet_small, (32, 32, 3), 128, 200),
+    "mobilenet_small": (networks.mobilenet_small, (32, 32, 3), 128, 100),
     "wide_mlp": (wide_mlp, (512,), 32, 400),
     "wide_mlp_alive": (alive, (512,), 32, 400),
 }
@@ -125,7 +127,7 @@ def main() -> None:
     """Measure what is not recorded yet."""
     backend = keras.backend.backend()
     record = Record(f"dynamic_time_{backend}", "random numbers: only time is measured")
-    for name in CASES:
+    for name in sys.argv[1:] or CASES:
         print(name, record.row(lambda name=name: measure(name), network=name))
 
 

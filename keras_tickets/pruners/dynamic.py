@@ -86,6 +86,7 @@ class Dynamic(Pruner):
         self.drop_fraction = drop_fraction
         self.until = until
         self.decay = schedules.get(decay)
+        self._slots: optimizers.Slots | None = None
 
     @property
     def gradients(self) -> float | None:
@@ -178,8 +179,10 @@ class Dynamic(Pruner):
                 "and fit the ticket."
             )
         self._ticket = model
-        kernels = [kernel.variable for kernel in self._masks.kernels]
-        self._restart = optimizers.Restart(kernels, model.slots)
+        if self._slots is not model.slots:  # else compiled in an earlier fit
+            kernels = [kernel.variable for kernel in self._masks.kernels]
+            self._restart = optimizers.Restart(kernels, model.slots)
+            self._slots = model.slots
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Draw the first masks."""
