@@ -10,15 +10,17 @@ to those of a ticket without it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_tickets.companion import Companion
 from keras_tickets.prunable import Kernel
 
 
-class Capture:
+class Capture(Companion):
     """Holds the dense gradient of one kernel, or a running average of it.
 
     Args:
@@ -40,14 +42,16 @@ class Capture:
         )
         self.variable.overwrite_with_gradient = True
 
-    def entry(self) -> Any:
-        """Return zeros that have the kernel's gradient, times `1 - decay`."""
-        return self._zeros() * (1 - self.decay)
+    def effective(self, value: Any, mask: Any) -> Any:
+        """Return the masked kernel plus zeros with its gradient times `1 - decay`."""
+        return ops.where(mask, value, 0) + self._zeros() * (1 - self.decay)
 
-    def memory(self) -> Any:
+    def losses(self) -> Sequence[Any]:
         """Return a loss of zero whose gradient is `decay * g`."""
+        if not self.decay:
+            return ()
         held = ops.stop_gradient(self.variable.value)
-        return self.decay * ops.sum(held * self._zeros())
+        return (self.decay * ops.sum(held * self._zeros()),)
 
     def _zeros(self) -> Any:
         value = self.variable.value

@@ -57,12 +57,12 @@ class Gradient(Growth):
 
     def scores(self, masked: MaskedKernel, index: int, step: int) -> np.ndarray:
         """Return the magnitude of the dense gradient."""
-        if masked.gradient is None:
+        if masked.companion is None:
             raise ValueError(
                 f"The ticket holds no dense gradient of {masked.kernel.path!r}. Bind "
                 "the pruner that reads it to the ticket: kt.wrap(model, pruner)."
             )
-        return magnitude(masked.gradient.variable)
+        return magnitude(masked.companion.variable)
 
 
 @registry.register

@@ -9,7 +9,7 @@ dead weight has exactly zero gradient, and any save between two steps is sparse.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,29 +18,31 @@ import numpy as np
 from keras import ops
 
 from keras_tickets import _keras
-from keras_tickets.capture import Capture
+from keras_tickets.companion import Companion
 from keras_tickets.prunable import Kernel
 
 
 @dataclass(frozen=True, eq=False)
 class MaskedKernel:
-    """A kernel, the boolean variable that masks it, and maybe its dense gradient.
+    """A kernel, the boolean variable that masks it, and maybe a companion.
 
     Args:
         kernel: The kernel.
         mask: `True` = kept.
-        gradient: What holds the dense gradient, for a pruner that reads it.
+        companion: What else enters the forward pass, for a pruner that needs it.
     """
 
     kernel: Kernel
     mask: keras.Variable
-    gradient: Capture | None = None
+    companion: Companion | None = None
 
     def effective(self) -> Any:
         """Return the kernel as the forward pass sees it: `where(mask, kernel, 0)`."""
         # `.value`, not the variable: JAX can not trace a Variable inside `where`.
-        kept = ops.where(self.mask.value, self.kernel.variable.value, 0)
-        return kept if self.gradient is None else kept + self.gradient.entry()
+        value, mask = self.kernel.variable.value, self.mask.value
+        if self.companion is None:
+            return ops.where(mask, value, 0)
+        return self.companion.effective(value, mask)
 
 
 def state_variables(inner: keras.Layer) -> list[keras.Variable]:
@@ -123,8 +125,8 @@ class MaskedCall:
             # tensor in the inner and the outer layer would count twice.
             self.host.add_loss(loss * 1)
         for m in self.masked:
-            if m.gradient is not None and m.gradient.decay:
-                self.host.add_loss(m.gradient.memory())
+            for loss in m.companion.losses() if m.companion else ():
+                self.host.add_loss(loss)
         for variable, effective in kernels:
             if variable.regularizer is not None:
                 # Keras regularises the stored kernel; the masked model has the
@@ -215,12 +217,11 @@ class MaskSet:
 
 
 def add_masks(
-    host: keras.Layer, kernels: Sequence[Kernel], gradients: float | None = None
+    host: keras.Layer,
+    kernels: Sequence[Kernel],
+    companion: Callable[[Any, Kernel], Companion | None] = lambda host, kernel: None,
 ) -> MaskSet:
-    """Give `host` an all-`True` mask for each kernel, and the flag `drawn`.
-
-    With `gradients`, a decay, it also holds the dense gradient of each; see `Capture`.
-    """
+    """Give `host` a mask for each kernel, all `True`, a companion, and `drawn`."""
     masked = [
         MaskedKernel(
             kernel,
@@ -231,7 +232,7 @@ def add_masks(
                 trainable=False,
                 name=f"{kernel.variable.name}_mask",
             ),
-            None if gradients is None else Capture(host, kernel, gradients),
+            companion(host, kernel),
         )
         for kernel in kernels
     ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,20 @@ def innermost(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimiz
     while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
     return optimizer
+
+
+def replaced(
+    optimizer: keras.optimizers.Optimizer,
+    replacement: Callable[[keras.optimizers.Optimizer], keras.optimizers.Optimizer],
+) -> keras.optimizers.Optimizer:
+    """Return `optimizer` with another one in place of the innermost."""
+    if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return replacement(optimizer)
+    return keras.optimizers.LossScaleOptimizer(
+        replaced(optimizer.inner_optimizer, replacement),
+        initial_scale=optimizer.initial_scale,
+        dynamic_growth_steps=optimizer.dynamic_growth_steps,
+    )
 
 
 def build(

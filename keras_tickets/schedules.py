@@ -107,9 +107,13 @@ class Schedule(Configurable, ABC):
     def curve(self, progress: float, start: float, stop: float) -> float:
         """Return the value at `progress` in [0, 1] on the way from start to stop."""
 
+    def span(self, run: Run) -> tuple[float, float]:
+        """Return the times at which the ramp begins and ends."""
+        return run.time(self.begin, self.unit), run.time(self.end, self.unit)
+
     def value(self, time: float, final: float, run: Run) -> float:
         """Return the scheduled value at `time`; `initial` before the ramp."""
-        begin, end = run.time(self.begin, self.unit), run.time(self.end, self.unit)
+        begin, end = self.span(run)
         if time >= end:
             return final
         progress = (time - begin) / (end - begin) if time > begin else 0.0
@@ -121,7 +125,7 @@ class Schedule(Configurable, ABC):
         A span, not a point: with `steps_per_execution` a callback sees every N-th
         step only.
         """
-        begin, end = run.time(self.begin, self.unit), run.time(self.end, self.unit)
+        begin, end = self.span(run)
         if before < end <= now:
             return True
         if now < begin or before >= end:
@@ -131,7 +135,7 @@ class Schedule(Configurable, ABC):
 
     def finished(self, time: float, run: Run) -> bool:
         """Return whether the ramp has reached its end at `time`."""
-        return time >= run.time(self.end, self.unit)
+        return time >= self.span(run)[1]
 
     def _every(self, begin: float, end: float, run: Run) -> float:
         if self.every is not None:
@@ -218,6 +222,109 @@ class Exponential(Schedule):
     def curve(self, progress: float, start: float, stop: float) -> float:
         """Return the geometric mean of the kept fractions, as a sparsity."""
         return 1 - (1 - start) * ((1 - stop) / (1 - start)) ** progress
+
+
+@_registry.register
+class Freezing(Exponential):
+    """Gem-Miner's: every few epochs of mining, the same fraction of what is left.
+
+    Of `E` epochs of mining `n = floor((E - 1) / every)` end in a freeze, the first one
+    epoch `every + 1`; each keeps `(1 - sparsity)^(1/n)` of what the last one kept.
+
+    Args:
+        every: Epochs from one freeze to the next.
+        until: The fraction of the run that is mining.
+
+    Reference:
+        Sreenivasan et al., "Rare Gems: Finding Lottery Tickets at Initialization",
+        2022.
+
+    Example:
+    >>> freezing, run = Freezing(every=5, until=1.0), Run(epochs=150, steps=None)
+    >>> freezing.span(run)
+    (1, 146)
+    >>> [round(268336 * (1 - freezing.value(t, 0.9856, run))) for t in (1, 6, 11, 146)]
+    [268336, 231832, 200294, 3864]
+    """
+
+    def __init__(self, every: float = 5, until: float = 0.5) -> None:
+        super().__init__(end=until)
+        if every <= 0:
+            raise ValueError(f"every must be positive. Received: {every!r}.")
+        self.every = every
+        self.until = until
+
+    def span(self, run: Run) -> tuple[float, float]:
+        """Return the time one period before the first freeze, and that of the last."""
+        mining = run.epochs * self.until
+        number = math.floor((mining - 1) / self.every)
+        if number < 1:
+            raise ValueError(
+                f"Mining takes {mining:g} of {run.epochs} epochs, and with every="
+                f"{self.every:g} the first freeze is due after {1 + self.every:g}. "
+                "Train for more epochs, mine for longer (until=), or freeze more often "
+                "(every=)."
+            )
+        return run.time(1, "epochs"), run.time(1 + number * self.every, "epochs")
+
+    def _every(self, begin: float, end: float, run: Run) -> float:
+        return run.time(self.every, "epochs")
+
+
+@_registry.register
+class Rounds(Exponential):
+    """Rounds of equal length: train, prune, and again; the last one only trains.
+
+    Args:
+        number: How many times is pruned.
+        fraction: What part of the rest each round drops, the last one what remains;
+            by default such that all drop the same.
+        begin: The time that each round goes back to; the first begins earlier.
+        unit: What `begin` is given in: `"fraction"`, `"epochs"` or `"steps"`.
+
+    Reference:
+        Frankle and Carbin, "The lottery ticket hypothesis", 2019.
+
+    Example:
+    >>> thirds = Rounds(number=2, fraction=0.2)
+    >>> [thirds.value(t, 0.5, Run(epochs=30, steps=None)) for t in (9, 10, 20)]
+    [0.0, 0.19999999999999996, 0.5]
+    """
+
+    def __init__(
+        self,
+        number: int = 5,
+        fraction: float | None = None,
+        begin: float = 0.0,
+        unit: str = "epochs",
+    ) -> None:
+        super().__init__(begin, 1.0 if unit == "fraction" else math.inf, unit=unit)
+        self.number = number
+        self.fraction = fraction
+
+    def span(self, run: Run) -> tuple[float, float]:
+        """Return the times that rounds go back to and that of the last pruning."""
+        begin = run.time(self.begin, self.unit)
+        end = run.length - self._every(begin, run.length, run)
+        if begin >= end:
+            raise ValueError(
+                f"Rounds are to go back to {self.begin:g} {self.unit}, which is not "
+                f"before the end of the first one: the run has {run.epochs} epochs"
+                + (f" of {run.steps} steps" if run.steps else "")
+                + f" for {self.number} rounds. Go back to an earlier point, or train "
+                "for longer."
+            )
+        return begin, end
+
+    def curve(self, progress: float, start: float, stop: float) -> float:
+        """Return the sparsity after the rounds that are over by `progress`."""
+        over = math.floor(progress * self.number + 1e-6)
+        if self.fraction is None:
+            return super().curve(over / self.number, start, stop)
+        return min(stop, 1 - (1 - start) * (1 - self.fraction) ** over)
+
+    def _every(self, begin: float, end: float, run: Run) -> float:
+        return (run.length - begin) / (self.number + 1)
 
 
 @_registry.register

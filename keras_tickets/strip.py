@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_tickets import _keras
@@ -45,12 +44,11 @@ def strip(model: keras.Model) -> keras.Model:
     if not masked:
         return inner
     copy = rebuild(inner)
-    zeros = {id(m.kernel.variable): ops.convert_to_numpy(m.mask.value) for m in masked}
+    effective = {id(m.kernel.variable): m.effective for m in masked}
     for source, target in _pairs(inner, copy):
-        value = ops.convert_to_numpy(source.value)
-        if id(source) in zeros:
-            value = np.where(zeros[id(source)], value, np.zeros((), value.dtype))
-        target.assign(value)
+        value = effective.get(id(source), lambda source=source: source.value)()
+        # Through NumPy: JAX donates buffers, and two variables must not share one.
+        target.assign(ops.convert_to_numpy(value))
     for layer in masked_layers(copy):
         layer.bypass = True
     return copy

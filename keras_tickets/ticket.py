@@ -14,7 +14,7 @@ from keras_tickets import _keras
 from keras_tickets.checks import check_model
 from keras_tickets.masked import masked_layers
 from keras_tickets.masking import MaskedCall, MaskSet, add_masks
-from keras_tickets.optimizers import Slots, build
+from keras_tickets.optimizers import Slots
 from keras_tickets.prunable import Filter, Kernel, Selection, choose_kernels
 from keras_tickets.prunable import find_kernels as all_kernels
 from keras_tickets.registry import PACKAGE
@@ -65,8 +65,13 @@ class Ticket(keras.Model):
         self.pruner = pruner
         self.skipped = selection.skipped
         _keras.take_training_argument_like(self, model)
-        gradients = None if pruner is None else pruner.gradients
-        own = add_masks(self, selection.kernels, gradients)
+        if pruner is None:
+            own = add_masks(self, selection.kernels)
+        else:
+            if pruner.settles:
+                self.settled = self.add_flag("settled")
+            pruner.hold(self)
+            own = add_masks(self, selection.kernels, pruner.companion)
         inside = [layer.mask_set for layer in masked_layers(model)]
         self.mask_set = MaskSet(
             [m for part in (own, *inside) for m in part.masked],
@@ -76,8 +81,6 @@ class Ticket(keras.Model):
         self._masked_call = MaskedCall(
             self, model, own.masked, stand_ins=self._hold_seeds(model)
         )
-        if pruner is not None:
-            pruner.hold(self)
         self.slots: Slots | None = None
         self.built = True
 
@@ -98,6 +101,12 @@ class Ticket(keras.Model):
                 # share one.
                 copies[id(variable)].assign(ops.convert_to_numpy(variable.value))
         return copies
+
+    def add_flag(self, name: str) -> keras.Variable:
+        """Add a boolean scalar, `False` at first, to what a checkpoint holds."""
+        return self.add_weight(
+            shape=(), initializer="zeros", dtype="bool", trainable=False, name=name
+        )
 
     def call(
         self, inputs: Any, *args: Any, training: bool | None = None, **kwargs: Any
@@ -168,7 +177,11 @@ class Ticket(keras.Model):
         A model with the `mixed_float16` policy gets loss scaling, as it would
         unwrapped.
         """
-        optimizer = keras.optimizers.get(optimizer)
+        self._compile(keras.optimizers.get(optimizer), *args, **kwargs)
+
+    def _compile(
+        self, optimizer: Any, *args: Any, saved: bool = False, **kwargs: Any
+    ) -> None:
         scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         wants = self.model.dtype_policy.name == "mixed_float16"
         if wants and kwargs.get("auto_scale_loss", True) and optimizer and not scaled:
@@ -176,14 +189,14 @@ class Ticket(keras.Model):
             # is float32.
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         if optimizer and self.pruner is not None:
-            self.pruner.accept(optimizer)
+            optimizer = self.pruner.accept(self, optimizer, saved)
         super().compile(optimizer, *args, **kwargs)
-        if self.optimizer is not None and self.pruner and self.pruner.regrows:
-            self.slots = build(self.optimizer, self.trainable_variables)
+        if self.optimizer is not None and self.pruner is not None:
+            self.pruner.compiled(self)
 
     def compile_from_config(self, config: Mapping[str, Any]) -> None:
         """Compile as `get_compile_config()` says; Keras calls it on loading."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        self._compile(**keras.saving.deserialize_keras_object(config), saved=True)
         if self.optimizer is not None and not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
 

@@ -70,7 +70,7 @@ class Spy(keras.callbacks.Callback):
             {
                 "weight": copy(m.kernel.variable.value),
                 "mask": copy(m.mask.value),
-                "gradient": m.gradient and copy(m.gradient.variable.value),
+                "gradient": m.companion and copy(m.companion.variable.value),
                 "slots": [
                     (copy(s.variable.value), np.full(s.variable.shape, s.initial()))
                     for s in self.ticket.slots.of(m.kernel.variable)
@@ -203,7 +203,7 @@ def test_the_capture_is_the_dense_gradient(optimizer, factor):
     expected = gradient()
     ticket.train_on_batch(x, y)
     [masked] = ticket.mask_set.masked
-    captured = on_host(masked.gradient.variable.value)
+    captured = on_host(masked.companion.variable.value)
     np.testing.assert_allclose(captured, factor * expected, rtol=1e-4, atol=1e-6)
 
 
@@ -216,7 +216,7 @@ def test_the_momentum_is_the_running_average_of_dense_gradients():
     for _ in range(5):
         average = 0.75 * average + 0.25 * gradient()
         ticket.train_on_batch(x, y)
-        held = on_host(masked.gradient.variable.value)
+        held = on_host(masked.companion.variable.value)
         np.testing.assert_allclose(held, average, rtol=1e-4, atol=1e-6)
 
 

@@ -13,6 +13,7 @@ from keras_tickets import _keras, schedules, scores
 from keras_tickets import allocation as allocations
 from keras_tickets import structure as structures
 from keras_tickets.allocation import Group
+from keras_tickets.companion import Companion
 from keras_tickets.masked import masked_layers
 from keras_tickets.masking import Count, MaskSet, count
 from keras_tickets.prunable import Kernel
@@ -97,22 +98,34 @@ class Pruner(Configurable, keras.callbacks.Callback):
 
     # -- what it asks of a ticket ----------------------------------------------
 
-    @property
-    def gradients(self) -> float | None:
-        """The decay of the average of dense gradients that the ticket holds for it.
-
-        Zero for the gradient of one step, `None` for none.
-        """
-        return None
-
-    regrows = False
-    """Whether weights come back, whose optimizer slots have to restart."""
+    settles = False
+    """Whether the masks stay for good when the pruner is done, and a later `fit`
+    trains them as they are; the ticket then holds the flag `settled`."""
 
     def hold(self, ticket: Ticket) -> None:
-        """Add to `ticket` the variables that the pruner needs in it."""
+        """Add to `ticket` the variables that the pruner needs once in it."""
 
-    def accept(self, optimizer: keras.optimizers.Optimizer) -> None:
-        """Raise if the pruner can not work under `optimizer`."""
+    def companion(self, ticket: Ticket, kernel: Kernel) -> Companion | None:
+        """Return what accompanies `kernel` in the forward pass; called after `hold`."""
+        return None
+
+    def accept(
+        self, ticket: Ticket, optimizer: keras.optimizers.Optimizer, saved: bool = False
+    ) -> keras.optimizers.Optimizer:
+        """Return what `ticket` is to be compiled with.
+
+        Args:
+            ticket: The ticket.
+            optimizer: What the user wants it to be compiled with.
+            saved: Whether `optimizer` comes with a saved ticket, accepted before.
+
+        Raises:
+            ValueError: If the pruner can not work under `optimizer`.
+        """
+        return optimizer
+
+    def compiled(self, ticket: Ticket) -> None:
+        """Prepare what hangs on the optimizer that `ticket` was just compiled with."""
 
     # -- drawing ---------------------------------------------------------------
 
@@ -195,7 +208,8 @@ class Pruner(Configurable, keras.callbacks.Callback):
         self._masks = mask_set(model, self)
         inner = model.model if isinstance(model, Ticket) else model
         loss = _keras.compiled_loss(model)
-        self._task = scores.Task(inner, self._masks.kernels, loss)
+        companions = tuple(m.companion for m in self._masks.masked)
+        self._task = scores.Task(inner, self._masks.kernels, loss, companions)
 
     @property
     def _verbose(self) -> int:

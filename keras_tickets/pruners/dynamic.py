@@ -14,9 +14,11 @@ import numpy as np
 from keras_tickets import growth as growths
 from keras_tickets import optimizers, schedules, scores
 from keras_tickets.backend import on_host
+from keras_tickets.capture import Capture
 from keras_tickets.growth import magnitude
 from keras_tickets.masked import masked_layers
 from keras_tickets.masking import MaskSet
+from keras_tickets.prunable import Kernel
 from keras_tickets.pruners.base import Pruner, registry
 from keras_tickets.pruners.drawing import Curve
 from keras_tickets.selection import exchange
@@ -88,11 +90,6 @@ class Dynamic(Pruner):
         self.decay = schedules.get(decay)
         self._slots: optimizers.Slots | None = None
 
-    @property
-    def gradients(self) -> float | None:
-        """What `growth` reads."""
-        return self.growth.decay
-
     def fraction(self, progress: float) -> float:
         """Return the fraction of weights dropped at `progress` on the way to `until`.
 
@@ -105,25 +102,29 @@ class Dynamic(Pruner):
 
     # -- what the ticket and its optimizer must give --------------------------------
 
-    regrows = True
+    settles = True
 
     def hold(self, ticket: Ticket) -> None:
-        """Add the flag that says that the masks have settled."""
+        """Raise if there are kernels whose dense gradient the ticket can not hold."""
         inside = masked_layers(ticket.model)
-        if inside and self.gradients is not None:
+        if inside and self.growth.decay is not None:
             raise ValueError(
                 f"{type(self).__name__} needs the dense gradients of all kernels that "
                 f"are masked, which a Masked layer ({inside[0].name!r}) does not hold. "
                 "Wrap a model without Masked layers, or use kt.SET, which needs none."
             )
-        ticket.settled = ticket.add_weight(
-            shape=(), initializer="zeros", dtype="bool", trainable=False, name="settled"
-        )
 
-    def accept(self, optimizer: keras.optimizers.Optimizer) -> None:
+    def companion(self, ticket: Ticket, kernel: Kernel) -> Capture | None:
+        """Return what holds the dense gradient, if `growth` reads one."""
+        decay = self.growth.decay
+        return None if decay is None else Capture(ticket, kernel, decay)
+
+    def accept(
+        self, ticket: Ticket, optimizer: keras.optimizers.Optimizer, saved: bool = False
+    ) -> keras.optimizers.Optimizer:
         """Raise if dense gradients can not be had under `optimizer`."""
-        if self.gradients is None:
-            return
+        if self.growth.decay is None:
+            return optimizer
         inner = optimizers.innermost(optimizer)
         why = None
         if inner.gradient_accumulation_steps:
@@ -137,7 +138,7 @@ class Dynamic(Pruner):
                 "use_ema=True would average these gradients as if they were weights. "
                 "Compile without it"
             )
-        elif self.gradients and (inner is not optimizer or inner.loss_scale_factor):
+        elif self.growth.decay and (inner is not optimizer or inner.loss_scale_factor):
             why = (
                 "the loss is scaled by a factor that changes, so gradients of "
                 "different steps can not be averaged. Use kt.RigL, or the dtype "
@@ -148,6 +149,11 @@ class Dynamic(Pruner):
                 f"{type(self).__name__} reads dense gradients, but {why}; or use "
                 "kt.SET, which reads no gradients."
             )
+        return optimizer
+
+    def compiled(self, ticket: Ticket) -> None:
+        """Note which slots of the optimizer belong to which weight."""
+        ticket.slots = optimizers.build(ticket.optimizer, ticket.trainable_variables)
 
     # -- the callback ----------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from typing import Any
 from keras_tickets.scores.base import Score, Scored, StaticScore, Task, registry
 from keras_tickets.scores.fisher import Fisher
 from keras_tickets.scores.grasp import GraSP
+from keras_tickets.scores.learned import Learned
 from keras_tickets.scores.magnitude import Magnitude
 from keras_tickets.scores.random import Random
 from keras_tickets.scores.snip import SNIP
@@ -16,6 +17,7 @@ __all__ = [
     "SNIP",
     "Fisher",
     "GraSP",
+    "Learned",
     "Magnitude",
     "Random",
     "Score",

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_tickets.companion import Companion
 from keras_tickets.prunable import Kernel
 from keras_tickets.registry import Configurable, Registry
 
@@ -24,11 +25,13 @@ class Task:
         kernels: The kernels to score.
         loss: The loss that the model was compiled with, `loss(y, y_pred, weights)`,
             or `None`.
+        companions: What the ticket holds beside each kernel.
     """
 
     model: keras.Model
     kernels: tuple[Kernel, ...]
     loss: Callable[..., Any] | None = None
+    companions: Sequence[Companion | None] = ()
 
 
 @dataclass(frozen=True)

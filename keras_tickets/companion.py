@@ -1,0 +1,33 @@
+"""What accompanies a kernel in the forward pass of a ticket.
+
+A pruner that needs more in the ticket than masks (a captured gradient, trainable
+scores) declares it as a companion of each kernel. `wrap` creates it before any
+optimizer is built, so that checkpoints hold it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+
+class Companion(ABC):
+    """A variable beside one kernel, and how it enters the forward pass."""
+
+    variable: keras.Variable
+
+    @abstractmethod
+    def effective(self, value: Any, mask: Any) -> Any:
+        """Return the kernel that the model computes with.
+
+        Args:
+            value: The stored kernel.
+            mask: `True` = kept.
+        """
+
+    def losses(self) -> Sequence[Any]:
+        """Return what is added to the loss of each call."""
+        return ()
