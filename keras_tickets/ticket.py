@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -56,7 +57,6 @@ class Ticket(keras.Model):
         pruner: The bound pruner.
         start: The values that the weights start from, a `Snapshot`, or `None` if the
             ticket does not remember them.
-        provenance: How the ticket was drawn, if it comes from a ticket file.
         skipped: Pairs of (kernel, reason) for the weights that are left alone.
     """
 
@@ -95,7 +95,7 @@ class Ticket(keras.Model):
             self.start = Snapshot(self, without_masks(model, model.weights))
             if pruner is None:  # no draw will begin
                 self.start.take()
-        self.provenance: dict[str, Any] | None = None
+        self._provenance = "null"  # as text: Keras tracks the dicts of a layer
         self.slots: Slots | None = None
         self.built = True
 
@@ -153,6 +153,15 @@ class Ticket(keras.Model):
     def drawn(self) -> bool:
         """Whether a pruner has chosen the masks."""
         return self.mask_set.drawn
+
+    @property
+    def provenance(self) -> dict[str, Any] | None:
+        """How the ticket was drawn, if it comes from a ticket file."""
+        return json.loads(self._provenance)
+
+    @provenance.setter
+    def provenance(self, origin: dict[str, Any] | None) -> None:
+        self._provenance = json.dumps(origin)
 
     def draw(self, verbose: int = 1) -> Curve:
         """Draw the ticket now, before any training.
@@ -257,6 +266,7 @@ class Ticket(keras.Model):
                 (order[id(kernel.variable)], reason) for kernel, reason in self.skipped
             ],
             "remember": self.start is not None,
+            "provenance": self.provenance,
         }
 
     @classmethod
@@ -270,9 +280,11 @@ class Ticket(keras.Model):
             tuple(found[i] for i in config["kernels"]),
             tuple((found[i], reason) for i, reason in config["skipped"]),
         )
-        # Tickets saved by version 0.1 do not say.
+        # Tickets saved by version 0.1 say neither.
         remember = config.get("remember", False)
-        return cls(model, pruner, selection, name=config["name"], remember=remember)
+        ticket = cls(model, pruner, selection, config["name"], remember)
+        ticket.provenance = config.get("provenance")
+        return ticket
 
 
 def wrap(
@@ -360,6 +372,7 @@ def _wrap_again(
         new.mask.assign(old.mask.value)
     for new, old in zip(again.mask_set.flags, ticket.mask_set.flags, strict=True):
         new.assign(old.value)
+    again.provenance = ticket.provenance
     if again.start is not None and ticket.start is not None and ticket.start.taken:
         again.start.put(ticket.start.values())
     return again

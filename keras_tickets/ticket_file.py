@@ -15,6 +15,8 @@ import math
 import os
 import pathlib
 import sys
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -122,19 +124,24 @@ def load_ticket(path: str | os.PathLike[str], model: keras.Model) -> Ticket:
             f"{model.name!r} is a ticket already. Load the file into the model that it "
             "wraps, kt.load_ticket(path, ticket.model), or into a fresh one."
         )
-    arrays = _read(path)
+    file = pathlib.Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"There is no ticket file '{path}'. Expected one that "
+            "ticket.save_ticket(path) wrote."
+        )
     try:
-        header = json.loads(arrays["header"].tobytes())
-        _check_format(path, header["format"])
-        if str(arrays["checksum"]) != _checksum(arrays):
-            raise ValueError("the checksum is wrong")
-        weights = [_weight(row) for row in header["weights"]]
-        parts = _parts(header, arrays, weights)
-        provenance = dict(header["provenance"])
+        weights, parts, provenance = _read(file)
     except _NewerFormatError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(_damaged(path, error)) from error
+    except _DAMAGE as error:
+        lacks = type(error) is KeyError
+        why = f"{error.args[0]} is missing" if lacks else str(error)
+        raise ValueError(
+            f"'{path}' is damaged or no ticket file: {why}. Expected what "
+            "ticket.save_ticket(path) wrote; copy or save it again. The model was not "
+            "changed."
+        ) from error
     _check_architecture(path, model, weights, provenance)
     ticket = parts.join(model)
     ticket.provenance = provenance
@@ -173,54 +180,40 @@ def _provenance(
     }
 
 
-def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    import zipfile
-    import zlib
-
-    file = pathlib.Path(path).expanduser()
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"There is no ticket file '{path}'. Expected one that "
-            "ticket.save_ticket(path) wrote."
-        )
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        ValueError,
-        EOFError,
-        KeyError,
-        NotImplementedError,
-        AttributeError,  # an .npy under this name: an array, not an archive
-        TypeError,
-    ) as error:
-        raise ValueError(_damaged(path, error)) from error
-
-
-def _damaged(path: str | os.PathLike[str], error: Exception) -> str:
-    why = f"{error.args[0]} is missing" if type(error) is KeyError else str(error)
-    return (
-        f"'{path}' is damaged or no ticket file: {why}. Expected what "
-        "ticket.save_ticket(path) wrote; copy or save it again. The model was not "
-        "changed."
-    )
-
-
 class _NewerFormatError(ValueError):
-    pass
+    """The file is whole, but this version does not know its format."""
 
 
-def _check_format(path: str | os.PathLike[str], number: Any) -> None:
-    if not isinstance(number, int) or number < 1:
-        raise ValueError(f"the format number is {number!r}")
-    if number > FORMAT:
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    NotImplementedError,
+)
+"""What reading raises where bytes are missing, changed, or of something else."""
+
+
+def _read(file: pathlib.Path) -> tuple[list[Weight], Parts, dict[str, Any]]:
+    """Return what is in a file: a description of the model, the parts, the origin."""
+    with np.load(file, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    header = json.loads(arrays["header"].tobytes())
+    if header["format"] > FORMAT:
         raise _NewerFormatError(
-            f"'{path}' has format {number}; this version of keras_tickets reads formats "
-            f"up to {FORMAT}. Upgrade: pip install -U keras-tickets. The model was not "
-            "changed."
+            f"'{file}' has format {header['format']}; this version of keras_tickets "
+            f"reads formats up to {FORMAT}. Upgrade: pip install -U keras-tickets. The "
+            "model was not changed."
         )
+    if str(arrays["checksum"]) != _checksum(arrays):
+        raise ValueError("its checksum is wrong")
+    weights = [
+        Weight(**{**row, "shape": tuple(row["shape"])}) for row in header["weights"]
+    ]
+    return weights, _parts(header, arrays, weights), dict(header["provenance"])
 
 
 def _check_architecture(
@@ -242,10 +235,6 @@ def _check_architecture(
         f"{of_model}; {len(weights)} weights expected, {len(found)} found. Build the "
         "model as it was built for the ticket. The model was not changed."
     )
-
-
-def _weight(row: Mapping[str, Any]) -> Weight:
-    return Weight(**{**row, "shape": tuple(row["shape"])})
 
 
 def _parts(
