@@ -17,10 +17,16 @@ from keras_tickets.convert import ExportReport, export
 from keras_tickets.masked import Masked
 from keras_tickets.mobile import BenchmarkReport, benchmark
 from keras_tickets.pruners import (
+    ESPN,
+    IMP,
     SET,
     SNFS,
     SNIP,
+    STR,
+    EarlyBird,
+    EdgePopup,
     Fisher,
+    GemMiner,
     GradualMagnitude,
     GraSP,
     LayerCollapseError,
@@ -31,19 +37,28 @@ from keras_tickets.pruners import (
     SynFlow,
 )
 from keras_tickets.report import summary
+from keras_tickets.sanity import Challenge, challenge
 from keras_tickets.strip import strip
 from keras_tickets.ticket import Ticket, wrap
+from keras_tickets.ticket_file import load_ticket
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ESPN",
+    "IMP",
     "SET",
     "SNFS",
     "SNIP",
+    "STR",
     "BenchmarkReport",
+    "Challenge",
     "Cost",
+    "EarlyBird",
+    "EdgePopup",
     "ExportReport",
     "Fisher",
+    "GemMiner",
     "GraSP",
     "GradualMagnitude",
     "LayerCollapseError",
@@ -56,10 +71,12 @@ __all__ = [
     "Ticket",
     "allocation",
     "benchmark",
+    "challenge",
     "export",
     "flops",
     "flow",
     "growth",
+    "load_ticket",
     "prunable",
     "pruners",
     "schedules",

@@ -159,3 +159,31 @@ class SoftThreshold(Learned):
         """Return `|w| - sigmoid(s)`: above zero is what the threshold leaves."""
         threshold = on_host(ops.sigmoid(self.variable.value))
         return magnitude(self.kernel.variable) - threshold
+
+
+class ChannelScale(Learned):
+    """Early-Bird: the BatchNorm scale of a kernel's output channels, held small.
+
+    Args:
+        ticket: Says with its variable `mining` when the penalty counts.
+        kernel: The kernel.
+        gamma: The scale, a variable of the model.
+        penalty: Weight of the l1 norm of the scale.
+    """
+
+    def __init__(
+        self, ticket: Any, kernel: Kernel, gamma: keras.Variable, penalty: float
+    ) -> None:
+        self.kernel = kernel
+        self.mining = ticket.mining
+        self.penalty = penalty
+        self.norm = "l1"
+        self.variable = gamma
+
+    def mined(self, value: Any) -> Any:
+        """Return the kernel as it is."""
+        return value
+
+    def worth(self) -> np.ndarray:
+        """Return `|gamma|` of the channel that each weight belongs to."""
+        return np.broadcast_to(magnitude(self.variable), self.kernel.shape)

@@ -219,7 +219,7 @@ class MaskSet:
 def add_masks(
     host: keras.Layer,
     kernels: Sequence[Kernel],
-    companion: Callable[[Any, Kernel], Companion | None] = lambda host, kernel: None,
+    companion: Callable[[Any, Kernel, int], Companion | None] = lambda *kernel: None,
 ) -> MaskSet:
     """Give `host` a mask for each kernel, all `True`, a companion, and `drawn`."""
     masked = [
@@ -232,9 +232,9 @@ def add_masks(
                 trainable=False,
                 name=f"{kernel.variable.name}_mask",
             ),
-            companion(host, kernel),
+            companion(host, kernel, position),
         )
-        for kernel in kernels
+        for position, kernel in enumerate(kernels)
     ]
     drawn = host.add_weight(
         shape=(), initializer="zeros", dtype="bool", trainable=False, name="drawn"

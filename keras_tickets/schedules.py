@@ -316,12 +316,28 @@ class Rounds(Exponential):
             )
         return begin, end
 
-    def curve(self, progress: float, start: float, stop: float) -> float:
-        """Return the sparsity after the rounds that are over by `progress`."""
-        over = math.floor(progress * self.number + 1e-6)
+    def over(self, time: float, run: Run) -> int:
+        """Return how many times was pruned by `time`."""
+        begin, end = self.span(run)
+        passed = (time - begin) / self._every(begin, end, run)
+        return max(0, min(self.number, math.floor(passed + 1e-6)))
+
+    def value(self, time: float, final: float, run: Run) -> float:
+        """Return the sparsity after the rounds that are over by `time`."""
+        over = self.over(time, run)
+        if over == self.number:
+            return final
         if self.fraction is None:
-            return super().curve(over / self.number, start, stop)
-        return min(stop, 1 - (1 - start) * (1 - self.fraction) ** over)
+            return self.curve(over / self.number, self.initial, final)
+        return min(final, 1 - (1 - self.fraction) ** over)
+
+    def due(self, before: float, now: float, run: Run) -> bool:
+        """Return whether a round ends in the half-open span `(before, now]`."""
+        return self.over(now, run) > self.over(before, run)
+
+    def finished(self, time: float, run: Run) -> bool:
+        """Return whether only the last round is left at `time`."""
+        return self.over(time, run) == self.number
 
     def _every(self, begin: float, end: float, run: Run) -> float:
         return (run.length - begin) / (self.number + 1)

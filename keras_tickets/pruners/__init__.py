@@ -8,23 +8,35 @@ from keras_tickets.pruners.base import Pruner, registry
 from keras_tickets.pruners.collapse import LayerCollapseError
 from keras_tickets.pruners.drawing import Curve
 from keras_tickets.pruners.dynamic import Dynamic
+from keras_tickets.pruners.early_bird import EarlyBird
+from keras_tickets.pruners.edge_popup import EdgePopup
+from keras_tickets.pruners.espn import ESPN
 from keras_tickets.pruners.fisher import Fisher
+from keras_tickets.pruners.gem_miner import GemMiner
 from keras_tickets.pruners.grasp import GraSP
+from keras_tickets.pruners.imp import IMP
 from keras_tickets.pruners.magnitude import GradualMagnitude, Magnitude
 from keras_tickets.pruners.random import Random, Static
 from keras_tickets.pruners.rigl import RigL
 from keras_tickets.pruners.set import SET
 from keras_tickets.pruners.snfs import SNFS
 from keras_tickets.pruners.snip import SNIP
+from keras_tickets.pruners.str import STR
 from keras_tickets.pruners.synflow import SynFlow
 
 __all__ = [
+    "ESPN",
+    "IMP",
     "SET",
     "SNFS",
     "SNIP",
+    "STR",
     "Curve",
     "Dynamic",
+    "EarlyBird",
+    "EdgePopup",
     "Fisher",
+    "GemMiner",
     "GraSP",
     "GradualMagnitude",
     "LayerCollapseError",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_tickets import _keras, schedules, scores
 from keras_tickets import allocation as allocations
@@ -98,15 +99,23 @@ class Pruner(Configurable, keras.callbacks.Callback):
 
     # -- what it asks of a ticket ----------------------------------------------
 
-    settles = False
-    """Whether the masks stay for good when the pruner is done, and a later `fit`
-    trains them as they are; the ticket then holds the flag `settled`."""
+    flags: tuple[str, ...] = ()
+    """Boolean scalars, `False` at first, that the ticket holds for the pruner.
+
+    With `"settled"` the masks stay for good once the pruner is done, and a later `fit`
+    trains the weights under them.
+    """
+
+    remembers = False
+    """Whether the ticket keeps the values that its weights start from."""
 
     def hold(self, ticket: Ticket) -> None:
-        """Add to `ticket` the variables that the pruner needs once in it."""
+        """Add to `ticket`, which has its masks, the variables that the pruner needs."""
 
-    def companion(self, ticket: Ticket, kernel: Kernel) -> Companion | None:
-        """Return what accompanies `kernel` in the forward pass; called after `hold`."""
+    def companion(
+        self, ticket: Ticket, kernel: Kernel, position: int
+    ) -> Companion | None:
+        """Return what accompanies `kernel`, at this position among all, if anything."""
         return None
 
     def accept(
@@ -126,6 +135,14 @@ class Pruner(Configurable, keras.callbacks.Callback):
 
     def compiled(self, ticket: Ticket) -> None:
         """Prepare what hangs on the optimizer that `ticket` was just compiled with."""
+
+    def learned_scores(self, ticket: Ticket) -> list[np.ndarray] | None:
+        """Return what each weight turned out to be worth, if the ticket learned it.
+
+        One array for each of `ticket.kernels`, for `keras_tickets.challenge`; `None`
+        if the scores are those of `score`.
+        """
+        return None
 
     # -- drawing ---------------------------------------------------------------
 
@@ -151,6 +168,7 @@ class Pruner(Configurable, keras.callbacks.Callback):
                 f"as kt.Magnitude(sparsity={self.sparsity})."
             )
         self._bind(model)
+        self._remember()
         return self.update(self._masks, self.sparsity, verbose)
 
     def update(self, masks: MaskSet, sparsity: float, verbose: int = 0) -> Curve:
@@ -206,10 +224,17 @@ class Pruner(Configurable, keras.callbacks.Callback):
 
     def _bind(self, model: keras.Model) -> None:
         self._masks = mask_set(model, self)
+        self._start = model.start if isinstance(model, Ticket) else None
         inner = model.model if isinstance(model, Ticket) else model
         loss = _keras.compiled_loss(model)
         companions = tuple(m.companion for m in self._masks.masked)
         self._task = scores.Task(inner, self._masks.kernels, loss, companions)
+
+    def _remember(self) -> None:
+        """Keep the values that the survivors start from, once."""
+        if self._start is not None and not self._start.taken:
+            _ = self.model  # see _update
+            self._start.take()
 
     @property
     def _verbose(self) -> int:
@@ -226,6 +251,7 @@ class Pruner(Configurable, keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Draw what is due at the start, and what an earlier run left undone."""
         # Not on_train_begin: a backup is restored only after that.
+        self._remember()
         self._run = schedules.Run(self.params["epochs"], self.params.get("steps"))
         self._epoch = epoch
         self._now = epoch * (self._run.steps or 1)

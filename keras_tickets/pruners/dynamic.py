@@ -102,7 +102,7 @@ class Dynamic(Pruner):
 
     # -- what the ticket and its optimizer must give --------------------------------
 
-    settles = True
+    flags = ("settled",)
 
     def hold(self, ticket: Ticket) -> None:
         """Raise if there are kernels whose dense gradient the ticket can not hold."""
@@ -114,7 +114,9 @@ class Dynamic(Pruner):
                 "Wrap a model without Masked layers, or use kt.SET, which needs none."
             )
 
-    def companion(self, ticket: Ticket, kernel: Kernel) -> Capture | None:
+    def companion(
+        self, ticket: Ticket, kernel: Kernel, position: int
+    ) -> Capture | None:
         """Return what holds the dense gradient, if `growth` reads one."""
         decay = self.growth.decay
         return None if decay is None else Capture(ticket, kernel, decay)

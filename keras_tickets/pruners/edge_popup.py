@@ -1,0 +1,90 @@
+"""Edge-popup: frozen weights, the best of them in every forward pass."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+
+from keras_tickets.allocation import round_shares
+from keras_tickets.learned import Popup
+from keras_tickets.prunable import Kernel
+from keras_tickets.pruners.base import registry
+from keras_tickets.pruners.mined import Supermask
+from keras_tickets.schedules import Once
+from keras_tickets.ticket import Ticket
+
+
+@registry.register
+class EdgePopup(Supermask):
+    """Finds a subnetwork of frozen random weights, then trains its weights.
+
+    Each forward pass uses the weights of highest `|score|`, as many as the sparsity
+    leaves; scores follow the gradient straight through that choice.
+
+    Args:
+        sparsity: Fraction of the prunable weights that are zero, in [0, 1).
+        allocation: `"uniform"` (the paper's: each kernel by itself), `"global"` (one
+            threshold for all), or any other.
+        until: The fraction of the run that is mining; 1.0 only mines.
+        initial: `"signed_constant"` or `None`; see `GemMiner`.
+        optimizer: What moves the scores; SGD with rate 0.1 and momentum 0.9 by
+            default. The rate falls along a cosine while mining.
+        structure: What is kept together, once the ticket settles.
+        seed: Integer that fixes the first scores, on every backend alike.
+        on_collapse: `"raise"` or `"warn"` when the ticket lets no signal pass.
+
+    Example:
+    >>> import keras_tickets as kt
+    >>> kt.EdgePopup(0.5, allocation="global", seed=1).allocation
+    Global()
+
+    Reference:
+        Ramanujan et al., "What's hidden in a randomly weighted neural network?", 2020.
+    """
+
+    def __init__(
+        self,
+        sparsity: float = 0.5,
+        allocation: Any = "uniform",
+        until: float = 0.5,
+        initial: str | None = "signed_constant",
+        optimizer: Any = None,
+        structure: Any = "unstructured",
+        seed: int | None = None,
+        on_collapse: str = "raise",
+    ) -> None:
+        super().__init__(
+            sparsity,
+            allocation,
+            structure,
+            Once(until),
+            until,
+            initial,
+            optimizer,
+            random.randrange(2**31) if seed is None else seed,
+            on_collapse,
+        )
+
+    def companion(self, ticket: Ticket, kernel: Kernel, position: int) -> Popup:
+        """Return scores as Kaiming draws weights: uniform up to `1 / sqrt(fan_in)`."""
+        rng = np.random.default_rng((self.seed, position))
+        fan_in = kernel.size // kernel.extent(kernel.view.outputs)
+        bound = 1 / np.sqrt(fan_in)
+        return Popup(ticket, kernel, rng.uniform(-bound, bound, kernel.shape))
+
+    def hold(self, ticket: Ticket) -> None:
+        """Tell each kernel's scores who competes with them, and for how many places."""
+        super().hold(ticket)
+        popups = [masked.companion for masked in ticket.mask_set.masked]
+        for group in self.groups(ticket.kernels, self.sparsity):
+            members = [popups[i] for i in group.members]
+            sizes = [popup.kernel.size for popup in members]
+            if group.shares is None:
+                for popup in members:
+                    popup.rivals, popup.budget = members, group.keep
+                continue
+            budgets = round_shares(group.shares, group.keep, sizes)
+            for popup, budget in zip(members, budgets, strict=True):
+                popup.rivals, popup.budget = [popup], int(budget)

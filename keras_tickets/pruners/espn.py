@@ -1,0 +1,97 @@
+"""ESPN: soft masks trained together with the weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from keras_tickets.backend import on_host
+from keras_tickets.learned import Soft
+from keras_tickets.masking import Count
+from keras_tickets.prunable import Kernel
+from keras_tickets.pruners.base import registry
+from keras_tickets.pruners.mined import Mined, warn_of_early_end
+from keras_tickets.schedules import Once
+from keras_tickets.ticket import Ticket
+
+ALIVE = 1e-2  # of a soft mask; the l1 penalty never makes it exactly zero
+
+
+@registry.register
+class ESPN(Mined):
+    """Extremely sparse networks: an l1 penalty on a soft mask of every weight.
+
+    Each weight is multiplied by an entry c of a mask that starts at one; weights and
+    mask train together, with `penalty * sum |c|` added to the loss. At the end of the
+    first epoch that leaves no more entries above 0.01 than the budget, the highest
+    `|c|` of all are kept, and the weights train on: from `w * c`, or rewound.
+
+    Args:
+        sparsity: Fraction of the prunable weights that are zero in the end, in [0, 1).
+        penalty: Weight of the l1 norm of the soft masks (the paper's alpha).
+        until: The fraction of the run in which the ticket must be found.
+        rewind: Whether the weights go back to where they were before mining.
+        warmup: Epochs of dense training before mining, to which is rewound.
+        allocation: `"global"` (the paper's) or how many weights each kernel keeps.
+        structure: What is kept together.
+        on_collapse: `"raise"` or `"warn"` when the ticket lets no signal pass.
+
+    Example:
+    >>> import keras_tickets as kt
+    >>> kt.ESPN(0.99, penalty=1e-4, rewind=True, warmup=1).rewind
+    True
+
+    Reference:
+        Cho et al., "ESPN: Extremely Sparse Pruned Networks", 2020.
+    """
+
+    def __init__(
+        self,
+        sparsity: float = 0.95,
+        penalty: float = 8e-5,
+        until: float = 0.5,
+        rewind: bool = False,
+        warmup: float = 0,
+        allocation: Any = "global",
+        structure: Any = "unstructured",
+        on_collapse: str = "raise",
+    ) -> None:
+        super().__init__(
+            sparsity, allocation, structure, Once(until), until, on_collapse
+        )
+        self.penalty = penalty
+        self.rewind = rewind
+        self.warmup = warmup
+
+    def companion(self, ticket: Ticket, kernel: Kernel, position: int) -> Soft:
+        """Return a soft mask of ones."""
+        return Soft(ticket, kernel, np.ones(kernel.shape), self.penalty, "l1")
+
+    def ripe(self, epoch: int) -> bool:
+        """Return whether the warm-up is over."""
+        return epoch >= self.warmup
+
+    def found(self, ticket: Ticket, logs: dict) -> bool:
+        """Return whether no more entries are alive than the budget has places."""
+        alive = _alive(ticket)
+        logs["soft_sparsity"] = alive.sparsity
+        return alive.kept <= self.target(ticket.mask_set).kept
+
+    def settle(self, ticket: Ticket) -> None:
+        """Let the weights start from `w * c`, or from where they were."""
+        alive = _alive(ticket)
+        if alive.kept > self.target(ticket.mask_set).kept:
+            warn_of_early_end(self, alive.sparsity, "the soft masks")
+        if self.rewind:
+            ticket.start.restore()
+            return
+        for masked in ticket.mask_set.masked:
+            masked.kernel.variable.assign(masked.effective())
+
+
+def _alive(ticket: Ticket) -> Count:
+    # Signed, as in the published code: a mask that turned negative was dropped.
+    values = [on_host(m.companion.variable.value) for m in ticket.mask_set.masked]
+    kept = sum(int(np.count_nonzero(value > ALIVE)) for value in values)
+    return Count(sum(value.size for value in values), kept)

@@ -1,0 +1,155 @@
+"""IMP: iterative magnitude pruning with rewinding, in one `fit`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+
+from keras_tickets.backend import on_host
+from keras_tickets.pruners.base import Pruner, registry
+from keras_tickets.schedules import Rounds
+from keras_tickets.snapshot import Snapshot
+from keras_tickets.ticket import Ticket
+
+REWINDS = ("weights", "learning_rate")
+
+
+@registry.register
+class IMP(Pruner):
+    """Trains, drops the weights of least magnitude, goes back, and trains again.
+
+    A run of E epochs is cut into rounds of equal length. At the end of each but the
+    last, `fraction` of the weights that are left are dropped (the last time, what
+    remains to the sparsity), weights and BatchNorm go back to what they were at
+    `rewind_to`, and so does the optimizer, with its schedule. The last round trains
+    the ticket.
+
+    Learning rates should be a Keras `LearningRateSchedule`, which starts again with
+    the optimizer's step count; callbacks that set it by epoch do not.
+
+    Args:
+        sparsity: Fraction of the prunable weights that are zero in the end, in (0, 1).
+        fraction: What part of the weights left each round drops.
+        rewind_to: The time to go back to: 0 for the initial values, or a little later
+            for large networks.
+        unit: What `rewind_to` is given in: `"epochs"`, `"steps"` or `"fraction"` of
+            the run.
+        rewind: `"weights"` with the optimizer, or only the `"learning_rate"` (the
+            optimizer's state; weights train on).
+        allocation: `"global"` (the paper's for deep networks) or how many weights each
+            kernel keeps.
+        structure: What is kept together.
+        on_collapse: `"raise"` or `"warn"` when a round lets no signal pass.
+
+    Attributes:
+        pruned: How many times is pruned; one more round trains the ticket.
+
+    Example:
+    >>> import keras_tickets as kt
+    >>> kt.IMP(sparsity=0.9, fraction=0.2).pruned
+    11
+
+    Reference:
+        Frankle et al., "Linear mode connectivity and the lottery ticket hypothesis",
+        2020; Renda et al., "Comparing rewinding and fine-tuning in neural network
+        pruning", 2020.
+    """
+
+    flags = ("settled",)
+    remembers = True
+
+    def __init__(
+        self,
+        sparsity: float = 0.9,
+        fraction: float = 0.2,
+        rewind_to: float = 0,
+        unit: str = "epochs",
+        rewind: str = "weights",
+        allocation: Any = "global",
+        structure: Any = "unstructured",
+        on_collapse: str = "raise",
+    ) -> None:
+        if not 0.0 < fraction < 1.0:
+            raise ValueError(f"fraction must lie in (0, 1). Received: {fraction!r}.")
+        if rewind not in REWINDS:
+            raise ValueError(f"rewind must be one of {REWINDS}. Received: {rewind!r}.")
+        if not 0.0 < sparsity < 1.0:
+            raise ValueError(
+                "sparsity is the fraction of zeros in the end, and IMP needs something "
+                f"to drop: it must lie in (0, 1). Received: {sparsity!r}."
+            )
+        # A hair less: 1 - 0.8 ** 3 is three rounds, not four.
+        exact = math.log1p(-sparsity) / math.log1p(-fraction)
+        self.pruned = math.ceil(exact - 1e-9)
+        schedule = Rounds(self.pruned, fraction, rewind_to, unit)
+        super().__init__(
+            sparsity, "magnitude", allocation, structure, schedule, on_collapse
+        )
+        self.fraction = fraction
+        self.rewind_to = rewind_to
+        self.unit = unit
+        self.rewind = rewind
+
+    def compiled(self, ticket: Ticket) -> None:
+        """Let the optimizer hold copies of its own state."""
+        optimizer = ticket.optimizer
+        if not optimizer.built:
+            optimizer.build(ticket.trainable_variables)
+        ticket.rewind = Snapshot(optimizer, optimizer.variables, "rewind")
+
+    def set_model(self, model: keras.Model) -> None:
+        """Find the ticket that `fit` trains."""
+        super().set_model(model)
+        if not isinstance(model, Ticket) or model.rewind is None:
+            raise ValueError(
+                "IMP goes back to weights and optimizer state that its own ticket "
+                "holds. Wrap the model with it: ticket = kt.wrap(model, kt.IMP(...)), "
+                "then compile and fit the ticket."
+            )
+        self._ticket = model
+
+    def _remember(self) -> None:
+        """Do nothing: `_advance` notes the state at `rewind_to`."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Note the state to go back to, if that is the initial one."""
+        self._settled = bool(on_host(self._ticket.settled.value))
+        self._noted = self._start.taken
+        super().on_epoch_begin(epoch, logs)
+        self._note()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Log the round."""
+        super().on_epoch_end(epoch, logs)
+        if logs is not None and not self._settled:
+            logs["round"] = self.schedule.over(self._now, self._run) + 1
+
+    def _advance(self, now: int) -> None:
+        before = self._now
+        super()._advance(now)
+        if self._settled:
+            return
+        self._note()
+        over = self.schedule.over(now, self._run)
+        if over > self.schedule.over(before, self._run):
+            _ = self.model  # see Pruner._update
+            self._go_back()
+        if over == self.pruned:
+            self._ticket.settled.assign(True)
+            self._settled = True
+
+    def _note(self) -> None:
+        """Note the state to go back to, once it is there."""
+        if self._noted or self._now < self.schedule.span(self._run)[0]:
+            return
+        _ = self.model
+        self._start.take()
+        self._ticket.rewind.take()
+        self._noted = True
+
+    def _go_back(self) -> None:
+        if self.rewind == "weights":
+            self._start.restore()
+        self._ticket.rewind.restore()

@@ -1,0 +1,79 @@
+"""STR: soft thresholds that are trained, one for each kernel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from keras_tickets.learned import SoftThreshold
+from keras_tickets.masking import count
+from keras_tickets.prunable import Kernel
+from keras_tickets.pruners.base import registry
+from keras_tickets.pruners.mined import Mined, warn_of_early_end
+from keras_tickets.schedules import Once
+from keras_tickets.ticket import Ticket
+
+
+@registry.register
+class STR(Mined):
+    """Soft Threshold Reparameterization: kernels learn how sparse they are.
+
+    The forward pass uses `sign(w) * relu(|w| - sigmoid(s))` with one trainable s for
+    each kernel, which starts where the threshold is next to nothing and which its
+    decay pulls up. At the end of the first epoch that leaves no more weights than the
+    budget, those furthest above their threshold are kept, exactly, and train on.
+    In the paper the sparsity follows from decay and start alone; here it is met.
+
+    Args:
+        sparsity: Fraction of the prunable weights that are zero in the end, in [0, 1).
+        penalty: The decay of s: `penalty * s^2` is added to the loss.
+        start: What s is at first; a threshold of 0.0025 by default.
+        until: The fraction of the run in which the sparsity must be reached.
+        structure: What is kept together.
+        on_collapse: `"raise"` or `"warn"` when the ticket lets no signal pass.
+
+    Example:
+    >>> import keras_tickets as kt
+    >>> kt.STR(0.9, start=-5.0).start
+    -5.0
+
+    Reference:
+        Kusupati et al., "Soft threshold weight reparameterization for learnable
+        sparsity", 2020.
+    """
+
+    def __init__(
+        self,
+        sparsity: float = 0.9,
+        penalty: float = 1e-4,
+        start: float = -6.0,
+        until: float = 0.75,
+        structure: Any = "unstructured",
+        on_collapse: str = "raise",
+    ) -> None:
+        super().__init__(sparsity, "global", structure, Once(until), until, on_collapse)
+        self.penalty = penalty
+        self.start = start
+
+    def companion(self, ticket: Ticket, kernel: Kernel, position: int) -> SoftThreshold:
+        """Return the threshold."""
+        return SoftThreshold(ticket, kernel, np.array(self.start), self.penalty)
+
+    def found(self, ticket: Ticket, logs: dict) -> bool:
+        """Return whether the thresholds leave no more weights than the budget."""
+        left = count(_left(ticket))
+        logs["soft_sparsity"] = left.sparsity
+        return left.kept <= self.target(ticket.mask_set).kept
+
+    def settle(self, ticket: Ticket) -> None:
+        """Let the weights start as the threshold has left them."""
+        left = count(_left(ticket))
+        if left.kept > self.target(ticket.mask_set).kept:
+            warn_of_early_end(self, left.sparsity, "the thresholds")
+        for masked in ticket.mask_set.masked:
+            masked.kernel.variable.assign(masked.effective())
+
+
+def _left(ticket: Ticket) -> list[np.ndarray]:
+    return [masked.companion.worth() > 0 for masked in ticket.mask_set.masked]
