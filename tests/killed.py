@@ -35,6 +35,8 @@ pruner = {
     "gradual": lambda: kt.GradualMagnitude(0.8),
     "random": lambda: kt.Random(0.8, seed=3),
     "snfs": lambda: kt.SNFS(0.8, update_every=3, seed=3),
+    "gem_miner": lambda: kt.GemMiner(0.8, every=1, until=0.7, seed=3),
+    "imp": lambda: kt.IMP(0.5, fraction=0.3, rewind_to=1),
 }[args.pruner]()
 ticket = kt.wrap(zoo.build("functional"), pruner)
 decay = keras.optimizers.schedules.CosineDecay(1e-2, 24)

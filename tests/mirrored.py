@@ -28,6 +28,8 @@ for pruner in (
     lambda: kt.GradualMagnitude(0.8),
     lambda: kt.RigL(0.8, update_every=2, seed=1),
     lambda: kt.SNFS(0.8, update_every=2, seed=1),
+    lambda: kt.GemMiner(0.8, every=1, until=1.0, seed=1),
+    lambda: kt.IMP(0.5, fraction=0.5),
 ):
     two = masks(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), pruner)
     one = masks(tf.distribute.OneDeviceStrategy("CPU:0"), pruner)

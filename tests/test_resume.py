@@ -23,7 +23,7 @@ def run(*arguments) -> int:
     keras.backend.backend() == "torch",
     reason="torch draws dropout from one global generator that no checkpoint holds",
 )
-@pytest.mark.parametrize("pruner", ["gradual", "random", "snfs"])
+@pytest.mark.parametrize("pruner", ["gradual", "random", "snfs", "gem_miner", "imp"])
 def test_killed_and_resumed_is_bit_equal(pruner, tmp_path):
     assert run(tmp_path / "a", tmp_path / "whole.npz", pruner) == 0
     assert run(tmp_path / "b", tmp_path / "never.npz", pruner, "--die-in-epoch", 3) == 7

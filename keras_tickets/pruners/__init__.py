@@ -16,6 +16,7 @@ from keras_tickets.pruners.gem_miner import GemMiner
 from keras_tickets.pruners.grasp import GraSP
 from keras_tickets.pruners.imp import IMP
 from keras_tickets.pruners.magnitude import GradualMagnitude, Magnitude
+from keras_tickets.pruners.mined import Mined
 from keras_tickets.pruners.random import Random, Static
 from keras_tickets.pruners.rigl import RigL
 from keras_tickets.pruners.set import SET
@@ -41,6 +42,7 @@ __all__ = [
     "GradualMagnitude",
     "LayerCollapseError",
     "Magnitude",
+    "Mined",
     "Pruner",
     "Random",
     "RigL",

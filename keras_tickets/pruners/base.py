@@ -215,6 +215,12 @@ class Pruner(Configurable, keras.callbacks.Callback):
         share = sum(reached) / points / self.sparsity if self.sparsity else 0.0
         return 3 * (dense + (sparse - dense) * share)
 
+    def _check_target(self) -> None:
+        """Raise, before a long run, if no path from input to output can be kept."""
+        kernels = self._masks.kernels
+        keep = self._keep(kernels, self.sparsity)
+        collapse.check_paths(self._task.model, kernels, keep, self)
+
     def groups(self, kernels: Sequence[Kernel], sparsity: float) -> list[Group]:
         """Return which kernels share which budget at `sparsity`."""
         return self.allocation.groups(kernels, sparsity, self.sparsity)

@@ -18,6 +18,7 @@ from keras_tickets.pruners.base import registry
 from keras_tickets.pruners.drawing import Curve, begun
 from keras_tickets.pruners.mined import Mined
 from keras_tickets.schedules import Once
+from keras_tickets.selection import tie_order
 from keras_tickets.ticket import Ticket
 
 
@@ -81,7 +82,9 @@ class EarlyBird(Mined):
     ) -> ChannelScale | None:
         """Return the scale of the kernel's channels, if it has one."""
         gamma = channels.scales(ticket.model, [kernel]).get(id(kernel.variable))
-        return gamma and ChannelScale(ticket, kernel, gamma, self.penalty)
+        if gamma is None:
+            return None
+        return ChannelScale(ticket, kernel, gamma, self.penalty)
 
     def hold(self, ticket: Ticket) -> None:
         """Add the masks of the last epochs."""
@@ -89,8 +92,8 @@ class EarlyBird(Mined):
         scales = _scales(ticket.mask_set)
         if not scales:
             raise ValueError(
-                f"EarlyBird ranks channels by the scale of the BatchNorm after them, "
-                f"and in {ticket.model.name!r} no BatchNorm with a scale comes straight "
+                "EarlyBird ranks channels by the scale of the BatchNorm after them, "
+                f"but in {ticket.model.name!r} none with a scale comes straight "
                 "after a prunable kernel. Expected a model such as Conv2D, "
                 "BatchNormalization, Activation, built with the functional API."
             )
@@ -113,9 +116,7 @@ class EarlyBird(Mined):
         noted = int(on_host(ticket.noted.value)) + 1
         ticket.recent.assign(recent)
         ticket.noted.assign(noted)
-        logs["mask_distance"] = (
-            max(distance(kept, old) for old in recent[1:noted]) if (noted > 1) else 1.0
-        )
+        logs["mask_distance"] = max(distance(kept, old) for old in recent[1:])
         return noted >= self.window and logs["mask_distance"] <= self.distance
 
     def update(self, masks: MaskSet, sparsity: float, verbose: int = 0) -> Curve:
@@ -138,10 +139,11 @@ class EarlyBird(Mined):
         far = max(distance(recent[0], old) for old in recent[1:])
         if int(on_host(ticket.noted.value)) < self.window or far > self.distance:
             warnings.warn(
-                f"EarlyBird drew its ticket at the end of its time (until={self.until:g}"
-                f" of the run) before the last {self.window} masks agreed: they differ "
-                f"in up to {far:.3g} of the channels, distance={self.distance:g} was "
-                "asked for. Train for more epochs, or allow for a larger distance.",
+                "EarlyBird drew its ticket at the end of its time "
+                f"(until={self.until:g} of the run) before the last {self.window} "
+                f"masks agreed: they differ in up to {far:.3g} of the channels, "
+                f"distance={self.distance:g} was asked for. Train for more epochs, or "
+                "allow for a larger distance.",
                 stacklevel=2,
             )
 
@@ -150,10 +152,11 @@ class EarlyBird(Mined):
         scales = _scales(masks)
         gammas = [np.abs(on_host(scale.variable.value)) for scale in scales]
         sizes = [
-            np.full(len(g), s.kernel.size // len(g))
-            for g, s in zip(gammas, scales, strict=True)
+            np.full(len(gamma), scale.kernel.size // len(gamma))
+            for gamma, scale in zip(gammas, scales, strict=True)
         ]
-        order = np.argsort(np.concatenate(gammas), kind="stable")
+        ties = [tie_order(np.arange(len(gamma)), gamma.shape) for gamma in gammas]
+        order = np.lexsort((-np.concatenate(ties), np.concatenate(gammas)))
         zeros = np.cumsum(np.concatenate(sizes)[order])
         wanted = self.sparsity * zeros[-1]
         number = int(np.argmin(np.abs(np.concatenate([[0], zeros]) - wanted)))

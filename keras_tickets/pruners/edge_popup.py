@@ -11,7 +11,7 @@ from keras_tickets.allocation import round_shares
 from keras_tickets.learned import Popup
 from keras_tickets.prunable import Kernel
 from keras_tickets.pruners.base import registry
-from keras_tickets.pruners.mined import Supermask
+from keras_tickets.pruners.supermask import Supermask
 from keras_tickets.schedules import Once
 from keras_tickets.ticket import Ticket
 

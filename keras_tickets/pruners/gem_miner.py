@@ -12,7 +12,7 @@ from keras_tickets.learned import PENALTIES, Rounded, UnitInterval
 from keras_tickets.masking import MaskSet, count
 from keras_tickets.prunable import Kernel
 from keras_tickets.pruners.base import registry
-from keras_tickets.pruners.mined import Supermask
+from keras_tickets.pruners.supermask import Supermask
 from keras_tickets.schedules import Freezing
 from keras_tickets.ticket import Ticket
 

@@ -117,14 +117,18 @@ class IMP(Pruner):
         """Note the state to go back to, if that is the initial one."""
         self._settled = bool(on_host(self._ticket.settled.value))
         self._noted = self._start.taken
+        if not self._noted:
+            self._check_target()
         super().on_epoch_begin(epoch, logs)
         self._note()
+        over = self.schedule.over(self._now, self._run)
+        self._round = 1 + (self.pruned if self._settled else over)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Log the round."""
+        """Log the round that the epoch belonged to."""
         super().on_epoch_end(epoch, logs)
-        if logs is not None and not self._settled:
-            logs["round"] = self.schedule.over(self._now, self._run) + 1
+        if logs is not None:
+            logs["round"] = self._round
 
     def _advance(self, now: int) -> None:
         before = self._now

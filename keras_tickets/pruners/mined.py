@@ -8,13 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_tickets import optimizers
 from keras_tickets.backend import on_host
 from keras_tickets.masked import masked_layers
 from keras_tickets.pruners.base import Pruner
 from keras_tickets.pruners.drawing import Curve
-from keras_tickets.schedules import Cosine
-from keras_tickets.split import Split
 from keras_tickets.ticket import Ticket
 
 
@@ -118,10 +115,16 @@ class Mined(Pruner):
         super().on_epoch_begin(epoch, logs)
         if self.ripe(epoch) and not on_host(self._ticket.mining.value):
             _ = self.model  # see Pruner._update
+            self._check_target()
             self.begin(self._ticket)
             self._start.take()
             self._ticket.mining.assign(True)
         self._open_gates()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Draw masks when the schedule says so, and settle when mining ends."""
+        if not self._settled:
+            super().on_train_batch_end(batch, logs)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Settle if the ticket is found; at the end of the run it must."""
@@ -167,114 +170,12 @@ class Mined(Pruner):
         """Let the optimizer move what is to move now."""
 
 
-INITIAL = ("signed_constant", None)
-
-
-class Supermask(Mined):
-    """Mines with frozen weights: only scores move, by an optimizer of their own.
-
-    The optimizer of `compile` moves the weights once the ticket has settled; its
-    steps, schedules and slots begin there.
-
-    Args:
-        sparsity: Fraction of the prunable weights that are zero in the end.
-        allocation: How many weights each kernel keeps.
-        structure: What is kept together.
-        schedule: When masks are drawn while the ticket is mined.
-        until: The fraction of the run that mining takes.
-        initial: `"signed_constant"` gives each weight the same magnitude
-            `sqrt(2 / fan_in)`, its sign kept; `None` leaves the weights as they are.
-        optimizer: What moves the scores. A learning rate that is a number falls along
-            a cosine to zero at the end of mining.
-        seed: Integer that fixes the scores at the beginning.
-        on_collapse: `"raise"` or `"warn"` when no signal would pass any more.
-    """
-
-    def __init__(
-        self,
-        sparsity: float,
-        allocation: Any,
-        structure: Any,
-        schedule: Any,
-        until: float,
-        initial: str | None,
-        optimizer: Any,
-        seed: int,
-        on_collapse: str,
-    ) -> None:
-        if initial not in INITIAL:
-            raise ValueError(
-                f"initial must be one of {INITIAL}. Received: {initial!r}."
-            )
-        super().__init__(sparsity, allocation, structure, schedule, until, on_collapse)
-        self.initial = initial
-        if optimizer is None:
-            optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
-        self.optimizer = keras.optimizers.get(optimizer)
-        self.seed = seed
-
-    def accept(
-        self, ticket: Ticket, optimizer: keras.optimizers.Optimizer, saved: bool = False
-    ) -> keras.optimizers.Optimizer:
-        """Return an optimizer that moves scores first, and then weights."""
-        inner = optimizers.innermost(optimizer)
-        if inner.use_ema:
-            raise ValueError(
-                f"{type(self).__name__} trains two sets of variables one after the "
-                "other, and use_ema=True averages over both phases. Compile without it."
-            )
-        if saved and not isinstance(inner, Split):
-            return optimizer  # the ticket was compiled anew after it had settled
-        if not saved and on_host(ticket.settled.value):
-            return optimizer
-        return optimizers.replaced(optimizer, lambda inner: self._split(ticket, inner))
-
-    def _split(self, ticket: Ticket, weights: keras.optimizers.Optimizer) -> Split:
-        if isinstance(weights, Split):
-            weights = weights.weights
-        # A copy, since its learning rate falls.
-        own = type(self.optimizer).from_config(self.optimizer.get_config())
-        scores = [masked.companion.variable for masked in ticket.mask_set.masked]
-        return Split(own, weights, scores)
-
-    def begin(self, ticket: Ticket) -> None:
-        """Give the weights one magnitude, if that is wanted."""
-        if self.initial == "signed_constant":
-            for kernel in ticket.kernels:
-                view = kernel.view
-                fan_in = kernel.extent(view.inputs) * kernel.extent(view.taps)
-                signs = np.where(on_host(kernel.variable.value) < 0, -1.0, 1.0)
-                kernel.variable.assign(signs * np.sqrt(2 / fan_in))
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Let the learning rate of the scores fall."""
-        super().on_epoch_begin(epoch, logs)
-        rate = self.optimizer.get_config()["learning_rate"]
-        if not self._settled and isinstance(rate, float):
-            progress = epoch / (self._run.epochs * self.until)
-            self._split.scores.learning_rate = Cosine().curve(progress, rate, 0.0)
-
-    @property
-    def _split(self) -> Split:
-        split = optimizers.innermost(self._ticket.optimizer)
-        if not isinstance(split, Split):
-            raise ValueError(
-                f"The optimizer of {self._ticket.name!r} was changed after compile, and "
-                f"does not move the scores of {type(self).__name__}. Compile the ticket "
-                "again."
-            )
-        return split
-
-    def _open_gates(self) -> None:
-        self._split.mining.assign(self._ticket.mining.value)
-
-
-def warn_of_early_end(pruner: Pruner, reached: float, what: str) -> None:
+def warn_of_early_end(pruner: Any, reached: float, what: str) -> None:
     """Warn that mining ended before `what` had come as far as the sparsity."""
     warnings.warn(
         f"Mining ended before {type(pruner).__name__} had found its ticket: {what} "
         f"had reached sparsity {reached:.4g} of {pruner.sparsity:g}. The rest was "
-        f"dropped at once. Mine for longer (until={pruner.until:g}, or more epochs), or "
-        f"raise penalty={pruner.penalty:g}.",
+        f"dropped at once. Mine for longer (until={pruner.until:g}, or more epochs), "
+        f"or raise penalty={pruner.penalty:g}.",
         stacklevel=2,
     )

@@ -1,0 +1,120 @@
+"""Mining with frozen weights: only scores move."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_tickets import optimizers
+from keras_tickets.backend import on_host
+from keras_tickets.pruners.mined import Mined
+from keras_tickets.schedules import Cosine
+from keras_tickets.split import Split
+from keras_tickets.ticket import Ticket
+
+INITIAL = ("signed_constant", None)
+
+
+class Supermask(Mined):
+    """Mines with frozen weights: only scores move, by an optimizer of their own.
+
+    The optimizer of `compile` moves the weights once the ticket has settled; its
+    steps, schedules and slots begin there.
+
+    Args:
+        sparsity: Fraction of the prunable weights that are zero in the end.
+        allocation: How many weights each kernel keeps.
+        structure: What is kept together.
+        schedule: When masks are drawn while the ticket is mined.
+        until: The fraction of the run that mining takes.
+        initial: `"signed_constant"` gives each weight the same magnitude
+            `sqrt(2 / fan_in)`, its sign kept; `None` leaves the weights as they are.
+        optimizer: What moves the scores. A learning rate that is a number falls along
+            a cosine to zero at the end of mining.
+        seed: Integer that fixes the scores at the beginning.
+        on_collapse: `"raise"` or `"warn"` when no signal would pass any more.
+    """
+
+    def __init__(
+        self,
+        sparsity: float,
+        allocation: Any,
+        structure: Any,
+        schedule: Any,
+        until: float,
+        initial: str | None,
+        optimizer: Any,
+        seed: int,
+        on_collapse: str,
+    ) -> None:
+        if initial not in INITIAL:
+            raise ValueError(
+                f"initial must be one of {INITIAL}. Received: {initial!r}."
+            )
+        super().__init__(sparsity, allocation, structure, schedule, until, on_collapse)
+        self.initial = initial
+        if optimizer is None:
+            optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+        self.optimizer = keras.optimizers.get(optimizer)
+        self.seed = seed
+
+    def accept(
+        self, ticket: Ticket, optimizer: keras.optimizers.Optimizer, saved: bool = False
+    ) -> keras.optimizers.Optimizer:
+        """Return an optimizer that moves scores first, and then weights."""
+        inner = optimizers.innermost(optimizer)
+        if inner.use_ema:
+            raise ValueError(
+                f"{type(self).__name__} trains two sets of variables one after the "
+                "other, and use_ema=True averages over both phases. Compile without it."
+            )
+        if saved and not isinstance(inner, Split):
+            return optimizer  # the ticket was compiled anew after it had settled
+        if not saved and on_host(ticket.settled.value):
+            return optimizer
+        return optimizers.replaced(
+            optimizer, lambda inner: self._with_scores(ticket, inner)
+        )
+
+    def _with_scores(
+        self, ticket: Ticket, weights: keras.optimizers.Optimizer
+    ) -> Split:
+        if isinstance(weights, Split):
+            weights = weights.weights
+        # A copy, since its learning rate falls.
+        own = type(self.optimizer).from_config(self.optimizer.get_config())
+        scores = [masked.companion.variable for masked in ticket.mask_set.masked]
+        return Split(own, weights, scores)
+
+    def begin(self, ticket: Ticket) -> None:
+        """Give the weights one magnitude, if that is wanted."""
+        if self.initial == "signed_constant":
+            for kernel in ticket.kernels:
+                view = kernel.view
+                fan_in = kernel.extent(view.inputs) * kernel.extent(view.taps)
+                signs = np.where(on_host(kernel.variable.value) < 0, -1.0, 1.0)
+                kernel.variable.assign(signs * np.sqrt(2 / fan_in))
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Let the learning rate of the scores fall."""
+        super().on_epoch_begin(epoch, logs)
+        rate = self.optimizer.get_config()["learning_rate"]
+        if not self._settled and isinstance(rate, float):
+            progress = epoch / (self._run.epochs * self.until)
+            self._split.scores.learning_rate = Cosine().curve(progress, rate, 0.0)
+
+    @property
+    def _split(self) -> Split:
+        split = optimizers.innermost(self._ticket.optimizer)
+        if not isinstance(split, Split):
+            raise ValueError(
+                f"The optimizer of {self._ticket.name!r} was changed after compile and "
+                f"does not move the scores of {type(self).__name__}. Compile the "
+                "ticket again."
+            )
+        return split
+
+    def _open_gates(self) -> None:
+        self._split.mining.assign(self._ticket.mining.value)
