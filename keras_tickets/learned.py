@@ -118,7 +118,7 @@ class Popup(Learned):
     budget: int
 
     def mined(self, value: Any) -> Any:
-        """Return `w * 1[|s| in the top k]`; the gradient for `|s|` is `dL/dw_eff * w`."""
+        """Return `w * 1[|s| in the top k]`; `|s|` has the gradient `dL/dw_eff * w`."""
         size = ops.abs(self.variable.value)
         kept = ops.cast(size >= self._threshold(), size.dtype)
         return ops.stop_gradient(value) * straight_through(kept, size)

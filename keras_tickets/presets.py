@@ -167,9 +167,9 @@ def get(architecture: str, sparsity: float) -> Preset:
         if math.isclose(1 - preset.kept, sparsity, abs_tol=1e-6):
             return preset
     raise ValueError(
-        f"Nothing was published for {architecture!r} at sparsity {sparsity:g}. Expected "
-        f"one of {[round(1 - preset.kept, 6) for preset in rows]}; or choose penalty= "
-        "and every= of kt.GemMiner yourself."
+        f"Nothing was published for {architecture!r} at sparsity {sparsity:g}. "
+        f"Expected one of {[round(1 - preset.kept, 6) for preset in rows]}; or choose "
+        "penalty= and every= of kt.GemMiner yourself."
     )
 
 

@@ -24,6 +24,9 @@ def masks(strategy, pruner) -> list[np.ndarray]:
     return ticket.mask_set.values()
 
 
+# One of each: TensorFlow keeps the shapes of a strategy's reductions for the next one.
+both = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+alone = tf.distribute.OneDeviceStrategy("CPU:0")
 for pruner in (
     lambda: kt.GradualMagnitude(0.8),
     lambda: kt.RigL(0.8, update_every=2, seed=1),
@@ -31,6 +34,5 @@ for pruner in (
     lambda: kt.GemMiner(0.8, every=1, until=1.0, seed=1),
     lambda: kt.IMP(0.5, fraction=0.5),
 ):
-    two = masks(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), pruner)
-    one = masks(tf.distribute.OneDeviceStrategy("CPU:0"), pruner)
+    two, one = masks(both, pruner), masks(alone, pruner)
     print("differing", sum(int((a != b).sum()) for a, b in zip(one, two, strict=True)))

@@ -25,4 +25,4 @@ def test_mirrored_strategy_draws_the_same_masks():
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("differing 0\n") == 3
+    assert done.stdout.count("differing 0\n") == 5

@@ -588,7 +588,7 @@ def test_mined_on_masked_layers_is_refused():
         (lambda: kt.wrap(zoo.build("sequential"), "gem_miner").draw(), r"call fit"),
         (
             lambda: kt.wrap(zoo.build("sequential"), "early_bird"),
-            r"no BatchNorm with a scale",
+            r"none with a scale comes straight",
         ),
     ],
 )
