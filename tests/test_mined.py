@@ -17,7 +17,9 @@ from keras_tickets.pruners.early_bird import distance
 from keras_tickets.schedules import Freezing, Run
 
 MINED = {
-    "gem_miner": lambda **kw: kt.GemMiner(0.7, **{"every": 1, "seed": 1} | kw),
+    "gem_miner": lambda **kw: kt.GemMiner(
+        **{"sparsity": 0.7, "every": 1, "seed": 1} | kw
+    ),
     "edge_popup": lambda **kw: kt.EdgePopup(0.7, seed=1, **kw),
     "edge_popup_global": lambda **kw: kt.EdgePopup(0.7, "global", seed=1, **kw),
     "espn": lambda **kw: kt.ESPN(0.7, **{"penalty": 0.05} | kw),
@@ -76,7 +78,9 @@ def watched(name, epochs=6, model="sequential", optimizer="adam", **arguments):
 
 def test_scores_follow_the_gradient_straight_through_the_rounding():
     sgd = keras.optimizers.SGD(0.5)
-    pruner = kt.GemMiner(0.5, 1, 1.0, penalty=0.01, initial=None, optimizer=sgd, seed=0)
+    pruner = kt.GemMiner(
+        0.5, 1, 1.0, penalty=0.01, initial="model", optimizer=sgd, seed=0
+    )
     ticket, x, y = linear(pruner)
     [masked] = ticket.mask_set.masked
     weight = np.array(on_host(masked.kernel.variable.value))
@@ -106,7 +110,7 @@ def test_scores_follow_the_gradient_straight_through_the_rounding():
 
 def test_popup_scores_follow_the_sign():
     sgd = keras.optimizers.SGD(0.5)
-    pruner = kt.EdgePopup(0.6, until=1.0, initial=None, optimizer=sgd, seed=0)
+    pruner = kt.EdgePopup(0.6, until=1.0, initial="model", optimizer=sgd, seed=0)
     ticket, x, y = linear(pruner)
     [masked] = ticket.mask_set.masked
     weight = np.array(on_host(masked.kernel.variable.value))
@@ -200,7 +204,7 @@ def test_the_highest_scores_are_kept_exactly():
 
 
 def test_without_revival_what_rounds_to_zero_is_dropped():
-    ticket, epochs = watched("gem_miner", revive=False, penalty=0.02)
+    ticket, epochs = watched("gem_miner", sparsity=0.2, revive=False, penalty=0.02)
     for mask, score in zip(ticket.mask_set.values(), epochs[-1]["scores"], strict=True):
         assert not mask[score <= 0.5].any()
     target = ticket.pruner.target(ticket.mask_set)

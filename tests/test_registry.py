@@ -125,9 +125,11 @@ NOT_SAVED = {"data"}
 SPECIAL = {
     ("TfmotSchedule", "schedule"): PruningSchedule(0.5, 30),
     ("Momentum", "decay"): 0.5,
-    ("GemMiner", "initial"): None,
-    ("EdgePopup", "initial"): None,
+    ("GemMiner", "initial"): "model",
+    ("EdgePopup", "initial"): "model",
     ("ESPN", "rewind"): True,
+    ("IMP", "unit"): "steps",
+    ("Rounds", "unit"): "steps",
 }
 
 

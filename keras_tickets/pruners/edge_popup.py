@@ -28,7 +28,7 @@ class EdgePopup(Supermask):
         allocation: `"uniform"` (the paper's: each kernel by itself), `"global"` (one
             threshold for all), or any other.
         until: The fraction of the run that is mining; 1.0 only mines.
-        initial: `"signed_constant"` or `None`; see `GemMiner`.
+        initial: `"signed_constant"` or `"model"`; see `GemMiner`.
         optimizer: What moves the scores; SGD with rate 0.1 and momentum 0.9 by
             default. The rate falls along a cosine while mining.
         structure: What is kept together, once the ticket settles.
@@ -49,7 +49,7 @@ class EdgePopup(Supermask):
         sparsity: float = 0.5,
         allocation: Any = "uniform",
         until: float = 0.5,
-        initial: str | None = "signed_constant",
+        initial: str = "signed_constant",
         optimizer: Any = None,
         structure: Any = "unstructured",
         seed: int | None = None,

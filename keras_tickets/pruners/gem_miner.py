@@ -36,7 +36,7 @@ class GemMiner(Supermask):
         revive: Whether weights whose score rounds to zero, but were never frozen,
             live on in the ticket. Without, it may be sparser than `sparsity`.
         initial: `"signed_constant"` (the paper's) gives each weight the magnitude
-            `sqrt(2 / fan_in)`; `None` leaves the model's own initialisation.
+            `sqrt(2 / fan_in)`; `"model"` leaves its own initialisation.
         optimizer: What moves the scores; SGD with rate 0.1 and momentum 0.9 by
             default. The rate falls along a cosine while mining.
         allocation: `"global"` (the paper's) or how many weights each kernel keeps.
@@ -67,7 +67,7 @@ class GemMiner(Supermask):
         penalty: float = 1e-4,
         norm: str = "l2",
         revive: bool = True,
-        initial: str | None = "signed_constant",
+        initial: str = "signed_constant",
         optimizer: Any = None,
         allocation: Any = "global",
         structure: Any = "unstructured",

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_tickets.backend import on_host
+from keras_tickets.companion import Companion
 from keras_tickets.masked import masked_layers
+from keras_tickets.prunable import Kernel
 from keras_tickets.pruners.base import Pruner
 from keras_tickets.pruners.drawing import Curve
 from keras_tickets.ticket import Ticket
 
 
-class Mined(Pruner):
+class Mined(Pruner, ABC):
     """Mines a ticket in the first part of a run, and trains it in the rest.
 
     While it is mined, companions of the kernels (`keras_tickets.learned`) enter the
@@ -57,6 +60,12 @@ class Mined(Pruner):
         )
 
     # -- what subclasses do ----------------------------------------------------------
+
+    @abstractmethod
+    def companion(
+        self, ticket: Ticket, kernel: Kernel, position: int
+    ) -> Companion | None:
+        """Return what is learned of `kernel`."""
 
     def ripe(self, epoch: int) -> bool:
         """Return whether mining may begin with this epoch."""

@@ -14,7 +14,7 @@ from keras_tickets.schedules import Cosine
 from keras_tickets.split import Split
 from keras_tickets.ticket import Ticket
 
-INITIAL = ("signed_constant", None)
+INITIAL = ("signed_constant", "model")
 
 
 class Supermask(Mined):
@@ -30,7 +30,7 @@ class Supermask(Mined):
         schedule: When masks are drawn while the ticket is mined.
         until: The fraction of the run that mining takes.
         initial: `"signed_constant"` gives each weight the same magnitude
-            `sqrt(2 / fan_in)`, its sign kept; `None` leaves the weights as they are.
+            `sqrt(2 / fan_in)`, its sign kept; `"model"` leaves the weights as they are.
         optimizer: What moves the scores. A learning rate that is a number falls along
             a cosine to zero at the end of mining.
         seed: Integer that fixes the scores at the beginning.
@@ -44,7 +44,7 @@ class Supermask(Mined):
         structure: Any,
         schedule: Any,
         until: float,
-        initial: str | None,
+        initial: str,
         optimizer: Any,
         seed: int,
         on_collapse: str,
