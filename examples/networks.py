@@ -28,6 +28,20 @@ def lenet_300_100(
     )
 
 
+def lenet_300_100_norm(
+    input_shape: Sequence[int] = (28, 28, 1), classes: int = 10
+) -> keras.Model:
+    """LeNet-300-100 with BatchNorm, for weights that are frozen as they are drawn."""
+    network = keras.Sequential([keras.Input(input_shape), layers.Flatten()])
+    for units in (300, 100):
+        network.add(layers.Dense(units, use_bias=False, kernel_initializer="he_normal"))
+        network.add(layers.BatchNormalization())
+        network.add(layers.ReLU())
+    network.add(layers.Dense(classes, kernel_initializer="he_normal", name="logits"))
+    network.name = "lenet_300_100_norm"
+    return network
+
+
 def conv4(input_shape: Sequence[int] = (32, 32, 3), classes: int = 10) -> keras.Model:
     """Conv-4 of the lottery ticket papers: a small VGG."""
     network = keras.Sequential([keras.Input(input_shape)], name="conv4")
