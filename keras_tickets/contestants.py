@@ -51,6 +51,7 @@ class Contestants:
 
     Attributes:
         parts: Masks and start values of the ticket.
+        bare: The same without what only the ticket itself has to tell.
         left_out: Why a contestant can not be made, by name.
 
     Raises:
@@ -60,10 +61,11 @@ class Contestants:
     def __init__(self, ticket: Ticket) -> None:
         self.ticket = ticket
         self.parts = Parts.of(ticket)
+        self.bare = replace(self.parts, skipped=(), remembered=False)
         self.left_out: dict[str, str] = {}
         self._check_fresh()
         try:
-            self._inverted = inverted(ticket, self.parts)
+            self._inverted = inverted(ticket, self.bare)
         except (ValueError, TypeError, NotImplementedError) as error:
             self.left_out["inverted"] = str(error)
 
@@ -75,7 +77,7 @@ class Contestants:
     def make(self, name: str, seed: int) -> Ticket:
         """Return a contestant, uncompiled; the same for the same seed."""
         model = fresh(self.ticket.model, seed)
-        parts = replace(self.parts, masks=self._masks(name, seed), skipped=())
+        parts = replace(self.bare, masks=self._masks(name, seed))
         if KINDS[name].weights == "fresh":
             parts = replace(parts, values=values_of(model))
         return parts.join(model, f"{self.ticket.name}_{name}")
@@ -102,7 +104,9 @@ class Contestants:
             find_kernels(fresh(self.ticket.model, seed)) for seed in (0, 1)
         )
         same = [
-            np.array_equal(on_host(first[i].variable.value), on_host(second[i].variable.value))
+            np.array_equal(
+                on_host(first[i].variable.value), on_host(second[i].variable.value)
+            )
             for i in self.parts.masks
         ]
         if all(same):
@@ -178,7 +182,7 @@ def scores_again(ticket: Ticket, parts: Parts) -> list[np.ndarray]:
             f"{name} scored weights that had trained ({pruner.schedule!r}), not those "
             "of the start."
         )
-    model = replace(parts, skipped=()).join(rebuild(ticket.model)).model
+    model = parts.join(rebuild(ticket.model)).model
     kernels = tuple(find_kernels(model)[i] for i in parts.masks)
     task = scores.Task(model, kernels, _keras.compiled_loss(ticket))
     everything = [ops.ones(kernel.shape, dtype="bool") for kernel in kernels]

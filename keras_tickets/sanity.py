@@ -55,7 +55,7 @@ class Challenge:
         }
 
     def pooled(self, rival: str) -> float:
-        """Return the spread of ticket and rival together, the root of the mean square."""
+        """Return the spread of ticket and rival: the root of their mean square."""
         spread = self.spread
         return math.sqrt((spread["ticket"] ** 2 + spread[rival] ** 2) / 2)
 
@@ -214,7 +214,7 @@ def _check(ticket: Ticket, train: Any, seeds: Sequence[int]) -> tuple[int, ...]:
         )
     if not ticket.drawn:
         raise ValueError(
-            f"Ticket {ticket.name!r} was never drawn, so there is nothing to challenge. "
+            f"Ticket {ticket.name!r} was never drawn: there is nothing to challenge. "
             "Call ticket.draw() or ticket.fit(...) first."
         )
     return numbers

@@ -365,9 +365,7 @@ def _wrap_again(
         )
     own = tuple(m.kernel for m in ticket._masked_call.masked)
     remember = remember or ticket.start is not None
-    again = Ticket(
-        ticket.model, pruner, Selection(own, ticket.skipped), name, remember
-    )
+    again = Ticket(ticket.model, pruner, Selection(own, ticket.skipped), name, remember)
     for new, old in zip(again.mask_set.masked, ticket.mask_set.masked, strict=True):
         new.mask.assign(old.mask.value)
     for new, old in zip(again.mask_set.flags, ticket.mask_set.flags, strict=True):

@@ -1,8 +1,8 @@
 """The ticket file: masks, start values and how the ticket was drawn, without pickle.
 
 One `.npz`: each mask as `mask_<position>`, a bit for each weight; each start value as
-`value_<index>`; `header`, which is JSON; and the `checksum` of it all. What NumPy has no
-dtype for (bfloat16, float8) is stored as its bits.
+`value_<index>`; `header`, which is JSON; and the `checksum` of it all. What NumPy has
+no dtype for (bfloat16, float8) is stored as its bits.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def save_ticket(
         "skipped": parts.skipped,
     }
     text = json.dumps(header, default=repr).encode()
-    arrays = {"header": np.frombuffer(text, np.uint8)}
+    arrays: dict[str, Any] = {"header": np.frombuffer(text, np.uint8)}
     for position, mask in parts.masks.items():
         arrays[f"mask_{position}"] = np.packbits(mask)
     for index, value in enumerate(parts.values):
@@ -148,9 +148,7 @@ def load_ticket(path: str | os.PathLike[str], model: keras.Model) -> Ticket:
     return ticket
 
 
-def _provenance(
-    ticket: Ticket, parts: Parts, weights: list[Weight]
-) -> dict[str, Any]:
+def _provenance(ticket: Ticket, parts: Parts, weights: list[Weight]) -> dict[str, Any]:
     """Return how the ticket came about; a ticket from a file keeps its origin."""
     from keras_tickets import __version__
 
@@ -199,7 +197,7 @@ _DAMAGE = (
 
 def _read(file: pathlib.Path) -> tuple[list[Weight], Parts, dict[str, Any]]:
     """Return what is in a file: a description of the model, the parts, the origin."""
-    with np.load(file, allow_pickle=False) as archive:
+    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     header = json.loads(arrays["header"].tobytes())
     if header["format"] > FORMAT:
@@ -231,9 +229,9 @@ def _check_architecture(
     of_model = f"{here} ({here.path})" if here else "no further weight"
     raise ValueError(
         f"'{path}' is a ticket of another architecture ({provenance.get('model')!r}) "
-        f"than {model.name!r}. The first weight that differs: expected {of_file}, found "
-        f"{of_model}; {len(weights)} weights expected, {len(found)} found. Build the "
-        "model as it was built for the ticket. The model was not changed."
+        f"than {model.name!r}. The first weight that differs: expected {of_file}, "
+        f"found {of_model}; {len(weights)} weights expected, {len(found)} found. Build "
+        "the model as it was built for the ticket. The model was not changed."
     )
 
 
@@ -243,8 +241,9 @@ def _parts(
     masks = {}
     for position, shape in zip(header["kernels"], header["shapes"], strict=True):
         packed, size = arrays[f"mask_{position}"], math.prod(shape)
-        bits = np.unpackbits(packed, count=size).astype(bool)
-        masks[position] = bits.reshape(shape)
+        if packed.size != math.ceil(size / 8):
+            raise ValueError(f"mask_{position} has {packed.size} bytes")
+        masks[position] = np.unpackbits(packed, count=size).astype(bool).reshape(shape)
     values = [
         _from_bits(arrays[f"value_{i}"], weight) for i, weight in enumerate(weights)
     ]

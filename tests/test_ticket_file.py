@@ -140,7 +140,8 @@ def test_with_and_without_masked_layers(source, target, path):
     loaded = kt.load_ticket(path, dense(target))
 
     def by_shape(one):
-        return {k.shape: v for k, v in zip(one.kernels, one.mask_set.values())}
+        shapes = [kernel.shape for kernel in one.kernels]
+        return dict(zip(shapes, one.mask_set.values(), strict=True))
 
     ours, theirs = by_shape(loaded), by_shape(ticket)
     assert set(ours) == set(theirs) == {(6, 5), (5, 2)}
@@ -149,7 +150,7 @@ def test_with_and_without_masked_layers(source, target, path):
 
 
 def test_a_masked_layer_that_the_file_does_not_mask(path):
-    ticket = kt.wrap(dense(False), kt.Random(0.5, seed=1), skip="^dense/")
+    ticket = kt.wrap(dense(False), kt.Random(0.5, seed=1), skip="/dense/")
     assert len(ticket.kernels) == 1
     ticket.draw()
     ticket.save_ticket(path)
@@ -226,7 +227,7 @@ def test_the_architecture_is_hashed_alike_everywhere():
     assert digests == {DIGEST}
 
 
-DIGEST = "?"
+DIGEST = "d3dac0ab7f34e98dd905bc142d9ccfbc69e6cb034fa1c773abd2193a0a542cec"
 
 
 # -- what is refused -----------------------------------------------------------
@@ -289,11 +290,14 @@ DAMAGE = {
     "another array": (save_array, "damaged"),
     "a byte on the disk": (flip_a_byte_on_the_disk, "damaged"),
     "a bit inside": (flip_a_bit, "checksum is wrong"),
-    "no header": (lambda p: rewrite(p, lambda a: a.pop("header")), "header is not"),
-    "no checksum": (lambda p: rewrite(p, lambda a: a.pop("checksum")), "checksum is"),
-    "no mask": (drop("mask_1"), "mask_1 is not"),
-    "no value": (drop("value_2"), "value_2 is not"),
-    "short mask": (put("mask_1", np.zeros(3, np.uint8)), "damaged"),
+    "no header": (lambda p: rewrite(p, lambda a: a.pop("header")), "header is missing"),
+    "no checksum": (
+        lambda p: rewrite(p, lambda a: a.pop("checksum")),
+        "checksum is missing",
+    ),
+    "no mask": (drop("mask_1"), "mask_1 is missing"),
+    "no value": (drop("value_2"), "value_2 is missing"),
+    "short mask": (put("mask_1", np.zeros(3, np.uint8)), "mask_1 has 3 bytes"),
     "short value": (put("value_0", np.zeros(3, "float32")), "the values of"),
     "other dtype": (put("value_0", np.zeros((3, 3, 3, 6))), "the values of"),
     "pickled": (put("value_0", np.array([{}], object), seal=False), "damaged"),
