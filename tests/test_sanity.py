@@ -258,7 +258,7 @@ def test_scores_without_their_data_are_left_out(tmp_path):
     ticket.draw()
     ticket.save(tmp_path / "ticket.keras")
     loaded = keras.models.load_model(tmp_path / "ticket.keras")
-    assert "SNIP needs data" in Seen(loaded, seeds=(0,)).result.left_out["inverted"]
+    assert "SNIP has no data" in Seen(loaded, seeds=(0,)).result.left_out["inverted"]
 
 
 def test_a_ticket_without_a_pruner():
