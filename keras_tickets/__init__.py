@@ -31,8 +31,10 @@ from keras_tickets.pruners import (
     SynFlow,
 )
 from keras_tickets.report import summary
+from keras_tickets.sanity import Challenge, challenge
 from keras_tickets.strip import strip
 from keras_tickets.ticket import Ticket, wrap
+from keras_tickets.ticket_file import load_ticket
 
 __version__ = "0.1.0"
 
@@ -41,6 +43,7 @@ __all__ = [
     "SNFS",
     "SNIP",
     "BenchmarkReport",
+    "Challenge",
     "Cost",
     "ExportReport",
     "Fisher",
@@ -56,10 +59,12 @@ __all__ = [
     "Ticket",
     "allocation",
     "benchmark",
+    "challenge",
     "export",
     "flops",
     "flow",
     "growth",
+    "load_ticket",
     "prunable",
     "pruners",
     "schedules",

@@ -182,6 +182,63 @@ def _scale_to_total(
 
 
 @_registry.register
+class SmartRatio(Proportional):
+    """Density that falls with depth: `k^2 + k` for the `k`-th layer from the end.
+
+    The densities of a random ticket that does as well as tickets drawn by a score. The
+    classifier, the last kernel of the model if it has no window (dense, einsum, 1x1
+    convolution), keeps 30 %. Layers are scaled to hold the total; what a full layer can
+    not take goes to the next, at last to the classifier.
+
+    Raises:
+        ValueError: If the classifier's 30 % are more than the network may keep.
+
+    Reference:
+        Su et al., "Sanity-checking pruning methods: Random tickets can win the
+        jackpot", 2020.
+
+    Example:
+    >>> import keras
+    >>> from keras_tickets.prunable import find_kernels
+    >>> lenet = keras.Sequential(
+    ...     [keras.Input((784,)), *map(keras.layers.Dense, (300, 100, 10))]
+    ... )
+    >>> SmartRatio().densities(find_kernels(lenet), 0.9).round(4).tolist()
+    [0.1052, 0.0526, 0.3]
+    """
+
+    CLASSIFIER = 0.3
+
+    def densities(self, kernels: Sequence[Kernel], sparsity: float) -> np.ndarray:
+        """Return the densities by depth, filled up from the first layer on."""
+        sizes = np.array([kernel.size for kernel in kernels], float)
+        keep = (1.0 - sparsity) * sizes.sum()
+        left = np.arange(len(kernels), 0, -1.0)
+        ratios = left**2 + left
+        shares = np.zeros(len(kernels))
+        last = kernels[-1]
+        if len(kernels) > 1 and last.extent(last.view.taps) == 1:
+            ratios[-1] = 0.0
+            shares[-1] = self.CLASSIFIER * last.size
+        if shares[-1] >= keep:
+            raise ValueError(self._too_few(last, keep, sparsity))
+        shares += (keep - shares[-1]) * ratios * sizes / (ratios * sizes).sum()
+        for i in range(len(kernels) - 1):
+            surplus = max(0.0, shares[i] - sizes[i])
+            shares[i] -= surplus
+            shares[i + 1] += surplus
+        return shares / sizes
+
+    def _too_few(self, last: Kernel, keep: float, sparsity: float) -> str:
+        return (
+            f"SmartRatio keeps {self.CLASSIFIER:.0%} of the classifier {last.path!r}, "
+            f"{self.CLASSIFIER * last.size:g} of {last.size} weights, but sparsity "
+            f"{sparsity:g} leaves {keep:g} for the whole network. Lower the sparsity, "
+            'or use allocation="erk".'
+        )
+
+
+@_registry.register
 class Explicit(Allocation):
     """Sparsities by name; the rest of the model is allocated by another rule.
 

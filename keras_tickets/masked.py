@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -98,3 +99,15 @@ class Masked(keras.layers.Wrapper):
 def masked_layers(model: keras.Layer) -> list[Masked]:
     """Return the `Masked` layers in `model`."""
     return [layer for layer in _keras.sublayers(model) if isinstance(layer, Masked)]
+
+
+def without_masks(
+    model: keras.Layer, variables: Iterable[keras.Variable]
+) -> list[keras.Variable]:
+    """Return `variables` without those that `Masked` layers in `model` add."""
+    masks = {
+        id(variable)
+        for layer in masked_layers(model)
+        for variable in _keras.own_variables(layer)
+    }
+    return [variable for variable in variables if id(variable) not in masks]

@@ -179,7 +179,7 @@ def find_kernels(model: keras.Layer) -> list[Kernel]:
         for layer in layers
         if isinstance(layer, keras.layers.SpectralNormalization)
     }
-    owner = _owners(layers)
+    owner = owners(layers)
     found: dict[int, Kernel] = {}
     taken: Counter[str] = Counter()
     for layer in layers:
@@ -202,7 +202,15 @@ def find_kernels(model: keras.Layer) -> list[Kernel]:
     return list(found.values())
 
 
-def _owners(layers: Sequence[keras.Layer]) -> dict[int, keras.Layer]:
+def positions(model: keras.Layer) -> dict[int, int]:
+    """Return where each kernel stands in `find_kernels(model)`, by `id` of variable.
+
+    Positions, unlike paths, are those of the same model in another process too.
+    """
+    return {id(k.variable): i for i, k in enumerate(find_kernels(model))}
+
+
+def owners(layers: Sequence[keras.Layer]) -> dict[int, keras.Layer]:
     """Return the layer of each variable, by `id`: the innermost that holds it.
 
     A wrapper may keep its inner layer's kernel under a name of its own.

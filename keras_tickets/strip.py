@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_tickets import _keras
-from keras_tickets.masked import masked_layers
+from keras_tickets.masked import masked_layers, without_masks
 from keras_tickets.masking import MaskedKernel
 from keras_tickets.registry import PACKAGE
 
@@ -56,14 +56,16 @@ def strip(model: keras.Model) -> keras.Model:
     return copy
 
 
-def rebuild(model: keras.Model) -> keras.Model:
+def rebuild(model: keras.Model, reseed: bool = False) -> keras.Model:
     """Return a fresh model from `model`'s config, without its `Masked` wrappers.
 
-    Classes that are in use in `model` need no registration. The weights are fresh.
+    Classes that are in use in `model` need no registration. The weights are fresh;
+    with `reseed` also those whose initialiser was given a seed.
     """
     classes = {type(layer).__name__: type(layer) for layer in _keras.sublayers(model)}
     try:
         config = _plain_config(keras.saving.serialize_keras_object(model))
+        config = _unseeded(config) if reseed else config
         with keras.saving.custom_object_scope(classes):
             copy = keras.saving.deserialize_keras_object(config, safe_mode=False)
         built = copy.built
@@ -91,12 +93,7 @@ def _inner_and_masks(model: keras.Model) -> tuple[keras.Model, list[MaskedKernel
 
 def _weights(model: keras.Layer) -> list[keras.Variable]:
     """Return the variables of `model` in its order, without masks."""
-    masks = {
-        id(variable)
-        for layer in masked_layers(model)
-        for variable in _keras.own_variables(layer)
-    }
-    return [variable for variable in model.variables if id(variable) not in masks]
+    return without_masks(model, model.variables)
 
 
 def _pairs(
@@ -116,6 +113,22 @@ def _plain_config(config: Any) -> Any:
         graph = {k: config[k] for k in ("name", "inbound_nodes") if k in config}
         config = {**config["config"]["layer"], **graph}
     return {key: _plain_config(value) for key, value in config.items()}
+
+
+def _unseeded(config: Any) -> Any:
+    """Return a model's config whose initialisers take a seed from the generator."""
+    if isinstance(config, list | tuple):
+        return type(config)(_unseeded(item) for item in config)
+    if not isinstance(config, dict):
+        return config
+    config = {key: _unseeded(value) for key, value in config.items()}
+    for key, value in config.items():
+        if not key.endswith("initializer") or not isinstance(value, dict):
+            continue
+        arguments = value.get("config") or {}
+        if "seed" in arguments:
+            config[key] = {**value, "config": {**arguments, "seed": None}}
+    return config
 
 
 def _cannot_rebuild(model: keras.Model, why: str) -> str:

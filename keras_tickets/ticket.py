@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,12 +13,19 @@ from keras import ops
 
 from keras_tickets import _keras
 from keras_tickets.checks import check_model
-from keras_tickets.masked import masked_layers
+from keras_tickets.masked import masked_layers, without_masks
 from keras_tickets.masking import MaskedCall, MaskSet, add_masks
 from keras_tickets.optimizers import Slots, build
-from keras_tickets.prunable import Filter, Kernel, Selection, choose_kernels
+from keras_tickets.prunable import (
+    Filter,
+    Kernel,
+    Selection,
+    choose_kernels,
+    positions,
+)
 from keras_tickets.prunable import find_kernels as all_kernels
 from keras_tickets.registry import PACKAGE
+from keras_tickets.snapshot import Snapshot
 from keras_tickets.strip import strip
 
 if TYPE_CHECKING:
@@ -42,10 +50,13 @@ class Ticket(keras.Model):
         pruner: The pruner bound to `fit` and `draw`, or `None` for fixed masks.
         selection: Which kernels are masked; found by `wrap`.
         name: Defaults to `"ticket_" + model.name`.
+        remember: Whether to keep the values that the weights start from.
 
     Attributes:
         model: The wrapped model.
         pruner: The bound pruner.
+        start: The values that the weights start from, a `Snapshot`, or `None` if the
+            ticket does not remember them.
         skipped: Pairs of (kernel, reason) for the weights that are left alone.
     """
 
@@ -55,6 +66,7 @@ class Ticket(keras.Model):
         pruner: Pruner | None,
         selection: Selection,
         name: str | None = None,
+        remember: bool = False,
     ) -> None:
         # float32 without autocast: inputs and variables pass through untouched and
         # the wrapped model applies its own dtype policy.
@@ -78,6 +90,12 @@ class Ticket(keras.Model):
         )
         if pruner is not None:
             pruner.hold(self)
+        self.start: Snapshot | None = None
+        if remember or (pruner is not None and pruner.remembers):
+            self.start = Snapshot(self, without_masks(model, model.weights))
+            if pruner is None:  # no draw will begin
+                self.start.take()
+        self._provenance = "null"  # as text: Keras tracks the dicts of a layer
         self.slots: Slots | None = None
         self.built = True
 
@@ -136,6 +154,15 @@ class Ticket(keras.Model):
         """Whether a pruner has chosen the masks."""
         return self.mask_set.drawn
 
+    @property
+    def provenance(self) -> dict[str, Any] | None:
+        """How the ticket was drawn, if it comes from a ticket file."""
+        return json.loads(self._provenance)
+
+    @provenance.setter
+    def provenance(self, origin: dict[str, Any] | None) -> None:
+        self._provenance = json.dumps(origin)
+
     def draw(self, verbose: int = 1) -> Curve:
         """Draw the ticket now, before any training.
 
@@ -161,6 +188,12 @@ class Ticket(keras.Model):
     def strip(self) -> keras.Model:
         """Return the plain model with zeros baked in; see `keras_tickets.strip`."""
         return strip(self)
+
+    def save_ticket(self, path: Any, *, overwrite: bool = False) -> None:
+        """Write the ticket to a file; see `keras_tickets.ticket_file.save_ticket`."""
+        from keras_tickets.ticket_file import save_ticket
+
+        save_ticket(self, path, overwrite=overwrite)
 
     def compile(self, optimizer: Any = "rmsprop", *args: Any, **kwargs: Any) -> None:
         """Configure the ticket for training; the arguments are `Model.compile`'s.
@@ -221,7 +254,7 @@ class Ticket(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Return the wrapped model, the pruner and which kernels are masked."""
-        order = {id(k.variable): i for i, k in enumerate(all_kernels(self.model))}
+        order = positions(self.model)
         own = [id(m.kernel.variable) for m in self._masked_call.masked]
         return {
             "name": self.name,
@@ -232,6 +265,8 @@ class Ticket(keras.Model):
             "skipped": [
                 (order[id(kernel.variable)], reason) for kernel, reason in self.skipped
             ],
+            "remember": self.start is not None,
+            "provenance": self.provenance,
         }
 
     @classmethod
@@ -245,7 +280,11 @@ class Ticket(keras.Model):
             tuple(found[i] for i in config["kernels"]),
             tuple((found[i], reason) for i, reason in config["skipped"]),
         )
-        return cls(model, pruner, selection, name=config["name"])
+        # Tickets saved by version 0.1 say neither.
+        remember = config.get("remember", False)
+        ticket = cls(model, pruner, selection, config["name"], remember)
+        ticket.provenance = config.get("provenance")
+        return ticket
 
 
 def wrap(
@@ -255,6 +294,7 @@ def wrap(
     only: Filter | Iterable[Filter] | None = None,
     skip: Filter | Iterable[Filter] | None = None,
     name: str | None = None,
+    remember: bool = False,
 ) -> Ticket:
     """Wrap a built Keras model so that its weights can be pruned.
 
@@ -277,6 +317,10 @@ def wrap(
             `Kernel`, or a list of these. See `keras_tickets.prunable`.
         skip: Leave these kernels alone; the same forms.
         name: Name of the ticket.
+        remember: Whether the ticket keeps, as `ticket.start`, the values that all
+            weights of the model have when the draw begins (without a pruner: now). A
+            second copy of the weights; ticket files and `keras_tickets.challenge`
+            start from it. Pruners that need it have it without asking.
 
     Returns:
         A `Ticket`.
@@ -298,13 +342,19 @@ def wrap(
     refuse(model)
     pruner = None if pruner is None else pruners.get(pruner)
     if isinstance(model, Ticket):
-        return _wrap_again(model, pruner, only, skip, name)
+        return _wrap_again(model, pruner, only, skip, name, remember)
     held = [k for layer in masked_layers(model) for k in layer.mask_set.kernels]
-    return Ticket(model, pruner, choose_kernels(model, only, skip, held), name=name)
+    selection = choose_kernels(model, only, skip, held)
+    return Ticket(model, pruner, selection, name=name, remember=remember)
 
 
 def _wrap_again(
-    ticket: Ticket, pruner: Pruner | None, only: Any, skip: Any, name: str | None
+    ticket: Ticket,
+    pruner: Pruner | None,
+    only: Any,
+    skip: Any,
+    name: str | None,
+    remember: bool,
 ) -> Ticket:
     """Return a new ticket around the same model with the same masks."""
     if only is not None or skip is not None:
@@ -314,11 +364,15 @@ def _wrap_again(
             "wrap the plain model: kt.wrap(ticket.strip(), pruner, only=...)."
         )
     own = tuple(m.kernel for m in ticket._masked_call.masked)
-    again = Ticket(ticket.model, pruner, Selection(own, ticket.skipped), name=name)
+    remember = remember or ticket.start is not None
+    again = Ticket(ticket.model, pruner, Selection(own, ticket.skipped), name, remember)
     for new, old in zip(again.mask_set.masked, ticket.mask_set.masked, strict=True):
         new.mask.assign(old.mask.value)
     for new, old in zip(again.mask_set.flags, ticket.mask_set.flags, strict=True):
         new.assign(old.value)
+    again.provenance = ticket.provenance
+    if again.start is not None and ticket.start is not None and ticket.start.taken:
+        again.start.put(ticket.start.values())
     return again
 
 

@@ -124,6 +124,97 @@ def test_small_net_erk_densities(shapes, sparsity, expected):
     )
 
 
+# Of the paper's code: densities of the nineteen convolutions of ResNet-20.
+SMART = [
+    (
+        0.0144,
+        [
+            *(0.1008, 0.0912, 0.0821, 0.0734, 0.0653, 0.0576, 0.0504, 0.0437, 0.0374),
+            *(0.0317, 0.0264, 0.0216, 0.0173, 0.0134, 0.0101, 0.0072, 0.0048, 0.0029),
+            0.0014,
+        ],
+    ),
+    (0.0372, [0.2687, *[None] * 17, 0.0038]),
+    (0.2, [*[1.0] * 7, *[None] * 12]),
+]
+
+
+@pytest.mark.parametrize(("kept", "expected"), SMART)
+def test_smart_ratio_of_resnet20(kept, expected):
+    members = kernels(*RESNET20)
+    got = densities("smart_ratio", members, 1 - kept)
+    assert got[-1] == pytest.approx(0.3)
+    for ours, golden in zip(got, [*expected, 0.3], strict=True):
+        assert golden is None or ours == pytest.approx(golden, abs=6e-5)
+    # Theirs are rounded down in each layer: 3857, 9972, 53662.
+    total = sum(member.size for member in members)
+    assert sum(budgets("smart_ratio", members, 1 - kept)) == round(kept * total)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "sparsity", "expected"),
+    [
+        (((1, 10), (10, 10), (10, 10), (10, 4)), 0.7, None),
+        # What full layers can not take goes to the classifier.
+        (((4, 4), (4, 4), (4, 10)), 0.25, [1.0, 1.0, 22 / 40]),
+        (((4, 4), (4, 4), (4, 10)), 0.0, [1.0, 1.0, 1.0]),
+        # A last layer with a window is none, nor is a single layer.
+        (((3, 3, 4, 4), (3, 3, 4, 4)), 0.5, [0.75, 0.25]),
+        (((8, 10),), 0.5, [0.5]),
+        # A 1x1 convolution is.
+        (((3, 3, 4, 4), (1, 1, 4, 10)), 0.5, [(92 - 12) / 144, 0.3]),
+    ],
+)
+def test_smart_ratio_by_hand(shapes, sparsity, expected):
+    members = kernels(*shapes)
+    got = densities("smart_ratio", members, sparsity)
+    if expected is None:
+        # Ratios 20, 12, 6 over 10, 100, 100 weights share 75 - 12 of 250.
+        gamma = 63 / (20 * 10 + 12 * 100 + 6 * 100)
+        expected = [20 * gamma, 12 * gamma, 6 * gamma, 0.3]
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+def test_smart_ratio_passes_on_what_a_full_layer_can_not_take():
+    """Three layers of 10: ratios 12, 6 and the classifier's share of 3."""
+    members = kernels((2, 5), (5, 2), (2, 5))
+    # 30 weights, 16 kept, 3 by the classifier: 13 * 12 / 18 > 8; no layer is full.
+    np.testing.assert_allclose(
+        densities("smart_ratio", members, 14 / 30), [13 / 15, 13 / 30, 0.3]
+    )
+    # 20 kept: 17 * 2 / 3 = 11.3, of which 1.3 go on.
+    np.testing.assert_allclose(
+        densities("smart_ratio", members, 10 / 30), [1.0, 0.7, 0.3]
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_smart_ratio_is_exact_and_falls_with_depth(data):
+    shapes = data.draw(SHAPES)
+    sparsity = data.draw(SPARSITIES)
+    members = kernels(*shapes)
+    sizes = np.array([member.size for member in members])
+    try:
+        got = densities("smart_ratio", members, sparsity)
+    except ValueError as error:
+        assert "of the classifier" in str(error)  # noqa: PT017
+        assert 0.3 * sizes[-1] >= (1 - sparsity) * sizes.sum()
+        return
+    assert (got >= 0).all()
+    assert (got <= 1 + 1e-9).all()
+    assert got @ sizes == pytest.approx((1 - sparsity) * sizes.sum(), rel=1e-9)
+    assert (np.diff(got[:-1]) <= 1e-9).all()
+    total = int(sizes.sum())
+    kept = budgets("smart_ratio", members, sparsity)
+    assert sum(kept) == total - round(sparsity * total)
+
+
+def test_smart_ratio_of_too_few_weights():
+    with pytest.raises(ValueError, match=r"30% of .*'layer1/kernel', 12 of 40 .*0\.9"):
+        densities("smart_ratio", kernels((6, 10), (4, 10)), 0.9)
+
+
 def test_er_is_erk_for_dense_layers():
     for sparsity in (0.5, 0.8, 0.95):
         np.testing.assert_array_equal(

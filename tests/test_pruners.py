@@ -35,6 +35,9 @@ PRUNERS = {
     "random_named": lambda **kw: kt.Random(
         0.8, seed=7, **{"allocation": {"conv": 0.25}} | kw
     ),
+    "random_smart": lambda **kw: kt.Random(
+        0.6, seed=7, **{"allocation": "smart_ratio"} | kw
+    ),
     "synflow": lambda **kw: kt.SynFlow(0.9, rounds=10, **kw),
     "snip": lambda **kw: kt.SNIP(0.8, few(), **kw),
     "snip_iterative": lambda **kw: kt.SNIP(0.9, few(), rounds=3, **kw),

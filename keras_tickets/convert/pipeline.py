@@ -14,17 +14,18 @@ from keras_tickets import signature as signatures
 from keras_tickets.checks import check_model
 from keras_tickets.convert import onnx_file, tflite_file
 from keras_tickets.convert.child import convert_in_child
+from keras_tickets.convert.formats import SUFFIXES
 from keras_tickets.convert.litert import to_litert
 from keras_tickets.convert.onnx import to_onnx
 from keras_tickets.convert.precision import float32_compute
 from keras_tickets.convert.report import ExportReport, measure
 from keras_tickets.convert.sampling import cut_samples, make_samples
 from keras_tickets.convert.stages import stages
-from keras_tickets.convert.target import SUFFIXES, check_target, replacing
 from keras_tickets.convert.tensor import Rewriter
 from keras_tickets.convert.verify import verify
 from keras_tickets.convert.zeros import check_zeros, model_weights
 from keras_tickets.extras import require
+from keras_tickets.files import check_target, replacing
 from keras_tickets.signature import Signature
 
 # How many inputs a file is compared on.
@@ -103,7 +104,7 @@ def export(
     """
     check_model(model)
     _check_drawn(model)
-    target = check_target(path, overwrite)
+    target = check_target(path, SUFFIXES, overwrite)
     for module in _NEEDED[target.suffix]:
         require(module, "export")
     file = _FILES[target.suffix]

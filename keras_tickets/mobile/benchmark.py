@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_tickets.convert.target import SUFFIXES
+from keras_tickets.convert.formats import SUFFIXES
 from keras_tickets.mobile.runners import RUNNERS
 from keras_tickets.tables import facts
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_tickets import _keras, schedules, scores
 from keras_tickets import allocation as allocations
@@ -108,11 +109,22 @@ class Pruner(Configurable, keras.callbacks.Callback):
     regrows = False
     """Whether weights come back, whose optimizer slots have to restart."""
 
+    remembers = False
+    """Whether the ticket keeps the values that its weights start from."""
+
     def hold(self, ticket: Ticket) -> None:
         """Add to `ticket` the variables that the pruner needs in it."""
 
     def accept(self, optimizer: keras.optimizers.Optimizer) -> None:
         """Raise if the pruner can not work under `optimizer`."""
+
+    def learned_scores(self, ticket: Ticket) -> list[np.ndarray] | None:
+        """Return what each weight turned out to be worth, if the ticket learned it.
+
+        One array for each of `ticket.kernels`, for `keras_tickets.challenge`; `None`
+        if the scores are those of `score`.
+        """
+        return None
 
     # -- drawing ---------------------------------------------------------------
 
@@ -138,6 +150,7 @@ class Pruner(Configurable, keras.callbacks.Callback):
                 f"as kt.Magnitude(sparsity={self.sparsity})."
             )
         self._bind(model)
+        self._remember()
         return self.update(self._masks, self.sparsity, verbose)
 
     def update(self, masks: MaskSet, sparsity: float, verbose: int = 0) -> Curve:
@@ -193,9 +206,16 @@ class Pruner(Configurable, keras.callbacks.Callback):
 
     def _bind(self, model: keras.Model) -> None:
         self._masks = mask_set(model, self)
+        self._start = model.start if isinstance(model, Ticket) else None
         inner = model.model if isinstance(model, Ticket) else model
         loss = _keras.compiled_loss(model)
         self._task = scores.Task(inner, self._masks.kernels, loss)
+
+    def _remember(self) -> None:
+        """Keep the values that the survivors start from, once."""
+        if self._start is not None and not self._start.taken:
+            _ = self.model  # see _update
+            self._start.take()
 
     @property
     def _verbose(self) -> int:
@@ -212,6 +232,7 @@ class Pruner(Configurable, keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Draw what is due at the start, and what an earlier run left undone."""
         # Not on_train_begin: a backup is restored only after that.
+        self._remember()
         self._run = schedules.Run(self.params["epochs"], self.params.get("steps"))
         self._epoch = epoch
         self._now = epoch * (self._run.steps or 1)

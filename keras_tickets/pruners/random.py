@@ -18,8 +18,8 @@ class Random(Pruner):
 
     Args:
         sparsity: Fraction of the prunable weights that become zero, in [0, 1).
-        allocation: `"erk"` (default), `"er"`, `"uniform"`, `"global"` or sparsities
-            by name; see `keras_tickets.allocation`.
+        allocation: `"erk"` (default), `"er"`, `"smart_ratio"`, `"uniform"`, `"global"`
+            or sparsities by name; see `keras_tickets.allocation`.
         structure: What is kept together; see `keras_tickets.structure`.
         schedule: When; at the beginning of `fit` by default.
         seed: Integer that fixes the draw, on every backend alike; by default one

@@ -8,16 +8,17 @@ import os
 import pathlib
 import shutil
 import uuid
-from collections.abc import Iterator
-
-SUFFIXES = {".tflite": "LiteRT", ".onnx": "ONNX"}
+from collections.abc import Iterator, Mapping
 
 
-def check_target(path: str | os.PathLike[str], overwrite: bool) -> pathlib.Path:
+def check_target(
+    path: str | os.PathLike[str], suffixes: Mapping[str, str], overwrite: bool
+) -> pathlib.Path:
     """Checks that a file can be written at `path`, before anything is done for it.
 
     Args:
         path: The user's path.
+        suffixes: The suffixes that it may have, and what they stand for.
         overwrite: Whether an existing file may be replaced.
 
     Returns:
@@ -32,8 +33,8 @@ def check_target(path: str | os.PathLike[str], overwrite: bool) -> pathlib.Path:
         FileExistsError: If the file exists and may not be replaced.
     """
     target = pathlib.Path(path).expanduser().resolve()
-    if target.suffix not in SUFFIXES:
-        expected = ", ".join(f"'{s}' ({name})" for s, name in SUFFIXES.items())
+    if target.suffix not in suffixes:
+        expected = ", ".join(f"'{s}' ({name})" for s, name in suffixes.items())
         raise ValueError(
             f"The suffix of `path` chooses the format: expected {expected}. "
             f"Received: path='{path}'"

@@ -1,0 +1,104 @@
+"""Copies of variables that a checkpoint keeps: what a run may go back to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import keras
+import numpy as np
+
+from keras_tickets.backend import on_host
+
+
+class Snapshot:
+    """Copies of some variables, held as weights of a layer.
+
+    The copies, and whether they were taken, are variables themselves, so a run that is
+    killed and resumed has them again.
+
+    Args:
+        host: The layer that holds the copies; they do not train.
+        variables: What is copied.
+        name: Told in error messages, and part of the copies' names.
+
+    Attributes:
+        variables: What is copied.
+
+    Example:
+    >>> import keras
+    >>> host, weight = keras.layers.Layer(), keras.Variable([1.0, 2.0])
+    >>> snapshot = Snapshot(host, [weight])
+    >>> snapshot.take()
+    >>> _ = weight.assign([3.0, 4.0])
+    >>> snapshot.restore()
+    >>> keras.ops.convert_to_numpy(weight).tolist()
+    [1.0, 2.0]
+    """
+
+    def __init__(
+        self,
+        host: keras.Layer,
+        variables: Sequence[keras.Variable],
+        name: str = "start",
+    ) -> None:
+        self.variables = tuple(variables)
+        self._whose = f"Snapshot {name!r} of {host.name!r}"
+        self._copies = [
+            host.add_weight(
+                shape=variable.shape,
+                initializer="zeros",
+                dtype=variable.dtype,
+                trainable=False,
+                name=f"{variable.name}_{name}",
+            )
+            for variable in self.variables
+        ]
+        self._taken = host.add_weight(
+            shape=(),
+            initializer="zeros",
+            dtype="bool",
+            trainable=False,
+            name=f"{name}_taken",
+        )
+
+    @property
+    def taken(self) -> bool:
+        """Whether the copies hold anything."""
+        return bool(on_host(self._taken.value))
+
+    def take(self) -> None:
+        """Copy the values that the variables have now."""
+        self.put(array_of(variable) for variable in self.variables)
+
+    def put(self, values: Iterable[np.ndarray]) -> None:
+        """Hold `values`, one for each variable, as if they had been taken."""
+        for copy, value in zip(self._copies, values, strict=True):
+            copy.assign(value)
+        self._taken.assign(True)
+
+    def restore(self) -> None:
+        """Assign the copies back to the variables.
+
+        Raises:
+            RuntimeError: If nothing was taken yet.
+        """
+        if not self.taken:
+            raise RuntimeError(
+                f"{self._whose} holds nothing to restore: expected take() to be called "
+                f"first. None of its {len(self.variables)} variables was changed."
+            )
+        for variable, value in zip(self.variables, self.values(), strict=True):
+            variable.assign(value)
+
+    def values(self) -> list[np.ndarray]:
+        """Return the copies as arrays; zeros if none were taken."""
+        return [array_of(copy) for copy in self._copies]
+
+
+def array_of(variable: keras.Variable) -> np.ndarray:
+    """Return a variable's value as an array of its own.
+
+    What is assigned to another variable goes through such an array: JAX donates
+    buffers, and two variables must not share one.
+    """
+    return np.array(keras.ops.convert_to_numpy(variable.value))
