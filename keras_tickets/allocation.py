@@ -183,7 +183,7 @@ def _scale_to_total(
 
 @_registry.register
 class SmartRatio(Proportional):
-    """Density that falls with depth: `(L - l + 1)^2 + (L - l + 1)` for layer `l` of `L`.
+    """Density that falls with depth: `k^2 + k` for the `k`-th layer from the end.
 
     The densities of a random ticket that does as well as tickets drawn by a score. The
     classifier, the last kernel of the model if it has no window (dense, einsum, 1x1

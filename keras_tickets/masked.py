@@ -104,7 +104,7 @@ def masked_layers(model: keras.Layer) -> list[Masked]:
 def without_masks(
     model: keras.Layer, variables: Iterable[keras.Variable]
 ) -> list[keras.Variable]:
-    """Return `variables` without the masks, and flags, of `Masked` layers in `model`."""
+    """Return `variables` without those that `Masked` layers in `model` add."""
     masks = {
         id(variable)
         for layer in masked_layers(model)

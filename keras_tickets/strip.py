@@ -121,10 +121,11 @@ def _unseeded(config: Any) -> Any:
         return config
     config = {key: _unseeded(value) for key, value in config.items()}
     for key, value in config.items():
-        arguments = value.get("config") if isinstance(value, dict) else None
-        if key.endswith("initializer") and isinstance(arguments, dict):
-            if "seed" in arguments:
-                config[key] = {**value, "config": {**arguments, "seed": None}}
+        if not key.endswith("initializer") or not isinstance(value, dict):
+            continue
+        arguments = value.get("config") or {}
+        if "seed" in arguments:
+            config[key] = {**value, "config": {**arguments, "seed": None}}
     return config
 
 
