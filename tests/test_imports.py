@@ -11,13 +11,14 @@ HEAVY = ("tensorflow", "jax", "torch", "onnx", "onnxruntime", "ai_edge_litert")
 
 PROBE = f"""
 import sys, time
-import keras
-before = {{m for m in {HEAVY} if m in sys.modules}}
 start = time.perf_counter()
+import keras
+between = time.perf_counter()
+before = {{m for m in {HEAVY} if m in sys.modules}}
 import keras_tickets
-seconds = time.perf_counter() - start
+end = time.perf_counter()
 after = {{m for m in {HEAVY} if m in sys.modules}}
-print(seconds, *sorted(after - before))
+print((end - between) / (between - start), *sorted(after - before))
 """
 
 
@@ -32,5 +33,6 @@ def probe() -> tuple[float, list[str]]:
 def test_import_is_cheap_and_brings_no_framework_beyond_keras_own():
     runs = [probe() for _ in range(3)]
     assert all(brought == [] for _, brought in runs)
-    # The least of three: a busy machine only ever adds.
-    assert min(seconds for seconds, _ in runs) < 0.1
+    # Beside Keras' own import, since machines differ; the least of three, since other
+    # work on a machine only ever adds.
+    assert min(share for share, _ in runs) < 0.1
