@@ -16,11 +16,14 @@ LOWEST_SELECTION := -m "not slow" \
     tests/test_selection.py tests/test_schedules.py tests/test_registry.py \
     tests/test_pruners.py tests/test_ticket.py tests/test_masked.py \
     tests/test_convert.py tests/test_flow.py tests/test_scores.py \
-    tests/test_backend.py
+    tests/test_backend.py tests/test_dynamic.py tests/test_accounting.py \
+    tests/test_mined.py tests/test_snapshot.py tests/test_ticket_file.py \
+    tests/test_sanity.py
 
 # pip shows its own progress. The package is installed in place: edits count at once.
 INSTALL := bin/python -m pip install --no-warn-script-location
-PYTEST := bin/python -m pytest
+# Two processes: building and compiling small models keeps one core busy, no more.
+PYTEST := bin/python -m pytest -n 2
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-torch test-lowest lint clean
@@ -91,5 +94,5 @@ $(VENV)/.torch: $(VENV)/.test
 $(LOWEST)/.test: $(LOWEST)/.created pyproject.toml constraints-lowest.txt
 	$(LOWEST)/$(INSTALL) -c constraints-lowest.txt \
 	    -e ".[tensorflow,jax,export,data,tfmot,plot]" \
-	    pytest pytest-timeout hypothesis
+	    pytest pytest-timeout pytest-xdist hypothesis
 	@touch $@

@@ -143,12 +143,12 @@ class Study:
         if pruner != "dense":
             made = self.pruners[pruner](sparsity, train, seed, choice)
             model = kt.wrap(model, made)
-        # Compilation is not left to Keras, which decides by model and version.
+        # Not left to Keras, which decides by model and version. JAX without is eager.
         model.compile(
             keras.optimizers.Adam(rate),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
-            jit_compile=False,
+            jit_compile=keras.backend.backend() == "jax",
         )
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

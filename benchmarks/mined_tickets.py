@@ -1,6 +1,6 @@
 """Mined tickets, trained and tested: pruner x sparsity x seed, and challenged.
 
-    python -m benchmarks.mined_tickets mnist
+    KERAS_BACKEND=jax python -m benchmarks.mined_tickets mnist
     python -m benchmarks.mined_tickets --plot
 
 All runs have the same number of epochs in all: Gem-Miner mines in half of them, IMP
