@@ -76,7 +76,7 @@ class Study:
         train = tuple(part[: setting.samples] for part in train)
         test = tuple(part[: setting.tested] for part in test)
         record = Record(f"{self.name}_{name}", provenance)
-        rate, choice = self._chosen(record, setting, train)
+        rate, choice = self.chosen(record, setting, train)
         common = {"rate": rate, "epochs": setting.epochs, "samples": setting.samples}
         for seed in SEEDS:
             for pruner in ("dense", *self.pruners):
@@ -93,7 +93,7 @@ class Study:
                     print(seed, pruner, sparsity, result, flush=True)
         print(self.table(name))
 
-    def _chosen(self, record: Record, setting: Setting, train: Any) -> tuple:
+    def chosen(self, record: Record, setting: Setting, train: Any) -> tuple:
         """Return the learning rate and the choice that do best on held-out data."""
         cut = setting.samples * 5 // 6
         kept = tuple(part[:cut] for part in train)

@@ -39,7 +39,7 @@ def scales(model: keras.Model, kernels: Sequence[Kernel]) -> dict[int, keras.Var
 
 def _feeds(graph: keras.Function) -> list[tuple[Any, Any]]:
     """Return pairs of operations of which the first feeds the second."""
-    feeds = []
+    feeds: list[tuple[Any, Any]] = []
 
     def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
         sources = keras.tree.flatten((args, kwargs))

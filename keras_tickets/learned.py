@@ -18,6 +18,7 @@ from keras import ops
 from keras_tickets.backend import on_host
 from keras_tickets.companion import Companion
 from keras_tickets.growth import magnitude
+from keras_tickets.masking import MaskSet
 from keras_tickets.prunable import Kernel
 
 PENALTIES = {"l1": lambda x: ops.sum(ops.abs(x)), "l2": lambda x: ops.sum(x * x)}
@@ -91,6 +92,11 @@ class Learned(Companion):
             return ()
         loss = self.penalty * PENALTIES[self.norm](self.variable.value)
         return (ops.where(self.mining.value, loss, 0.0),)
+
+
+def learned(masks: MaskSet) -> list[Any]:
+    """Return the companions that learn, in the order of the kernels."""
+    return [m.companion for m in masks.masked if isinstance(m.companion, Learned)]
 
 
 class Rounded(Learned):

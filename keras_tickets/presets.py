@@ -120,14 +120,22 @@ class Preset:
         return ticket
 
 
-_RESNET = {"every": 5, "mining": 150, "scores": ("SGD", 0.1), "rate": 0.01}
-_RESNET |= {"drops": (80, 120)}
-_VGG = {"every": 5, "mining": 200, "scores": ("Adam", 0.01), "rate": 0.05}
-_VGG |= {"drops": (100, 150)}
-_MOBILE = {"every": 5, "mining": 300, "scores": ("SGD", 0.1), "rate": 0.01}
-_MOBILE |= {"drops": (150, 250)}
-_WIDE = {"every": 10, "mining": 150, "scores": ("SGD", 0.5), "rate": 0.01}
-_WIDE |= {"drops": (80, 120)}
+def _run(
+    every: int, mining: int, scores: tuple[str, float], rate: float, *drops: int
+) -> dict[str, Any]:
+    return {
+        "every": every,
+        "mining": mining,
+        "scores": scores,
+        "rate": rate,
+        "drops": drops,
+    }
+
+
+_RESNET = _run(5, 150, ("SGD", 0.1), 0.01, 80, 120)
+_VGG = _run(5, 200, ("Adam", 0.01), 0.05, 100, 150)
+_MOBILE = _run(5, 300, ("SGD", 0.1), 0.01, 150, 250)
+_WIDE = _run(10, 150, ("SGD", 0.5), 0.01, 80, 120)
 
 PRESETS: list[Preset] = [
     Preset("resnet20", 0.0059, 1e-4, **_RESNET),

@@ -251,24 +251,24 @@ class Freezing(Exponential):
         super().__init__(end=until)
         if every <= 0:
             raise ValueError(f"every must be positive. Received: {every!r}.")
-        self.every = every
+        self.every = self._period = every
         self.until = until
 
     def span(self, run: Run) -> tuple[float, float]:
         """Return the time one period before the first freeze, and that of the last."""
         mining = run.epochs * self.until
-        number = math.floor((mining - 1) / self.every)
+        number = math.floor((mining - 1) / self._period)
         if number < 1:
             raise ValueError(
                 f"Mining takes {mining:g} of {run.epochs} epochs, and with every="
-                f"{self.every:g} the first freeze is due after {1 + self.every:g}. "
+                f"{self._period:g} the first freeze is due after {1 + self._period:g}. "
                 "Train for more epochs, mine for longer (until=), or freeze more often "
                 "(every=)."
             )
-        return run.time(1, "epochs"), run.time(1 + number * self.every, "epochs")
+        return run.time(1, "epochs"), run.time(1 + number * self._period, "epochs")
 
     def _every(self, begin: float, end: float, run: Run) -> float:
-        return run.time(self.every, "epochs")
+        return run.time(self._period, "epochs")
 
 
 @_registry.register

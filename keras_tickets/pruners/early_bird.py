@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
 
 import numpy as np
 
 from keras_tickets import channels
 from keras_tickets.backend import on_host
-from keras_tickets.learned import ChannelScale
+from keras_tickets.learned import ChannelScale, learned
 from keras_tickets.masking import MaskSet
 from keras_tickets.prunable import Kernel
 from keras_tickets.pruners import collapse
@@ -89,7 +88,7 @@ class EarlyBird(Mined):
     def hold(self, ticket: Ticket) -> None:
         """Add the masks of the last epochs."""
         super().hold(ticket)
-        scales = _scales(ticket.mask_set)
+        scales = learned(ticket.mask_set)
         if not scales:
             raise ValueError(
                 "EarlyBird ranks channels by the scale of the BatchNorm after them, "
@@ -149,7 +148,7 @@ class EarlyBird(Mined):
 
     def _kept(self, masks: MaskSet) -> list[np.ndarray]:
         """Return which channels of each scaled kernel are kept."""
-        scales = _scales(masks)
+        scales = learned(masks)
         gammas = [np.abs(on_host(scale.variable.value)) for scale in scales]
         sizes = [
             np.full(len(gamma), scale.kernel.size // len(gamma))
@@ -173,7 +172,3 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
     0.4
     """
     return float(np.mean(a != b))
-
-
-def _scales(masks: MaskSet) -> list[Any]:
-    return [masked.companion for masked in masks.masked if masked.companion is not None]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_tickets.allocation import round_shares
-from keras_tickets.learned import Popup
+from keras_tickets.learned import Popup, learned
 from keras_tickets.prunable import Kernel
 from keras_tickets.pruners.base import registry
 from keras_tickets.pruners.supermask import Supermask
@@ -77,7 +77,7 @@ class EdgePopup(Supermask):
     def hold(self, ticket: Ticket) -> None:
         """Tell each kernel's scores who competes with them, and for how many places."""
         super().hold(ticket)
-        popups = [masked.companion for masked in ticket.mask_set.masked]
+        popups = learned(ticket.mask_set)
         for group in self.groups(ticket.kernels, self.sparsity):
             members = [popups[i] for i in group.members]
             sizes = [popup.kernel.size for popup in members]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_tickets.backend import on_host
-from keras_tickets.learned import Soft
+from keras_tickets.learned import Soft, learned
 from keras_tickets.masking import Count
 from keras_tickets.prunable import Kernel
 from keras_tickets.pruners.base import registry
@@ -84,7 +84,7 @@ class ESPN(Mined):
         if alive.kept > self.target(ticket.mask_set).kept:
             warn_of_early_end(self, alive.sparsity, "the soft masks")
         if self.rewind:
-            ticket.start.restore()
+            self._origin.restore()
             return
         for masked in ticket.mask_set.masked:
             masked.kernel.variable.assign(masked.effective())
@@ -92,6 +92,6 @@ class ESPN(Mined):
 
 def _alive(ticket: Ticket) -> Count:
     # Signed, as in the published code: a mask that turned negative was dropped.
-    values = [on_host(m.companion.variable.value) for m in ticket.mask_set.masked]
+    values = [on_host(soft.variable.value) for soft in learned(ticket.mask_set)]
     kept = sum(int(np.count_nonzero(value > ALIVE)) for value in values)
     return Count(sum(value.size for value in values), kept)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_tickets.learned import PENALTIES, Rounded, UnitInterval
+from keras_tickets.learned import PENALTIES, Rounded, UnitInterval, learned
 from keras_tickets.masking import MaskSet, count
 from keras_tickets.prunable import Kernel
 from keras_tickets.pruners.base import registry
@@ -120,6 +120,6 @@ class GemMiner(Supermask):
 
     def _rounded(self, masks: MaskSet) -> list[np.ndarray]:
         return [
-            mask & (masked.companion.worth() > 0.5)
-            for mask, masked in zip(masks.values(), masks.masked, strict=True)
+            mask & (scores.worth() > 0.5)
+            for mask, scores in zip(masks.values(), learned(masks), strict=True)
         ]

@@ -83,9 +83,9 @@ class IMP(Pruner):
         # A hair less: 1 - 0.8 ** 3 is three rounds, not four.
         exact = math.log1p(-sparsity) / math.log1p(-fraction)
         self.pruned = math.ceil(exact - 1e-9)
-        schedule = Rounds(self.pruned, fraction, rewind_to, unit)
+        self._rounds = Rounds(self.pruned, fraction, rewind_to, unit)
         super().__init__(
-            sparsity, "magnitude", allocation, structure, schedule, on_collapse
+            sparsity, "magnitude", allocation, structure, self._rounds, on_collapse
         )
         self.fraction = fraction
         self.rewind_to = rewind_to
@@ -102,13 +102,14 @@ class IMP(Pruner):
     def set_model(self, model: keras.Model) -> None:
         """Find the ticket that `fit` trains."""
         super().set_model(model)
-        if not isinstance(model, Ticket) or model.rewind is None:
+        held = model.start if isinstance(model, Ticket) else None
+        if held is None or model.rewind is None:
             raise ValueError(
                 "IMP goes back to weights and optimizer state that its own ticket "
                 "holds. Wrap the model with it: ticket = kt.wrap(model, kt.IMP(...)), "
                 "then compile and fit the ticket."
             )
-        self._ticket = model
+        self._ticket, self._origin, self._optimizer = model, held, model.rewind
 
     def _remember(self) -> None:
         """Do nothing: `_advance` notes the state at `rewind_to`."""
@@ -116,12 +117,12 @@ class IMP(Pruner):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Note the state to go back to, if that is the initial one."""
         self._settled = bool(on_host(self._ticket.settled.value))
-        self._noted = self._start.taken
+        self._noted = self._origin.taken
         if not self._noted:
             self._check_target()
         super().on_epoch_begin(epoch, logs)
         self._note()
-        over = self.schedule.over(self._now, self._run)
+        over = self._rounds.over(self._now, self._run)
         self._round = 1 + (self.pruned if self._settled else over)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -136,8 +137,8 @@ class IMP(Pruner):
         if self._settled:
             return
         self._note()
-        over = self.schedule.over(now, self._run)
-        if over > self.schedule.over(before, self._run):
+        over = self._rounds.over(now, self._run)
+        if over > self._rounds.over(before, self._run):
             _ = self.model  # see Pruner._update
             self._go_back()
         if over == self.pruned:
@@ -149,11 +150,11 @@ class IMP(Pruner):
         if self._noted or self._now < self.schedule.span(self._run)[0]:
             return
         _ = self.model
-        self._start.take()
-        self._ticket.rewind.take()
+        self._origin.take()
+        self._optimizer.take()
         self._noted = True
 
     def _go_back(self) -> None:
         if self.rewind == "weights":
-            self._start.restore()
-        self._ticket.rewind.restore()
+            self._origin.restore()
+        self._optimizer.restore()

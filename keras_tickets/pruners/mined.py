@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_tickets.backend import on_host
 from keras_tickets.companion import Companion
+from keras_tickets.learned import learned
 from keras_tickets.masked import masked_layers
 from keras_tickets.prunable import Kernel
 from keras_tickets.pruners.base import Pruner
@@ -94,7 +95,7 @@ class Mined(Pruner, ABC):
 
     def learned_scores(self, ticket: Ticket) -> list[np.ndarray] | None:
         """Return what was learned of each weight."""
-        return [masked.companion.worth() for masked in ticket.mask_set.masked]
+        return [companion.worth() for companion in learned(ticket.mask_set)]
 
     def draw(self, model: keras.Model, verbose: int = 1) -> Curve:
         """Raise: there is nothing to draw from before `fit`."""
@@ -108,13 +109,15 @@ class Mined(Pruner, ABC):
     def set_model(self, model: keras.Model) -> None:
         """Find the ticket that `fit` trains."""
         super().set_model(model)
-        if not isinstance(model, Ticket) or not hasattr(model, "mining"):
+        held = isinstance(model, Ticket) and hasattr(model, "mining")
+        if not held or model.start is None:
             raise ValueError(
                 f"{type(self).__name__} needs a ticket that holds its scores. Wrap the "
                 f"model with it: ticket = kt.wrap(model, kt.{type(self).__name__}(...)"
                 "), then compile and fit the ticket."
             )
-        self._ticket = model
+        self._ticket: Any = model
+        self._origin = model.start
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Begin to mine, once and when it is time."""
@@ -126,7 +129,7 @@ class Mined(Pruner, ABC):
             _ = self.model  # see Pruner._update
             self._check_target()
             self.begin(self._ticket)
-            self._start.take()
+            self._origin.take()
             self._ticket.mining.assign(True)
         self._open_gates()
 

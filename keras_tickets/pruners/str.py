@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_tickets.learned import SoftThreshold
+from keras_tickets.learned import SoftThreshold, learned
 from keras_tickets.masking import count
 from keras_tickets.prunable import Kernel
 from keras_tickets.pruners.base import registry
@@ -76,4 +76,4 @@ class STR(Mined):
 
 
 def _left(ticket: Ticket) -> list[np.ndarray]:
-    return [masked.companion.worth() > 0 for masked in ticket.mask_set.masked]
+    return [companion.worth() > 0 for companion in learned(ticket.mask_set)]

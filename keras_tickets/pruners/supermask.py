@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_tickets import optimizers
 from keras_tickets.backend import on_host
+from keras_tickets.learned import learned
 from keras_tickets.pruners.mined import Mined
 from keras_tickets.schedules import Cosine
 from keras_tickets.split import Split
@@ -85,7 +86,7 @@ class Supermask(Mined):
             weights = weights.weights
         # A copy, since its learning rate falls.
         own = type(self.optimizer).from_config(self.optimizer.get_config())
-        scores = [masked.companion.variable for masked in ticket.mask_set.masked]
+        scores = [companion.variable for companion in learned(ticket.mask_set)]
         return Split(own, weights, scores)
 
     def begin(self, ticket: Ticket) -> None:

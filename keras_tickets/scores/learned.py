@@ -17,7 +17,7 @@ class Learned(Score):
     def prepare(self, task: Task) -> Scorer:
         """Return a function that reads the scores anew at each call."""
         held = [c for c in task.companions if isinstance(c, Companion)]
-        if not held or len(held) < len(task.kernels):
+        if len(held) < len(task.kernels):
             raise ValueError(
                 f"Learned scores were asked for, but {task.model.name!r} holds none. "
                 "Expected a ticket that a pruner was bound to which learns them: "
