@@ -244,7 +244,7 @@ class Freezing(Exponential):
     >>> freezing.span(run)
     (1, 146)
     >>> [round(268336 * (1 - freezing.value(t, 0.9856, run))) for t in (1, 6, 11, 146)]
-    [268336, 231832, 200294, 3864]
+    [268336, 231832, 200295, 3864]
     """
 
     def __init__(self, every: float = 5, until: float = 0.5) -> None:
