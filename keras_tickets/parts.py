@@ -34,7 +34,17 @@ class Parts:
 
     @classmethod
     def of(cls, ticket: Ticket) -> Parts:
-        """Take a ticket apart; it is not changed."""
+        """Take a ticket apart; it is not changed.
+
+        Raises:
+            ValueError: If it is being mined.
+        """
+        if ticket.unfinished:
+            raise ValueError(
+                f"{ticket.name!r} is being mined: its masks are at sparsity "
+                f"{ticket.sparsity:.4g}, and its scores decide in each step what takes "
+                "part. Let the run end, or call fit again with initial_epoch."
+            )
         place = positions(ticket.model)
         masks = zip(ticket.kernels, ticket.mask_set.values(), strict=True)
         start = ticket.start

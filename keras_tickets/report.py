@@ -69,6 +69,8 @@ def summary(
 
 def _state(ticket: Ticket) -> str:
     how = type(ticket.pruner).__name__ if ticket.pruner else "no pruner"
+    if ticket.unfinished:
+        return f"{how}, being mined"
     return f"{how}, {'drawn' if ticket.drawn else 'not drawn yet'}"
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_tickets import _keras
+from keras_tickets.backend import on_host
 from keras_tickets.checks import check_model
 from keras_tickets.masked import masked_layers, without_masks
 from keras_tickets.masking import MaskedCall, MaskSet, add_masks
@@ -165,6 +166,12 @@ class Ticket(keras.Model):
     def drawn(self) -> bool:
         """Whether a pruner has chosen the masks."""
         return self.mask_set.drawn
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it is being mined, so that its masks are not those of the end."""
+        mining = getattr(self, "mining", None)
+        return mining is not None and bool(on_host(mining.value))
 
     @property
     def provenance(self) -> dict[str, Any] | None:

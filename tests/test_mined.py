@@ -346,6 +346,32 @@ def test_loss_scaling_around_two_optimizers(scaled):
     assert ticket.mask_set.count() == ticket.pruner.target(ticket.mask_set)
 
 
+def test_a_ticket_that_is_being_mined_is_not_saved_or_challenged(tmp_path):
+    ticket = kt.wrap(zoo.build("sequential"), MINED["gem_miner"]())
+    zoo.compile_for("sequential", ticket)
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 1
+
+    with pytest.warns(UserWarning, match="GemMiner is not done"):
+        zoo.train("sequential", ticket, epochs=6, callbacks=[Stop()])
+    assert "being mined" in kt.summary(ticket, print_fn=None)
+    with pytest.raises(ValueError, match="is being mined"):
+        ticket.save_ticket(tmp_path / "early.ticket.npz")
+    with pytest.raises(ValueError, match="is being mined"):
+        kt.challenge(ticket, lambda one: 0.0)
+    zoo.train("sequential", ticket, epochs=6, initial_epoch=2)
+    ticket.save_ticket(tmp_path / "mined.ticket.npz")
+    again = kt.load_ticket(tmp_path / "mined.ticket.npz", zoo.build("sequential"))
+    for mask, saved in zip(
+        ticket.mask_set.values(), again.mask_set.values(), strict=True
+    ):
+        np.testing.assert_array_equal(mask, saved)
+    for value, start in zip(ticket.start.values(), again.model.weights, strict=True):
+        np.testing.assert_array_equal(value, on_host(start.value))
+
+
 # -- schedules -------------------------------------------------------------------------
 
 

@@ -106,6 +106,10 @@ class Pruner(Configurable, keras.callbacks.Callback):
     trains the weights under them.
     """
 
+    careful = False
+    """Whether each update is checked for a cut of the signal, not only the last one
+    and those that empty a kernel."""
+
     remembers = False
     """Whether the ticket keeps the values that its weights start from."""
 
@@ -187,7 +191,7 @@ class Pruner(Configurable, keras.callbacks.Callback):
         kept, self.curve = draw(self, self._task, alive, sparsity, verbose)
         checked = self.score.guards and math.isfinite(self.curve.measure[-1])
         ends = sparsity == self.sparsity or collapse.newly_empty(alive, kept)
-        if ends and not checked:
+        if (ends or self.careful) and not checked:
             collapse.check_flow(model, masks.kernels, alive, kept, self)
         masks.assign(kept)
         return self.curve

@@ -58,6 +58,7 @@ class IMP(Pruner):
     """
 
     flags = ("settled",)
+    careful = True
     remembers = True
 
     def __init__(

@@ -40,6 +40,7 @@ class Mined(Pruner, ABC):
     """
 
     flags = ("settled", "mining")
+    careful = True
     remembers = True
 
     def __init__(
@@ -173,6 +174,7 @@ class Mined(Pruner, ABC):
         _ = self.model  # see Pruner._update
         self.update(self._masks, self.sparsity, self._verbose)
         self.settle(self._ticket)
+        self._origin.take()  # what the survivors start from
         self._ticket.mining.assign(False)
         self._ticket.settled.assign(True)
         self._settled = True
