@@ -18,8 +18,8 @@ def used(model, given=None) -> dict[str, int]:
     kernels = find_kernels(model)
     counts = uses(model, kernels, given)
     return {
-        kernel.path: n
-        for kernel, n in zip(kernels, counts, strict=True)
+        kernel.path: use.times
+        for kernel, use in zip(kernels, counts, strict=True)
         if not kernel.path.endswith("bias")
     }
 
@@ -73,10 +73,131 @@ def test_recurrent_layers():
     assert len(found) == 2 + 4 + 1 + 2
 
 
+class Cell(layers.Layer):
+    """A cell of layers, and with a kernel of its own."""
+
+    def __init__(self, inner, **kwargs):
+        super().__init__(**kwargs)
+        self.inner, self.state = inner, layers.Dense(4)
+        self.state_size = self.output_size = 4
+
+    def build(self, shape):
+        self.inner.build(shape)
+        self.state.build((shape[0], 4))
+        self.own = self.add_weight(shape=(4, 4), name="own")
+
+    def call(self, inputs, states):
+        x = self.inner(inputs)
+        x = keras.ops.mean(x, axis=tuple(range(1, len(x.shape) - 1)))
+        x = x + self.state(states[0]) @ self.own
+        return x, [x]
+
+
+def unrolled():
+    return layers.RNN(Cell(layers.Dense(4)), return_sequences=True, unroll=True)
+
+
+@pytest.mark.parametrize(
+    "recurrent",
+    [
+        lambda: layers.RNN(Cell(layers.Dense(4)), return_sequences=True),
+        lambda: layers.RNN(Cell(layers.Dense(4))),
+        unrolled,
+        lambda: layers.RNN(
+            [layers.LSTMCell(3), Cell(layers.Dense(4))], return_sequences=True
+        ),
+        lambda: layers.Bidirectional(
+            layers.RNN([layers.GRUCell(3), layers.LSTMCell(2)], return_sequences=True)
+        ),
+    ],
+)
+def test_a_cell_is_used_once_in_each_step(recurrent):
+    model = keras.Sequential([keras.Input((5, 3)), recurrent()])
+    assert set(used(model).values()) == {5}
+
+
+def test_a_convolution_in_a_cell_moves_in_each_step():
+    cell = Cell(layers.Conv2D(4, 3))
+    model = keras.Sequential([keras.Input((5, 8, 7, 3)), layers.RNN(cell)])
+    found = {path.rsplit("/", 2)[-2:][0]: n for path, n in used(model).items()}
+    assert found[cell.inner.name] == 5 * 6 * 5
+    assert found[cell.state.name] == found[cell.name] == 5
+
+
 def test_convolutional_recurrence():
     inputs = keras.Input((5, 8, 8, 2))
     model = keras.Model(inputs, layers.ConvLSTM2D(3, 3)(inputs))
     assert set(used(model).values()) == {5 * 36}
+
+
+class Positions(layers.Layer):
+    """Adds a table; keeps a state that is not trained, and a kernel that is."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=(1, *shape[1:]), name="position_table")
+        self.mean = self.add_weight(shape=shape[1:], name="mean", trainable=False)
+        self.turn = self.add_weight(shape=(shape[-1],) * 2, name="turn")
+
+    def call(self, inputs):
+        return (inputs + self.table - self.mean) @ self.turn
+
+
+@pytest.mark.parametrize(
+    ("make", "products"),
+    [
+        (layers.PReLU, {"alpha": 0}),
+        (lambda: layers.LayerNormalization(axis=[1, 2]), {"gamma": 0, "beta": 0}),
+        (
+            lambda: layers.SpectralNormalization(layers.Dense(3)),
+            {"vector_u": 0, "kernel": 6},
+        ),
+        (Positions, {"position_table": 0, "mean": 0, "turn": 6}),
+        (lambda: layers.Dense(3, trainable=False), {"kernel": 6}),
+        (lambda: Positions(trainable=False), {"position_table": 0, "turn": 6}),
+    ],
+)
+def test_only_products_count(make, products):
+    model = keras.Sequential([keras.Input((6, 4)), make()])
+    found = {path.rsplit("/", 1)[-1]: n for path, n in used(model).items()}
+    assert {name: found[name] for name in products} == products
+
+
+def test_a_kernel_frozen_by_itself_counts():
+    model = keras.Sequential([keras.Input((6, 4)), layers.Dense(3)])
+    model.layers[0].kernel.trainable = False
+    assert list(used(model).values()) == [6]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: layers.Dense(3)(x),
+        lambda x: layers.EinsumDense("abc,cd->abd", (6, 5))(x),
+        lambda x: layers.MultiHeadAttention(2, 3)(x, x),
+        lambda x: layers.Conv1D(2, 3, padding="same")(x),
+        lambda x: layers.LSTM(3)(x),
+        # Axes that were folded into the batch count.
+        lambda x: layers.Dense(3)(keras.ops.reshape(x, (-1, 4))),
+    ],
+)
+def test_a_fixed_batch_is_not_one_sample(make):
+    inputs = keras.Input(batch_shape=(8, 6, 4))
+    assert set(used(keras.Model(inputs, make(inputs))).values()) == {6}
+
+
+def test_outputs_of_a_transposed_convolution():
+    up = layers.Conv2DTranspose(4, 2, strides=2)
+    model = keras.Sequential([keras.Input((8, 8, 2)), up])
+    (kernel,) = kt.flops(model, print_fn=None).kernels
+    assert (kernel.uses, kernel.outputs) == (64, 16 * 16 * 4)
+    assert kernel.dense == 2 * 64 * (2 * 2 * 4 * 2) + 16 * 16 * 4
+
+
+def test_channels_first():
+    x = keras.Input((2, 9, 7))
+    convolution = layers.Conv2D(3, 3, data_format="channels_first", name="plain")
+    model = keras.Model(x, convolution(x))
+    assert used(model) == {"plain/kernel": 7 * 5}
 
 
 def test_products_are_those_of_the_backend():
@@ -93,8 +214,9 @@ def test_unknown_sizes_are_asked_for():
     model = keras.Sequential([keras.Input((None, 3), name="line"), layers.Dense(2)])
     with pytest.raises(ValueError, match=r"'line' has the shape .*input_signature="):
         kt.flops(model)
-    spec = keras.InputSpec(shape=(1, 7, 3), dtype="float32")
-    assert kt.flops(model, input_signature=[spec], print_fn=None).macs == 7 * 6
+    for batch in (1, None, 4):
+        spec = keras.InputSpec(shape=(batch, 7, 3), dtype="float32")
+        assert kt.flops(model, input_signature=[spec], print_fn=None).macs == 7 * 6
 
 
 def test_layers_are_left_as_they_were():
