@@ -248,7 +248,7 @@ class Freezing(Exponential):
     """
 
     def __init__(self, every: float = 5, until: float = 0.5) -> None:
-        super().__init__(end=until)
+        super().__init__(end=math.inf, unit="epochs")
         if every <= 0:
             raise ValueError(f"every must be positive. Received: {every!r}.")
         self.every = self._period = every
