@@ -36,7 +36,8 @@ class Dynamic(Pruner):
 
     An update follows a weight step and sees the gradients of that step; the published
     code of RigL skips the weight step. The last update once made, at `until`, later
-    calls of `fit` leave the masks alone; `kt.wrap` the ticket again to go on.
+    calls of `fit` leave the masks alone; `kt.wrap` the ticket again to go on. A kernel
+    that is frozen, since it was wrapped, keeps its mask and weights.
 
     Args:
         sparsity: Fraction of zeros, in [0, 1), from the first step to the last.
