@@ -1,7 +1,7 @@
 """The dense gradient of a masked kernel, taken out of the compiled training step.
 
-A trainable variable `g` that enters the effective kernel as `g - stop_gradient(g)`
-adds zero, and its gradient is that of the whole kernel, dead weights included. Keras
+A trainable variable `g` that enters the effective kernel as a zero with the derivative
+one has the gradient of the whole kernel, dead weights included. Keras
 writes gradients straight into variables that have `overwrite_with_gradient`, before
 it clips or scales any: after each step `g` holds the dense gradient of that step. No
 second pass over the data, no train step of one's own, and the weights train bit-equal
@@ -38,7 +38,9 @@ class Capture(Companion):
             dtype=kernel.variable.dtype,
             # Each replica has the gradient of its share of the loss.
             aggregation="sum",
-            name=f"{kernel.variable.name}_gradient",
+            # All captures have one host, and on torch Keras keeps one variable for
+            # each path: the gradients of the others would add up for ever.
+            name=kernel.path.replace("/", "_") + "_gradient",
         )
         self.variable.overwrite_with_gradient = True
 
@@ -51,8 +53,21 @@ class Capture(Companion):
         if not self.decay:
             return ()
         held = ops.stop_gradient(self.variable.value)
+        # A gradient that overflowed once must not stay in the average.
+        held = ops.where(ops.isfinite(held), held, 0)
         return (self.decay * ops.sum(held * self._zeros()),)
 
     def _zeros(self) -> Any:
-        value = self.variable.value
-        return value - ops.stop_gradient(value)
+        return ops.custom_gradient(_zero)(ops.convert_to_tensor(self.variable.value))
+
+
+def _zero(value: Any) -> tuple[Any, Any]:
+    """Return zeros, and the gradient of `value` for its own.
+
+    Unlike `value - stop_gradient(value)` they are zero where `value` is not finite.
+    """
+
+    def gradient(*args: Any, upstream: Any = None) -> Any:
+        return args[0] if upstream is None else upstream  # torch gives it by name
+
+    return ops.zeros_like(value), gradient

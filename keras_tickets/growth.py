@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_tickets.backend import on_host
 from keras_tickets.masking import MaskedKernel
-from keras_tickets.registry import Configurable, Registry
+from keras_tickets.registry import Configurable, Registry, spelling
 
 
 def magnitude(variable: keras.Variable) -> np.ndarray:
@@ -104,6 +104,14 @@ class Random(Growth):
         return rng.random(masked.kernel.shape, dtype=np.float32)
 
 
-def get(identifier: object) -> Growth:
-    """Return the growth that a name, config, class or instance stands for."""
-    return registry.get(identifier)
+def get(identifier: object, seed: int = 0) -> Growth:
+    """Return the growth that a name, config, class or instance stands for.
+
+    Args:
+        identifier: What the user wrote.
+        seed: Of a growth at random that is given without one, by name or as a class.
+    """
+    at_random = identifier is Random or (
+        isinstance(identifier, str) and spelling(identifier) == "random"
+    )
+    return registry.get(identifier, **({"seed": seed} if at_random else {}))

@@ -69,7 +69,7 @@ class Learned(Companion):
             initializer="zeros",
             dtype=kernel.variable.dtype,
             constraint=constraint,
-            name=f"{kernel.variable.name}_score",
+            name=kernel.path.replace("/", "_") + "_score",  # unique, as torch asks
         )
         self.variable.assign(initial)
 

@@ -230,7 +230,7 @@ def add_masks(
                 initializer="ones",
                 dtype="bool",
                 trainable=False,
-                name=f"{kernel.variable.name}_mask",
+                name=kernel.path.replace("/", "_") + "_mask",
             ),
             companion(host, kernel, position),
         )

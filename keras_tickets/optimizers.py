@@ -40,10 +40,19 @@ class Slot:
 
 
 class Slots:
-    """The slots of all weights of a model, by the weight's identity."""
+    """The slots of all weights of a model, by the weight's identity.
 
-    def __init__(self) -> None:
+    Args:
+        weights: What the optimizer that keeps them was built for.
+    """
+
+    def __init__(self, weights: Sequence[keras.Variable]) -> None:
+        self._weights = tuple(weights)
         self._slots: dict[int, list[Slot]] = {}
+
+    def belong_to(self, weights: Sequence[keras.Variable]) -> bool:
+        """Return whether the optimizer was built for exactly these weights."""
+        return [id(w) for w in self._weights] == [id(w) for w in weights]
 
     def note(self, weight: keras.Variable, slot: Slot) -> None:
         """Add a slot of `weight`."""
@@ -73,6 +82,17 @@ def innermost(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimiz
     return optimizer
 
 
+def split_up(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Return whether it hands the weights to several optimizers."""
+    several = getattr(keras.optimizers, "MultiOptimizer", None)
+    return several is not None and isinstance(innermost(optimizer), several)
+
+
+def noted(optimizer: keras.optimizers.Optimizer) -> Slots | None:
+    """Return the slots of `optimizer`, if `build` built it."""
+    return _noted.get(innermost(optimizer))
+
+
 def replaced(
     optimizer: keras.optimizers.Optimizer,
     replacement: Callable[[keras.optimizers.Optimizer], keras.optimizers.Optimizer],
@@ -93,22 +113,23 @@ def build(
     """Build `optimizer` for `weights` and return its slots.
 
     Raises:
-        ValueError: If it was built before, elsewhere: its slots can not be told
-            apart any more.
+        ValueError: If it was built before, elsewhere or for other weights: its slots
+            can not be told apart any more, or are not those of `weights`.
 
     Warns:
         UserWarning: If it keeps variables that belong to no weight it tells of.
     """
     inner = innermost(optimizer)
-    if inner in _noted:
-        return _noted[inner]
+    slots = _noted.get(inner)
+    if slots is not None and slots.belong_to(weights):
+        return slots
     if inner.built:
         raise ValueError(
-            f"The optimizer {inner.name!r} was built before this ticket was compiled, "
-            "so which of its variables belong to which weight is not known, and grown "
-            "weights could not start clean. Pass a fresh optimizer to compile."
+            f"The optimizer {inner.name!r} was built before, for other variables than "
+            f"the {len(weights)} that this ticket trains, so grown weights could not "
+            "start clean. Pass a fresh optimizer to compile."
         )
-    slots = Slots()
+    slots = Slots(weights)
     create = inner.add_variable_from_reference
 
     def noting(

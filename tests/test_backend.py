@@ -83,6 +83,12 @@ def test_what_was_read_does_not_change_with_the_variable():
     np.testing.assert_array_equal(backend.on_host(variable.value), 0)
 
 
+def test_on_host_reads_bfloat16():
+    tensor = ops.cast(ops.convert_to_tensor([1.5, -2.0]), "bfloat16")
+    read = backend.on_host(tensor).astype("float32")
+    np.testing.assert_array_equal(read, [1.5, -2.0])
+
+
 def test_other_backends_are_read_by_keras(monkeypatch):
     tensor = ops.ones((3,))
     monkeypatch.setattr(keras.backend, "backend", lambda: "openvino")

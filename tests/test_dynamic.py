@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import keras
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from keras import layers, ops
 
 import keras_tickets as kt
+from keras_tickets import growth as growths
 from keras_tickets import optimizers
 from keras_tickets.backend import on_host
 from keras_tickets.selection import exchange
@@ -168,20 +171,24 @@ def test_what_was_just_dropped_may_come_back_as_it_was():
 
 
 def linear(pruner, **compiling):
-    """Return a ticket on a linear model, its data, and its dense gradient by hand."""
+    """Return a ticket on two linear layers, its data, its dense gradients by hand."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(8, 6)), rng.normal(size=(8, 4))
-    model = keras.Sequential([keras.Input((6,)), layers.Dense(4, use_bias=False)])
-    ticket = kt.wrap(model, pruner)
+    dense = [layers.Dense(units, use_bias=False) for units in (5, 4)]
+    ticket = kt.wrap(keras.Sequential([keras.Input((6,)), *dense]), pruner)
     ticket.compile(loss="mse", **compiling)
     ticket.draw()
 
-    def gradient():
-        [masked] = ticket.mask_set.masked
-        kept = on_host(masked.effective())
-        return 2 * x.T @ (x @ kept - y) / y.size
+    def gradients():
+        first, second = (on_host(m.effective()) for m in ticket.mask_set.masked)
+        error = 2 * (x @ first @ second - y) / y.size
+        return [x.T @ error @ second.T, (x @ first).T @ error]
 
-    return ticket, x.astype("float32"), y.astype("float32"), gradient
+    return ticket, x.astype("float32"), y.astype("float32"), gradients
+
+
+def captured(ticket):
+    return [on_host(m.companion.variable.value) for m in ticket.mask_set.masked]
 
 
 @pytest.mark.parametrize(
@@ -198,35 +205,56 @@ def linear(pruner, **compiling):
         ),
     ],
 )
-def test_the_capture_is_the_dense_gradient(optimizer, factor):
-    ticket, x, y, gradient = linear(kt.RigL(0.5, seed=1), optimizer=optimizer())
-    expected = gradient()
-    ticket.train_on_batch(x, y)
-    [masked] = ticket.mask_set.masked
-    captured = on_host(masked.companion.variable.value)
-    np.testing.assert_allclose(captured, factor * expected, rtol=1e-4, atol=1e-6)
+def test_the_capture_is_the_dense_gradient_of_each_step(optimizer, factor):
+    ticket, x, y, gradients = linear(kt.RigL(0.5, seed=1), optimizer=optimizer())
+    for _ in range(3):
+        expected = gradients()
+        ticket.train_on_batch(x, y)
+        for held, one in zip(captured(ticket), expected, strict=True):
+            np.testing.assert_allclose(held, factor * one, rtol=1e-4, atol=1e-6)
 
 
 def test_the_momentum_is_the_running_average_of_dense_gradients():
-    ticket, x, y, gradient = linear(
+    ticket, x, y, gradients = linear(
         kt.SNFS(0.5, momentum=0.75, seed=1), optimizer=keras.optimizers.SGD(0.1)
     )
-    [masked] = ticket.mask_set.masked
-    average = 0.0
+    average = [0.0, 0.0]
     for _ in range(5):
-        average = 0.75 * average + 0.25 * gradient()
+        pairs = zip(average, gradients(), strict=True)
+        average = [0.75 * before + 0.25 * now for before, now in pairs]
         ticket.train_on_batch(x, y)
-        held = on_host(masked.companion.variable.value)
-        np.testing.assert_allclose(held, average, rtol=1e-4, atol=1e-6)
+        for held, one in zip(captured(ticket), average, strict=True):
+            np.testing.assert_allclose(held, one, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("pruner", "share"), [(kt.RigL(0.0), 1.0), (kt.SNFS(0.0, momentum=0.75), 0.25)]
+)
+def test_a_gradient_that_overflowed_once_is_forgotten(pruner, share):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, use_bias=False)])
+    ticket = kt.wrap(model, pruner)
+    ticket.compile(keras.optimizers.SGD(0.1, clipvalue=1.0), "mse")
+    x, y = np.ones((1, 4), "float32"), np.ones((1, 3), "float32")
+    ticket.train_on_batch(3e38 * x, y)
+    assert not np.isfinite(captured(ticket)[0]).any()
+    [masked] = ticket.mask_set.masked
+    error = 2 * (x @ on_host(masked.effective()) - y) / y.size
+    ticket.train_on_batch(x, y)
+    assert np.isfinite(on_host(masked.kernel.variable.value)).all()
+    np.testing.assert_allclose(captured(ticket)[0], share * x.T @ error, rtol=1e-4)
+
+
+class Stop(keras.callbacks.Callback):
+    """Ends training after the first epoch."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = True
 
 
 @pytest.mark.parametrize("pruner", [kt.RigL, kt.SNFS])
+@pytest.mark.filterwarnings("ignore:.*stopped before the first update")
 def test_weights_train_as_without_a_capture(pruner):
     """Bit-equal to a static ticket until the first update, in the second epoch."""
-
-    class Stop(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            self.model.stop_training = True
 
     weights = []
     for one in (kt.Static(0.5, seed=5), pruner(0.5, update_every=7, seed=5)):
@@ -294,6 +322,149 @@ def test_saved_and_loaded_goes_on(tmp_path):
     np.testing.assert_array_equal(first, zoo.train("nested", loaded))
 
 
+@pytest.mark.parametrize("pruner", [kt.RigL, kt.SNFS, kt.SET])
+def test_saved_half_way_and_loaded_goes_on(pruner, tmp_path):
+    ticket = kt.wrap(zoo.build("nested"), pruner(0.8, update_every=3, seed=1))
+    zoo.compile_for("nested", ticket)
+    zoo.train("nested", ticket, epochs=4, callbacks=[Stop()])
+    ticket.save(tmp_path / "ticket.keras")
+    loaded = keras.models.load_model(tmp_path / "ticket.keras")
+    assert not on_host(loaded.settled.value)
+    before = ticket.mask_set.values()
+    for one in (ticket, loaded):
+        zoo.train("nested", one, epochs=4, initial_epoch=1)
+    after = ticket.mask_set.values()
+    assert not all(map(np.array_equal, before, after))
+    assert all(map(np.array_equal, after, loaded.mask_set.values()))
+    pairs = zip(ticket.model.get_weights(), loaded.model.get_weights(), strict=True)
+    assert all(np.array_equal(*pair) for pair in pairs)
+
+
+@pytest.mark.parametrize("pruner", [kt.RigL, kt.SET])
+def test_a_layer_frozen_since_it_was_wrapped_stays(pruner):
+    ticket = kt.wrap(zoo.build("sequential"), pruner(0.5, update_every=1))
+    ticket.draw()
+    ticket.model.layers[0].trainable = False
+    zoo.compile_for("sequential", ticket)
+    kernels = [kernel.variable for kernel in ticket.kernels]
+
+    def state():
+        weights = [np.array(on_host(v.value)) for v in kernels]
+        return list(zip(ticket.mask_set.values(), weights, strict=True))
+
+    before = state()
+    zoo.train("sequential", ticket)
+    (frozen, moving), after = zip(before, state(), strict=True), state()
+    assert all(map(np.array_equal, *frozen))
+    assert not any(map(np.array_equal, *moving))
+    assert after[0][0].any()
+
+
+def test_bfloat16():
+    keras.config.set_dtype_policy("bfloat16")
+    try:
+        model = zoo.build("sequential")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    ticket = kt.wrap(model, kt.RigL(0.5, update_every=1, seed=2))
+    zoo.compile_for("sequential", ticket)
+    ticket.draw()
+    before = ticket.mask_set.values()
+    zoo.train("sequential", ticket)
+    after = ticket.mask_set.values()
+    assert [m.sum() for m in before] == [m.sum() for m in after]
+    assert not any(map(np.array_equal, before, after))
+
+
+# -- when, and what each update reads ------------------------------------------------
+
+
+class Timed(kt.RigL):
+    """RigL that notes its updates, and how often it reaches for its model."""
+
+    updates: list[tuple[int, float]]
+    reached = 0
+
+    @property
+    def model(self):
+        self.reached += 1
+        return super().model
+
+    def _move(self, step, fraction):
+        before = self._masks.values()
+        super()._move(step, fraction)
+        assert not all(map(np.array_equal, before, self._masks.values()))
+        self.updates.append((step, fraction))
+
+
+def timed(steps, **arguments):
+    """Train for `steps` steps in two epochs; return the pruner."""
+    pruner = Timed(0.5, seed=1, **{"until": 1.0, **arguments.pop("pruner")})
+    pruner.updates = []
+    ticket = kt.wrap(keras.Sequential([keras.Input((6,)), layers.Dense(200)]), pruner)
+    ticket.compile("sgd", "mse", **arguments)
+    ticket.draw()
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(steps // 2, 6)), rng.normal(size=(steps // 2, 200))
+    ticket.fit(x, y, batch_size=1, epochs=2, verbose=0)
+    return pruner
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras has no steps_per_execution there")
+def test_updates_that_fall_between_two_looks():
+    pruner = timed(24, pruner={"update_every": 4}, steps_per_execution=3)
+    assert [step for step, _ in pruner.updates] == [6, 9, 12, 18, 21]
+
+
+def test_the_drop_fraction_falls_to_zero_at_until():
+    updates = timed(40, pruner={"update_every": 3, "until": 0.5}).updates
+    assert [step for step, _ in updates] == [3, 6, 9, 12, 15, 18]
+    expected = [0.15 * (1 + np.cos(np.pi * step / 20)) for step, _ in updates]
+    np.testing.assert_allclose([fraction for _, fraction in updates], expected)
+
+
+def test_the_training_state_is_read_only_when_masks_move():
+    """On JAX it costs a copy of all variables, out of the step and in again."""
+    pruner = timed(40, pruner={"update_every": 8})
+    assert len(pruner.updates) == 4
+    # Once for each update, at the end of the run, and as each of two epochs begins.
+    assert pruner.reached == 4 + 1 + 2
+
+
+def test_random_growth_is_new_for_each_step_and_kernel():
+    [masked] = kt.wrap(zoo.build("shared"), only="twice").mask_set.masked
+    growth = growths.Random(3)
+    places = [
+        growths.Random(seed).scores(masked, index, step)
+        for seed, index, step in [(3, 0, 1), (3, 0, 2), (3, 1, 1), (4, 0, 1)]
+    ]
+    for i, one in enumerate(places):
+        for other in places[:i]:
+            assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.5
+    np.testing.assert_array_equal(places[0], growth.scores(masked, 0, 1))
+
+
+def test_set_grows_in_the_same_places_on_every_backend():
+    ticket = kt.wrap(zoo.build("shared"), kt.SET(0.5, update_every=1, seed=7))
+    zoo.compile_for("shared", ticket, keras.optimizers.SGD(0.0))
+    rng = np.random.default_rng(0)
+    for kernel in ticket.kernels:
+        kernel.variable.assign(rng.normal(size=kernel.shape).astype("float32"))
+    zoo.train("shared", ticket)
+    digest = hashlib.sha256(b"".join(m.tobytes() for m in ticket.mask_set.values()))
+    assert digest.hexdigest()[:16] == "43b3983f962ce2c6"
+
+
+def test_the_seed_fixes_random_growth_by_name():
+    seeds = [kt.pruners.Dynamic(0.5, "random", seed=s).growth.seed for s in (3, 4)]
+    assert seeds == [3, 4]
+    assert kt.SET(0.5, seed=5).growth.seed == 5
+    free = kt.SET(0.5)
+    assert free.growth.seed == free.seed
+    given = kt.pruners.Dynamic(0.5, growths.Random(9), seed=3)
+    assert type(given).from_config(given.get_config()).growth.seed == 9
+
+
 def test_drop_fractions():
     at = [0, 0.25, 0.5, 0.75, 1]
     constant = kt.RigL(0.9, drop_fraction=0.2, decay="constant")
@@ -312,7 +483,7 @@ def test_drop_fractions():
     [
         (kt.RigL, {"gradient_accumulation_steps": 4}, "gradient_accumulation_steps=4"),
         (kt.RigL, {"use_ema": True}, "use_ema"),
-        (kt.SNFS, {"loss_scale_factor": 8.0}, "scaled by a factor"),
+        (kt.SNFS, {"loss_scale_factor": 8.0}, "loss_scale_factor=8 would multiply"),
     ],
 )
 def test_optimizers_that_hide_the_gradient(pruner, optimizer, message):
@@ -323,6 +494,57 @@ def test_optimizers_that_hide_the_gradient(pruner, optimizer, message):
     free = kt.wrap(zoo.build("sequential"), kt.SET(0.5, update_every=1))
     zoo.compile_for("sequential", free, keras.optimizers.SGD(0.1, **optimizer))
     zoo.train("sequential", free)
+
+
+def test_an_average_under_a_scale_that_changes():
+    ticket = kt.wrap(zoo.build("sequential"), kt.SNFS(0.5))
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
+    with pytest.raises(ValueError, match=r"SNFS.*factor that changes.*kt\.RigL"):
+        zoo.compile_for("sequential", ticket, scaled)
+
+
+@pytest.mark.skipif(
+    not hasattr(keras.optimizers, "MultiOptimizer"), reason="this Keras has none"
+)
+@pytest.mark.parametrize("pruner", [kt.RigL, kt.SET])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_several_optimizers(pruner, scaled):
+    ticket = kt.wrap(zoo.build("sequential"), pruner(0.5))
+    inside = keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.1, use_ema=True))
+    several = keras.optimizers.MultiOptimizer(inside)
+    if scaled:
+        several = keras.optimizers.LossScaleOptimizer(several)
+    with pytest.raises(ValueError, match=rf"{pruner.__name__}.*MultiOptimizer.* one"):
+        zoo.compile_for("sequential", ticket, several)
+    assert not ticket.compiled
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras has no steps_per_execution there")
+def test_updates_that_were_all_stepped_over():
+    ticket = kt.wrap(zoo.build("sequential"), kt.SET(0.5, update_every=2))
+    zoo.compile_for("sequential", ticket, steps_per_execution=10)
+    x, y = zoo.images()[:20], zoo.labels()[:20]
+    with pytest.warns(
+        UserWarning, match=r"SET moved no weight up to step 10 of 10: 3 "
+    ):
+        ticket.fit(x, y, batch_size=2, verbose=0)
+
+
+def test_updates_too_small_to_move_a_weight():
+    pruner = kt.RigL(0.9, "uniform", update_every=1, drop_fraction=0.01, seed=1)
+    ticket = kt.wrap(zoo.build("sequential"), pruner)
+    zoo.compile_for("sequential", ticket)
+    with pytest.warns(UserWarning, match=r"step 4 of 4: in each of 2 updates int\(f"):
+        zoo.train("sequential", ticket)
+    zoo.train("sequential", ticket)  # settled: nothing was to move
+
+
+def test_training_that_stopped_before_the_first_update():
+    ticket = kt.wrap(zoo.build("sequential"), kt.SET(0.5, update_every=5))
+    zoo.compile_for("sequential", ticket)
+    with pytest.warns(UserWarning, match=r"4 of 12: .*before the first .*_every=5"):
+        zoo.train("sequential", ticket, epochs=3, callbacks=[Stop()])
+    zoo.train("sequential", ticket, epochs=3, initial_epoch=1)
 
 
 def test_updates_beyond_the_end_of_the_run():
@@ -384,6 +606,30 @@ def test_compiled_twice_with_one_optimizer():
     zoo.train("sequential", ticket)
 
 
+def test_one_optimizer_for_two_tickets():
+    optimizer = keras.optimizers.Adam()
+    first, second = (
+        kt.wrap(zoo.build("sequential"), kt.SET(0.5, update_every=1)) for _ in range(2)
+    )
+    zoo.compile_for("sequential", first, optimizer)
+    with pytest.raises(ValueError, match="fresh optimizer"):
+        zoo.compile_for("sequential", second, optimizer)
+    zoo.train("sequential", first)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_an_optimizer_put_in_after_compile(scaled):
+    ticket = kt.wrap(zoo.build("sequential"), kt.SET(0.5, update_every=1))
+    zoo.compile_for("sequential", ticket)
+    optimizer = keras.optimizers.Adam()
+    if scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    ticket.optimizer = optimizer
+    with pytest.raises(ValueError, match=r"'ticket_.*changed after compile.*compile\("):
+        zoo.train("sequential", ticket)
+    assert not ticket.drawn
+
+
 class Stranger(keras.optimizers.SGD):
     """Keeps a variable for each weight without saying for which."""
 
@@ -406,10 +652,16 @@ def test_an_empty_layer_is_named():
     x = layers.Dense(6, name="wide")(inputs)
     short = layers.Dense(6, name="short")(inputs)
     model = keras.Model(inputs, layers.Add()([x, short]))
-    pruner = kt.RigL(0.5, allocation={"wide": 0.5, "short": 0.99})
+    sparsities = {"wide": 0.5, "short": 0.99}
+    pruner = kt.RigL(0.5, allocation=sparsities, update_every=1)
     ticket = kt.wrap(model, pruner)
     with pytest.warns(UserWarning, match="short/kernel got no weights"):
         ticket.draw()
+    for _ in range(2):
+        ticket.compile("adam", "mse")
+        with pytest.warns(UserWarning, match="short/kernel got no weights"):
+            ticket.fit(np.ones((8, 6)), np.ones((8, 6)), batch_size=2, verbose=0)
+        ticket = kt.wrap(ticket, kt.RigL(0.75, update_every=1))
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,21 @@ def updating(
 
     Called with `rest`; `values` are those that the variables have then.
     """
-    return _backend().updating(variables, function)
+    own = getattr(_backend(), "updating", None)
+    return (own or _updating)(variables, function)
+
+
+def _updating(
+    variables: Sequence[keras.Variable], function: Callable[..., Any]
+) -> Callable[..., None]:
+    compute = compiled(function)
+
+    def run(*rest: Any) -> None:
+        values = compute([variable.value for variable in variables], *rest)
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+    return run
 
 
 def on_host(tensor: Any) -> np.ndarray:

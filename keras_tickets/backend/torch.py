@@ -48,20 +48,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def updating(
-    variables: Sequence[keras.Variable], function: Callable[..., Any]
-) -> Callable[..., None]:
-    """See `keras_tickets.backend`."""
-    compute = compiled(function)
-
-    def run(*rest: Any) -> None:
-        values = compute([variable.value for variable in variables], *rest)
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
-
-    return run
-
-
 def settled(tensor: Any) -> Any:
-    """Return what NumPy can look at without a copy."""
-    return tensor.detach().cpu()
+    """Return what NumPy can look at without a copy, where it knows the dtype."""
+    tensor = tensor.detach().cpu()
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor

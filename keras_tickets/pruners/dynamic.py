@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,10 +16,10 @@ from keras_tickets.backend import on_host
 from keras_tickets.capture import Capture
 from keras_tickets.growth import magnitude
 from keras_tickets.masked import masked_layers
-from keras_tickets.masking import MaskSet
 from keras_tickets.prunable import Kernel
 from keras_tickets.pruners.base import Pruner, registry
 from keras_tickets.pruners.drawing import Curve
+from keras_tickets.pruners.random import seed_or_new
 from keras_tickets.selection import exchange
 from keras_tickets.ticket import Ticket
 
@@ -37,7 +36,8 @@ class Dynamic(Pruner):
 
     An update follows a weight step and sees the gradients of that step; the published
     code of RigL skips the weight step. The last update once made, at `until`, later
-    calls of `fit` leave the masks alone; `kt.wrap` the ticket again to go on.
+    calls of `fit` leave the masks alone; `kt.wrap` the ticket again to go on. A kernel
+    that is frozen, since it was wrapped, keeps its mask and weights.
 
     Args:
         sparsity: Fraction of zeros, in [0, 1), from the first step to the last.
@@ -54,6 +54,8 @@ class Dynamic(Pruner):
         on_collapse: `"raise"` or `"warn"` when the first masks let no signal pass.
     """
 
+    flags = ("settled",)
+
     def __init__(
         self,
         sparsity: float,
@@ -67,7 +69,7 @@ class Dynamic(Pruner):
         seed: int | None = None,
         on_collapse: str = "raise",
     ) -> None:
-        self.seed = random.randrange(2**31) if seed is None else seed
+        self.seed = seed_or_new(seed)
         score = scores.Random(self.seed)
         super().__init__(sparsity, score, allocation, structure, "once", on_collapse)
         if update_every < 1 or update_every != int(update_every):
@@ -83,7 +85,7 @@ class Dynamic(Pruner):
             raise ValueError(
                 f"until is a fraction of the run, in (0, 1]. Received: {until!r}."
             )
-        self.growth = growths.get(growth)
+        self.growth = growths.get(growth, self.seed)
         self.update_every = int(update_every)
         self.drop_fraction = drop_fraction
         self.until = until
@@ -101,8 +103,6 @@ class Dynamic(Pruner):
         return self.decay.curve(progress, self.drop_fraction, 0.0)
 
     # -- what the ticket and its optimizer must give --------------------------------
-
-    flags = ("settled",)
 
     def hold(self, ticket: Ticket) -> None:
         """Raise if there are kernels whose dense gradient the ticket can not hold."""
@@ -124,7 +124,14 @@ class Dynamic(Pruner):
     def accept(
         self, ticket: Ticket, optimizer: keras.optimizers.Optimizer, saved: bool = False
     ) -> keras.optimizers.Optimizer:
-        """Raise if dense gradients can not be had under `optimizer`."""
+        """Raise if slots, or dense gradients, can not be had under `optimizer`."""
+        if optimizers.split_up(optimizer):
+            raise ValueError(
+                f"{type(self).__name__} restarts the optimizer's slots of the weights "
+                "that grow, and can not tell apart those of the several optimizers in "
+                f"{type(optimizers.innermost(optimizer)).__name__}. Compile with one "
+                "optimizer for all weights."
+            )
         if self.growth.decay is None:
             return optimizer
         inner = optimizers.innermost(optimizer)
@@ -140,7 +147,12 @@ class Dynamic(Pruner):
                 "use_ema=True would average these gradients as if they were weights. "
                 "Compile without it"
             )
-        elif self.growth.decay and (inner is not optimizer or inner.loss_scale_factor):
+        elif self.growth.decay and inner.loss_scale_factor:
+            why = (
+                f"loss_scale_factor={inner.loss_scale_factor:g} would multiply their "
+                "running average anew in every step. Compile without it, or use kt.RigL"
+            )
+        elif self.growth.decay and inner is not optimizer:
             why = (
                 "the loss is scaled by a factor that changes, so gradients of "
                 "different steps can not be averaged. Use kt.RigL, or the dtype "
@@ -159,22 +171,23 @@ class Dynamic(Pruner):
 
     # -- the callback ----------------------------------------------------------------
 
-    def update(self, masks: MaskSet, sparsity: float, verbose: int = 0) -> Curve:
-        """Draw the first masks; say which kernels will never have a weight."""
-        drawn = masks.drawn
-        curve = super().update(masks, sparsity, verbose)
-        if drawn:
-            return curve
-        empty = [m.kernel.path for m in masks.masked if not on_host(m.mask.value).any()]
+    def draw(self, model: keras.Model, verbose: int = 1) -> Curve:
+        """Draw the first masks, now; say which kernels will never have a weight."""
+        curve = super().draw(model, verbose)
+        self._warn_of_empty()
+        return curve
+
+    def _warn_of_empty(self) -> None:
+        masked = self._masks.masked
+        empty = [m.kernel.path for m in masked if not on_host(m.mask.value).any()]
         if empty:
             warnings.warn(
                 f"{', '.join(empty)} got no weights at sparsity {self.sparsity:g}, and "
                 f"{type(self).__name__} holds the number of each kernel, so they will "
                 "stay empty. Lower the sparsity, name a sparsity for them in "
                 "allocation={...}, or leave them alone with skip=.",
-                stacklevel=2,
+                stacklevel=3,
             )
-        return curve
 
     def set_model(self, model: keras.Model) -> None:
         """Find the ticket that `fit` trains."""
@@ -186,18 +199,67 @@ class Dynamic(Pruner):
                 f"ticket = kt.wrap(model, kt.{type(self).__name__}(...)), then compile "
                 "and fit the ticket."
             )
+        if optimizers.noted(model.optimizer) is not model.slots:
+            raise ValueError(
+                f"The optimizer of {model.name!r} was changed after compile, so which "
+                "of its variables belong to which weight is not known. Compile the "
+                "ticket with it: ticket.compile(optimizer, ...)."
+            )
         self._ticket = model
         if self._slots is not model.slots:  # else compiled in an earlier fit
             kernels = [kernel.variable for kernel in self._masks.kernels]
             self._restart = optimizers.Restart(kernels, model.slots)
             self._slots = model.slots
 
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Begin to count what this `fit` does."""
+        self._begun: int | None = None
+        self._updates = self._exchanges = 0
+
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Draw the first masks."""
+        """Draw the first masks; say which kernels will never have a weight."""
         self._settled = bool(on_host(self._ticket.settled.value))
         if not self._settled:
             self._check(schedules.Run(self.params["epochs"], self.params.get("steps")))
         super().on_epoch_begin(epoch, logs)
+        if self._begun is None:  # not on_train_begin: a backup is restored after that
+            self._begun = self._now
+            self._begun_settled = self._settled
+            self._warn_of_empty()
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Warn when masks that were to move have not."""
+        super().on_train_end(logs)
+        if self._begun is None or self._begun_settled or self._exchanges:
+            return
+        due = self._due(self._begun, self._now)
+        if due or not self._begun:  # else resumed after the last update
+            warnings.warn(
+                f"{type(self).__name__} moved no weight up to step {self._now} of "
+                f"{self._run.length}: {self._why_not(due)}, or use kt.Static.",
+                stacklevel=2,
+            )
+
+    def _due(self, begun: int, now: int) -> int:
+        """Return how many updates fall into the steps from `begun` to `now`."""
+        end = self._run.time(self.until, "fraction")
+        last = min(now, math.ceil(end) - 1)  # from `end` on masks stay
+        return max(0, last // self.update_every - begun // self.update_every)
+
+    def _why_not(self, due: int) -> str:
+        every = f"update_every={self.update_every}"
+        if not due:
+            return f"training stopped before the first update ({every}). Train longer"
+        if not self._updates:
+            return (
+                f"{due} updates ({every}, until={self.until:g}) fell into these steps, "
+                "and steps_per_execution stepped over all of them. Lower it"
+            )
+        return (
+            f"in each of {self._updates} updates int(f * n) was 0 for every kernel of "
+            f"n weights that trains, with f falling from drop_fraction="
+            f"{self.drop_fraction:g}. Raise it, lower the sparsity"
+        )
 
     def _check(self, run: schedules.Run) -> None:
         """Raise if no update falls into the run, or its steps are not known."""
@@ -234,6 +296,8 @@ class Dynamic(Pruner):
                     range(len(old)),
                 )
             )
+        self._updates += 1
+        self._exchanges += any(a is not b for a, b in zip(old, new, strict=True))
         self._restart([after & ~before for before, after in zip(old, new, strict=True)])
         for masked, mask in zip(self._masks.masked, new, strict=True):
             masked.mask.assign(mask)
@@ -241,8 +305,10 @@ class Dynamic(Pruner):
     def _moved(
         self, index: int, mask: np.ndarray, step: int, fraction: float
     ) -> np.ndarray:
-        """Return the next mask of one kernel."""
+        """Return the next mask of one kernel; the same one if nothing is to move."""
         masked = self._masks.masked[index]
+        if not masked.kernel.variable.trainable:  # frozen since it was wrapped
+            return mask
         number = math.floor(fraction * np.count_nonzero(self.structure.pool(mask)))
         if not number:
             return mask

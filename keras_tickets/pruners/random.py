@@ -9,6 +9,11 @@ from keras_tickets import scores
 from keras_tickets.pruners.base import Pruner, registry
 
 
+def seed_or_new(seed: int | None) -> int:
+    """Return `seed`, or a new one from `keras.utils.set_random_seed`'s generator."""
+    return random.randrange(2**31) if seed is None else seed
+
+
 @registry.register
 class Random(Pruner):
     """Draws a random ticket.
@@ -39,7 +44,7 @@ class Random(Pruner):
         seed: int | None = None,
         on_collapse: str = "raise",
     ) -> None:
-        self.seed = random.randrange(2**31) if seed is None else seed
+        self.seed = seed_or_new(seed)
         score = scores.Random(self.seed)
         super().__init__(sparsity, score, allocation, structure, schedule, on_collapse)
 

@@ -69,14 +69,14 @@ class RigL(Dynamic):
         super().__init__(
             sparsity,
             "gradient",
-            allocation,
-            structure,
-            update_every,
-            drop_fraction,
-            until,
-            decay,
-            seed,
-            on_collapse,
+            allocation=allocation,
+            structure=structure,
+            update_every=update_every,
+            drop_fraction=drop_fraction,
+            until=until,
+            decay=decay,
+            seed=seed,
+            on_collapse=on_collapse,
         )
 
     def training_flops(self, dense: float, sparse: float, run: Run) -> float:

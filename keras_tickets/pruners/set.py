@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
-from keras_tickets.growth import Random
 from keras_tickets.pruners.base import registry
 from keras_tickets.pruners.dynamic import Dynamic
 
@@ -45,16 +43,15 @@ class SET(Dynamic):
         seed: int | None = None,
         on_collapse: str = "raise",
     ) -> None:
-        seed = random.randrange(2**31) if seed is None else seed
         super().__init__(
             sparsity,
-            Random(seed),
-            allocation,
-            structure,
-            update_every,
-            drop_fraction,
-            until,
-            decay,
-            seed,
-            on_collapse,
+            "random",
+            allocation=allocation,
+            structure=structure,
+            update_every=update_every,
+            drop_fraction=drop_fraction,
+            until=until,
+            decay=decay,
+            seed=seed,
+            on_collapse=on_collapse,
         )
