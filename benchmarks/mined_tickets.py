@@ -38,7 +38,7 @@ STUDY = Study(
     {
         "mnist": Setting(
             networks.lenet_300_100_norm,
-            20_000,
+            10_000,
             10_000,
             20,
             128,

@@ -35,7 +35,8 @@ def lenet_300_100_norm(
     network = keras.Sequential([keras.Input(input_shape), layers.Flatten()])
     for units in (300, 100):
         network.add(layers.Dense(units, use_bias=False, kernel_initializer="he_normal"))
-        network.add(layers.BatchNormalization())
+        # So quick that statistics follow within the few epochs of one round of IMP.
+        network.add(layers.BatchNormalization(momentum=0.9))
         network.add(layers.ReLU())
     network.add(layers.Dense(classes, kernel_initializer="he_normal", name="logits"))
     network.name = "lenet_300_100_norm"

@@ -26,7 +26,7 @@ from keras_tickets.prunable import (
 )
 from keras_tickets.prunable import find_kernels as all_kernels
 from keras_tickets.registry import PACKAGE
-from keras_tickets.snapshot import Snapshot
+from keras_tickets.snapshot import Snapshot, array_of
 from keras_tickets.strip import strip
 
 if TYPE_CHECKING:
@@ -390,9 +390,9 @@ def _wrap_again(
     remember = remember or ticket.start is not None
     again = Ticket(ticket.model, pruner, Selection(own, ticket.skipped), name, remember)
     for new, old in zip(again.mask_set.masked, ticket.mask_set.masked, strict=True):
-        new.mask.assign(old.mask.value)
+        new.mask.assign(array_of(old.mask))
     for new, old in zip(again.mask_set.flags, ticket.mask_set.flags, strict=True):
-        new.assign(old.value)
+        new.assign(array_of(old))
     again.provenance = ticket.provenance
     if again.start is not None and ticket.start is not None and ticket.start.taken:
         again.start.put(ticket.start.values())

@@ -331,3 +331,16 @@ def test_model_that_can_not_be_copied_is_named():
     ticket.draw()
     with pytest.raises(ValueError, match=r"(?s)NoConfig.*get_config"):
         ticket.strip()
+
+
+def test_a_ticket_wrapped_again_shares_no_buffer_with_the_old_one():
+    """JAX donates what a ticket trains: the other one must have its own."""
+    old = kt.wrap(zoo.build("sequential"), kt.Random(0.5, seed=0))
+    old.draw()
+    new = kt.wrap(old, kt.Magnitude(0.7))
+    zoo.compile_for("sequential", old)
+    zoo.train("sequential", old)
+    assert [int(m.sum()) for m in new.mask_set.values()] == [
+        int(m.sum()) for m in old.mask_set.values()
+    ]
+    assert new.drawn

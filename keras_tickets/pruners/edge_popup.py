@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from keras_tickets.allocation import round_shares
 from keras_tickets.learned import Popup, learned
 from keras_tickets.prunable import Kernel
 from keras_tickets.pruners.base import registry
+from keras_tickets.pruners.random import seed_or_new
 from keras_tickets.pruners.supermask import Supermask
 from keras_tickets.schedules import Once
 from keras_tickets.ticket import Ticket
@@ -63,7 +63,7 @@ class EdgePopup(Supermask):
             until,
             initial,
             optimizer,
-            random.randrange(2**31) if seed is None else seed,
+            seed_or_new(seed),
             on_collapse,
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import warnings
 from typing import Any
 
@@ -12,6 +11,7 @@ from keras_tickets.learned import PENALTIES, Rounded, UnitInterval, learned
 from keras_tickets.masking import MaskSet, count
 from keras_tickets.prunable import Kernel
 from keras_tickets.pruners.base import registry
+from keras_tickets.pruners.random import seed_or_new
 from keras_tickets.pruners.supermask import Supermask
 from keras_tickets.schedules import Freezing
 from keras_tickets.ticket import Ticket
@@ -84,7 +84,7 @@ class GemMiner(Supermask):
             until,
             initial,
             optimizer,
-            random.randrange(2**31) if seed is None else seed,
+            seed_or_new(seed),
             on_collapse,
         )
         self.every = every
