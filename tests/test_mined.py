@@ -635,6 +635,7 @@ def test_bad_arguments(make, message):
         (lambda: kt.IMP(0.5, rewind_to=99, unit="steps"), 3, r"99 steps"),
         (lambda: kt.GemMiner(0.999, every=1), 4, r"at least \d"),
         (lambda: kt.IMP(0.999), 100, r"at least \d"),
+        (lambda: kt.ESPN(0.5, warmup=2), 4, r"warmup=2 epochs leave nothing of the 2"),
     ],
 )
 def test_bad_runs(pruner, epochs, message):

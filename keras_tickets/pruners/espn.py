@@ -70,6 +70,13 @@ class ESPN(Mined):
 
     def ripe(self, epoch: int) -> bool:
         """Return whether the warm-up is over."""
+        mining = self.until * self._run.epochs
+        if self.warmup >= mining:
+            raise ValueError(
+                f"warmup={self.warmup:g} epochs leave nothing of the {mining:g} epochs "
+                f"(until={self.until:g} of {self._run.epochs}) in which ESPN is to find "
+                "its ticket. Lower warmup=, raise until=, or train for more epochs."
+            )
         return epoch >= self.warmup
 
     def found(self, ticket: Ticket, logs: dict) -> bool:

@@ -95,8 +95,11 @@ class Mined(Pruner, ABC):
             )
 
     def learned_scores(self, ticket: Ticket) -> list[np.ndarray] | None:
-        """Return what was learned of each weight."""
-        return [companion.worth() for companion in learned(ticket.mask_set)]
+        """Return what was learned of each weight, if it was of all kernels."""
+        held = learned(ticket.mask_set)
+        if len(held) < len(ticket.kernels):
+            return None
+        return [companion.worth() for companion in held]
 
     def draw(self, model: keras.Model, verbose: int = 1) -> Curve:
         """Raise: there is nothing to draw from before `fit`."""
@@ -119,6 +122,7 @@ class Mined(Pruner, ABC):
             )
         self._ticket: Any = model
         self._origin = model.start
+        self._settled = bool(on_host(model.settled.value))
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Begin to mine, once and when it is time."""
