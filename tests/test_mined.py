@@ -171,9 +171,22 @@ def test_weights_stay_while_mining_and_scores_afterwards(name):
         for i in kernels:
             np.testing.assert_array_equal(epoch["weights"][i], first[i])
     assert any((epochs[-1]["weights"][i] != first[i]).any() for i in kernels)
+    for old, new in zip(epochs[0]["scores"], epochs[1]["scores"], strict=True):
+        assert (old != new).any()
     for old, new in zip(epochs[2]["scores"], epochs[-1]["scores"], strict=True):
         np.testing.assert_array_equal(old, new)
     assert ticket.mask_set.count() == ticket.pruner.target(ticket.mask_set)
+    for masked in ticket.mask_set.masked:
+        dropped = ~np.array(on_host(masked.mask.value))
+        assert not ops.convert_to_numpy(masked.effective())[dropped].any()
+    # What the scores cost is no part of the loss any more.
+    plain = ticket.strip()
+    zoo.compile_for("sequential", plain)
+    data = zoo.images(), zoo.labels()
+    loss = ticket.evaluate(*data, verbose=0, return_dict=True)["loss"]
+    assert loss == pytest.approx(
+        plain.evaluate(*data, verbose=0, return_dict=True)["loss"]
+    )
 
 
 def test_survivors_start_from_signed_constants():
@@ -241,6 +254,10 @@ def test_settling_does_not_change_the_network(name):
     np.testing.assert_array_equal(
         ops.convert_to_numpy(ticket.strip()(x)), ops.convert_to_numpy(ticket(x))
     )
+    for start, variable in zip(
+        ticket.start.values(), ticket.model.weights, strict=True
+    ):
+        np.testing.assert_array_equal(start, on_host(variable.value))
 
 
 @pytest.mark.parametrize("name", ["espn", "str"])
