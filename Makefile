@@ -17,13 +17,12 @@ LOWEST_SELECTION := -m "not slow" \
     tests/test_pruners.py tests/test_ticket.py tests/test_masked.py \
     tests/test_convert.py tests/test_flow.py tests/test_scores.py \
     tests/test_backend.py tests/test_dynamic.py tests/test_accounting.py \
-    tests/test_mined.py tests/test_snapshot.py tests/test_ticket_file.py \
-    tests/test_sanity.py
+    tests/test_mined.py tests/test_snapshot.py tests/test_ticket_file.py
 
 # pip shows its own progress. The package is installed in place: edits count at once.
 INSTALL := bin/python -m pip install --no-warn-script-location
-# Two processes: building and compiling small models keeps one core busy, no more.
-PYTEST := bin/python -m pytest -n 2
+# Side by side: building and compiling a small model keeps one core busy, no more.
+PYTEST := bin/python -m pytest -n logical --maxprocesses 4
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-torch test-lowest lint clean

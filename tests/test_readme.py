@@ -16,6 +16,7 @@ def python_blocks(path: pathlib.Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
     pytest.importorskip("sklearn")
     blocks = python_blocks(README)
