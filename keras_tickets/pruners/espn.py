@@ -73,8 +73,8 @@ class ESPN(Mined):
         mining = self.until * self._run.epochs
         if self.warmup >= mining:
             raise ValueError(
-                f"warmup={self.warmup:g} epochs leave nothing of the {mining:g} epochs "
-                f"(until={self.until:g} of {self._run.epochs}) in which ESPN is to find "
+                f"warmup={self.warmup:g} epochs leave nothing of the {mining:g} "
+                f"epochs (until={self.until:g} of {self._run.epochs}) in which ESPN is to find "
                 "its ticket. Lower warmup=, raise until=, or train for more epochs."
             )
         return epoch >= self.warmup
