@@ -74,8 +74,9 @@ class ESPN(Mined):
         if self.warmup >= mining:
             raise ValueError(
                 f"warmup={self.warmup:g} epochs leave nothing of the {mining:g} "
-                f"epochs (until={self.until:g} of {self._run.epochs}) in which ESPN is to "
-                "find its ticket. Lower warmup=, raise until=, or train for more epochs."
+                f"epochs (until={self.until:g} of {self._run.epochs}) in which ESPN is "
+                "to find its ticket. Lower warmup=, raise until=, or train for more "
+                "epochs."
             )
         return epoch >= self.warmup
 
