@@ -202,7 +202,7 @@ def test_blocks_of_four_inputs_are_read_as_litert_stores_them(tmp_path):
     model.layers[0].kernel.assign(kernel)
     report = kt.export(model, tmp_path / "b.tflite", verbose=False)
     tensors = tflite_file.tensors((tmp_path / "b.tflite").read_bytes())
-    (stored,) = (t for t in tensors if t.encoding == "sparse")
+    (stored,) = (t for t in tensors if t.encoding == "sparse 1x4")
     np.testing.assert_array_equal(stored.values, kernel.T)
     # The kernel for such blocks takes them as they are: no DENSIFY in front.
     assert report.ops == {"FULLY_CONNECTED": 1}
@@ -264,7 +264,11 @@ def test_a_ticket_exports_with_its_masks(tmp_path, capsys):
     kept = sum(int(mask.sum()) for mask in ticket.masks.values())
     total = sum(mask.size for mask in ticket.masks.values())
     assert report.zeros >= total - kept
-    assert report.samples == 4
+    assert report.samples == 12
+    assert {kind: found.samples for kind, found in report.comparisons.items()} == {
+        "random": 4,
+        "real": 8,
+    }
     assert "relative difference to Keras" in capsys.readouterr().out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import pathlib
 
@@ -18,6 +19,8 @@ from keras_tickets.convert.zeros import Weight, check_zeros
 
 FILES = {".tflite": tflite_file, ".onnx": onnx_file}
 OLD = b"the file of last week"
+
+export = functools.partial(kt.export, overwrite=True)
 
 
 @pytest.fixture
@@ -64,13 +67,13 @@ def test_bad_paths(path, error, message, tmp_path, no_work):
     (tmp_path / "there.onnx").touch()
     (tmp_path / "folder.tflite").mkdir()
     with pytest.raises(error, match=message):
-        kt.export(sparse_cnn(), tmp_path / path, overwrite=False)
+        kt.export(sparse_cnn(), tmp_path / path)
 
 
 def test_a_folder_without_permission(tmp_path, no_work, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *arguments: False)
     with pytest.raises(PermissionError, match="no permission to write"):
-        kt.export(sparse_cnn(), tmp_path / "m.onnx")
+        export(sparse_cnn(), tmp_path / "m.onnx")
 
 
 class OtherPackage(keras.Model):
@@ -99,7 +102,7 @@ def never_drawn():
 )
 def test_bad_models(make, error, message, target, no_work):
     with pytest.raises(error, match=message):
-        kt.export(make(), target)
+        export(make(), target)
 
 
 def test_weights_that_are_not_finite_are_named(target):
@@ -108,7 +111,7 @@ def test_weights_that_are_not_finite_are_named(target):
     kernel[0, 0] = np.nan
     model.layers[-1].kernel.assign(kernel)
     with pytest.raises(ValueError, match=r"dense.*/kernel' holds 1 values of 320"):
-        kt.export(model, target)
+        export(model, target)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +124,7 @@ def test_weights_that_are_not_finite_are_named(target):
 )
 def test_samples_that_do_not_fit(samples, message, target):
     with pytest.raises(ValueError, match=message):
-        kt.export(sparse_cnn(), target, samples=samples)
+        export(sparse_cnn(), target, samples=samples)
 
 
 def test_a_good_file_replaces_the_old_one(convert_to, tmp_path):
@@ -131,7 +134,7 @@ def test_a_good_file_replaces_the_old_one(convert_to, tmp_path):
         path.write_bytes(OLD)
         content, _ = exported_cnn(suffix)
         convert_to(content)
-        kt.export(sparse_cnn(), path, verbose=False)
+        export(sparse_cnn(), path, verbose=False)
         assert path.read_bytes() == content
     assert len(list(tmp_path.iterdir())) == len(SUFFIXES)
 
@@ -168,13 +171,13 @@ def test_a_wrong_file_is_not_kept(fault, message, by, target, convert_to):
         content = FILES[target.suffix].rewrite(content, fault)
     convert_to(content)
     with pytest.raises(RuntimeError, match=message):
-        kt.export(sparse_cnn(), target, rewrite=rewrite)
+        export(sparse_cnn(), target, rewrite=rewrite)
 
 
 def test_a_file_that_is_none_is_not_kept(target, convert_to):
     convert_to(b"nothing that any runtime would load")
     with pytest.raises(ValueError, match=r"Not an? \.(tflite|onnx) file"):
-        kt.export(sparse_cnn(), target)
+        export(sparse_cnn(), target)
 
 
 def test_swapped_inputs_are_noticed(tmp_path, convert_to):
@@ -197,10 +200,10 @@ def test_swapped_inputs_are_noticed(tmp_path, convert_to):
     b, a = keras.Input((3,), name="b"), keras.Input((3,), name="a")
     model = keras.Model([b, a], keras.layers.Subtract()([b, a]))
     convert_to(file("b", "a"))
-    kt.export(model, tmp_path / "m.onnx", verbose=False)
+    export(model, tmp_path / "m.onnx", verbose=False)
     convert_to(file("a", "b"))
     with pytest.raises(RuntimeError, match="does not compute"):
-        kt.export(model, tmp_path / "m.onnx", verbose=False)
+        export(model, tmp_path / "m.onnx", verbose=False)
 
 
 def test_operators_outside_the_standard_set_are_named(target, convert_to, monkeypatch):
@@ -208,7 +211,7 @@ def test_operators_outside_the_standard_set_are_named(target, convert_to, monkey
     file = FILES[target.suffix]
     monkeypatch.setattr(file, "ops", lambda content: {"custom:FlexErf": 2})
     with pytest.raises(RuntimeError, match="does not carry: FlexErf"):
-        kt.export(sparse_cnn(), target)
+        export(sparse_cnn(), target)
 
 
 @pytest.mark.parametrize("call", ["write", "fsync"])
@@ -223,11 +226,11 @@ def test_a_full_disk(call, target, convert_to, monkeypatch):
     else:
         monkeypatch.setattr("builtins.open", full)
     with pytest.raises(OSError, match=r"disk is full.*needs [0-9,]+ bytes") as caught:
-        kt.export(sparse_cnn(), target)
+        export(sparse_cnn(), target)
     assert caught.value.errno == errno.ENOSPC
 
 
-@pytest.mark.parametrize("moment", ["_keras_outputs", "open_runtime"])
+@pytest.mark.parametrize("moment", ["_keras_outputs", "isolated"])
 def test_ctrl_c(moment, target, convert_to, monkeypatch):
     convert_to(exported_cnn(target.suffix)[0])
 
@@ -236,7 +239,7 @@ def test_ctrl_c(moment, target, convert_to, monkeypatch):
 
     monkeypatch.setattr(verify, moment, interrupt)
     with pytest.raises(KeyboardInterrupt):
-        kt.export(sparse_cnn(), target)
+        export(sparse_cnn(), target)
 
 
 def test_a_model_whose_outputs_never_change_is_reported(tmp_path, convert_to):
@@ -246,11 +249,11 @@ def test_a_model_whose_outputs_never_change_is_reported(tmp_path, convert_to):
         variable.assign(np.zeros(variable.shape, "float32"))
     convert_to(
         onnx_file.rewrite(
-            onnx_model, lambda t: np.zeros_like(t.values) if t.is_float else None
+            onnx_model, lambda t: np.zeros_like(t.values) if t.is_real else None
         )
     )
     with pytest.warns(UserWarning, match="same outputs for 4 different inputs"):
-        kt.export(model, tmp_path / "m.onnx", verbose=False)
+        export(model, tmp_path / "m.onnx", verbose=False)
 
 
 def constant(values):
@@ -303,7 +306,7 @@ def test_classes_that_the_child_cannot_import_are_named(target):
     with pytest.raises(
         RuntimeError, match="NotImportable \\(from __main__\\)"
     ) as caught:
-        kt.export(model, target)
+        export(model, target)
     assert "register_keras_serializable" in str(caught.value)
 
 
@@ -318,7 +321,7 @@ def test_layers_beyond_the_built_in_operators_are_named(target):
     inputs = keras.Input((4,))
     model = keras.Model(inputs, Gamma()(inputs), name="odd")
     with pytest.raises(RuntimeError, match="Igamma"):
-        kt.export(model, target, samples=np.ones((4, 4)))
+        export(model, target, samples=np.ones((4, 4)))
 
 
 def test_a_missing_package_names_the_extra(target, monkeypatch):
@@ -326,22 +329,22 @@ def test_a_missing_package_names_the_extra(target, monkeypatch):
         pipeline._NEEDED, target.suffix, ("a_package_that_is_not_there",)
     )
     with pytest.raises(ImportError, match=r'pip install "keras-tickets\[export\]"'):
-        kt.export(sparse_cnn(), target)
+        export(sparse_cnn(), target)
 
 
 def test_the_temporary_name_is_hidden_and_keeps_the_suffix(convert_to, tmp_path):
     seen = []
     content, _ = exported_cnn(".onnx")
     convert_to(content)
-    real = verify.open_runtime
+    real = verify.isolated
 
     def spy(path: pathlib.Path):
         seen.append(path)
         return real(path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verify, "open_runtime", spy)
-        kt.export(sparse_cnn(), tmp_path / "m.onnx", verbose=False)
+        patch.setattr(verify, "isolated", spy)
+        export(sparse_cnn(), tmp_path / "m.onnx", verbose=False)
     (path,) = seen
     assert path.parent == tmp_path.resolve()
     assert path.name.startswith(".m-")

@@ -22,8 +22,11 @@ import zipfile
 from typing import Any
 
 import keras
+import numpy as np
+from keras import tree
 
 from keras_tickets._keras import sublayers
+from keras_tickets.convert.sampling import Sample
 from keras_tickets.signature import Signature, from_json, to_json
 
 # Modules whose classes each process with Keras knows.
@@ -31,7 +34,12 @@ _KNOWN = ("keras", "builtins", "keras_tickets")
 
 
 def convert_in_child(
-    model: keras.Model, path: pathlib.Path, signature: Signature, sparse: bool
+    model: keras.Model,
+    path: pathlib.Path,
+    signature: Signature,
+    precision: str,
+    opset: int | None,
+    data: list[Sample],
 ) -> None:
     """Converts a plain model of any backend.
 
@@ -39,7 +47,9 @@ def convert_in_child(
         model: A plain Keras model.
         path: Where to write; the suffix chooses the format.
         signature: The inputs of the file.
-        sparse: Whether a `.tflite` stores tensors without their zeros.
+        precision: The name of the precision of a `.tflite`.
+        opset: The operator set of an `.onnx`.
+        data: Inputs that show the range of the activations.
 
     Raises:
         RuntimeError: If the child could not load or convert the model.
@@ -54,7 +64,9 @@ def convert_in_child(
             "model": str(saved),
             "path": str(path),
             "signature": to_json(signature),
-            "sparse": sparse,
+            "precision": precision,
+            "opset": opset,
+            "data": str(_save(data, pathlib.Path(folder, "data.npz"))),
             "custom": custom,
             "image_data_format": keras.config.image_data_format(),
             "answer": str(answer),
@@ -77,6 +89,21 @@ def convert_in_child(
         reply = json.loads(answer.read_text())
     if reply["error"]:
         raise RuntimeError(_explain(model.name, reply, custom))
+
+
+def _save(data: list[Sample], path: pathlib.Path) -> pathlib.Path:
+    np.savez(path, *[array for sample in data for array in tree.flatten(sample)])
+    return path
+
+
+def _load(path: str, signature: Signature) -> list[Sample]:
+    with np.load(path) as stored:
+        arrays = [stored[f"arr_{i}"] for i in range(len(stored.files))]
+    width = len(tree.flatten(signature))
+    return [
+        tree.pack_sequence_as(signature, arrays[start : start + width])
+        for start in range(0, len(arrays), width)
+    ]
 
 
 def _environment() -> dict[str, str]:
@@ -168,9 +195,10 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         stage = "convert"
         path, signature = pathlib.Path(job["path"]), from_json(job["signature"])
         if path.suffix == ".tflite":
-            to_litert(model, path, signature, job["sparse"])
+            data = _load(job["data"], signature)
+            to_litert(model, path, signature, job["precision"], data)
         else:
-            to_onnx(model, path, signature)
+            to_onnx(model, path, signature, job["opset"])
     except Exception as error:
         message = (
             str(error) if stage == "convert" else f"{type(error).__name__}: {error}"

@@ -5,24 +5,34 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+from typing import Any
 
 import keras
+from keras import tree
 
+from keras_tickets.convert import names as naming
 from keras_tickets.convert.quiet import quiet
+from keras_tickets.convert.runtimes import SIGNATURE
+from keras_tickets.convert.sampling import Sample
 from keras_tickets.extras import require
-from keras_tickets.signature import Signature
+from keras_tickets.signature import Signature, names
 
 
 def to_litert(
-    model: keras.Model, path: pathlib.Path, signature: Signature, sparse: bool
+    model: keras.Model,
+    path: pathlib.Path,
+    signature: Signature,
+    precision: str,
+    data: list[Sample],
 ) -> None:
-    """Converts a plain model with TFLite's built-in operators only.
+    """Converts a plain model with TFLite's built-in operators only, without sparsity.
 
     Args:
         model: A plain Keras model on the TensorFlow backend.
         path: Where to write; ends with `.tflite`.
         signature: The inputs of the file.
-        sparse: Whether tensors with many zeros are stored without them.
+        precision: The name of the precision of the file.
+        data: Inputs that show the range of the activations; for `"int8"` only.
 
     Raises:
         ImportError: If TensorFlow is not installed.
@@ -32,23 +42,52 @@ def to_litert(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with quiet():
         tf = require("tensorflow", "export")
-        sparsity = tf.lite.Optimize.EXPERIMENTAL_SPARSITY
-        builtins = tf.lite.OpsSet.TFLITE_BUILTINS
+        options = _options(tf, precision)
         try:
-            # Not TFLiteConverter.from_concrete_functions: it leaves the variables
-            # of a Keras 3 model unfrozen, and the file answers NaN without an error.
-            model.export(
-                str(path),
-                format="litert",
-                verbose=False,
-                input_signature=signature,
-                optimizations=[sparsity] if sparse else [],
-                target_spec={"supported_ops": [builtins]},
-            )
+            if data:
+                # Calibration feeds inputs in the file's order, which only a file tells.
+                _convert(model, path, signature, _options(tf, "float32"))
+                order = _order(path, signature)
+                options["representative_dataset"] = lambda: (
+                    [tree.flatten(sample)[i] for i in order] for sample in data
+                )
+            _convert(model, path, signature, options)
         except OSError:
             raise
         except Exception as error:
             raise RuntimeError(_explain(model.name, error)) from error
+
+
+def _convert(
+    model: keras.Model,
+    path: pathlib.Path,
+    signature: Signature,
+    options: dict[str, Any],
+) -> None:
+    # Not TFLiteConverter.from_concrete_functions: it leaves the variables of a Keras 3
+    # model unfrozen, and the file answers NaN without an error.
+    model.export(
+        str(path), format="litert", verbose=False, input_signature=signature, **options
+    )
+
+
+def _options(tf: Any, precision: str) -> dict[str, Any]:
+    """What the converter is told; inputs and outputs stay float32 in any case."""
+    target: dict[str, Any] = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
+    if precision == "float32":
+        return {"target_spec": target}
+    if precision == "float16":
+        target["supported_types"] = [tf.float16]
+    return {"target_spec": target, "optimizations": [tf.lite.Optimize.DEFAULT]}
+
+
+def _order(path: pathlib.Path, signature: Signature) -> list[int]:
+    """Which of the model's inputs each input of a file is, in the file's order."""
+    interpreter = require("ai_edge_litert.interpreter", "export")
+    signatures = interpreter.Interpreter(str(path)).get_signature_list()
+    file_names = signatures[SIGNATURE]["inputs"]
+    known = naming.aliases(signature, names(signature))
+    return list(naming.match("input", file_names, known).values())
 
 
 def _explain(name: str, error: Exception) -> str:

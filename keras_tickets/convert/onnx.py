@@ -12,13 +12,19 @@ from keras_tickets.extras import require
 from keras_tickets.signature import Signature
 
 
-def to_onnx(model: keras.Model, path: pathlib.Path, signature: Signature) -> None:
+def to_onnx(
+    model: keras.Model,
+    path: pathlib.Path,
+    signature: Signature,
+    opset: int | None = None,
+) -> None:
     """Converts a plain model through `tf2onnx`.
 
     Args:
         model: A plain Keras model on the TensorFlow backend.
         path: Where to write; ends with `.onnx`.
         signature: The inputs of the file.
+        opset: The operator set; by default tf2onnx's own.
 
     Raises:
         ImportError: If TensorFlow, ONNX or tf2onnx is not installed.
@@ -31,7 +37,11 @@ def to_onnx(model: keras.Model, path: pathlib.Path, signature: Signature) -> Non
             require(module, "export")
         try:
             model.export(
-                str(path), format="onnx", verbose=False, input_signature=signature
+                str(path),
+                format="onnx",
+                verbose=False,
+                input_signature=signature,
+                opset_version=opset,
             )
         except OSError:
             raise

@@ -13,23 +13,29 @@ import keras
 from keras_tickets import signature as signatures
 from keras_tickets.checks import check_model
 from keras_tickets.convert import onnx_file, tflite_file
+from keras_tickets.convert import precision as precisions
 from keras_tickets.convert.child import convert_in_child
 from keras_tickets.convert.formats import SUFFIXES
 from keras_tickets.convert.litert import to_litert
+from keras_tickets.convert.mixed_precision import float32_compute
 from keras_tickets.convert.onnx import to_onnx
-from keras_tickets.convert.precision import float32_compute
+from keras_tickets.convert.precision import PRECISIONS, Precision, check_range
 from keras_tickets.convert.report import ExportReport, measure
-from keras_tickets.convert.sampling import cut_samples, make_samples
+from keras_tickets.convert.sampling import Sample, cut_samples, make_samples
 from keras_tickets.convert.stages import stages
 from keras_tickets.convert.tensor import Rewriter
+from keras_tickets.convert.tflite_encode import Barred, sparsify
 from keras_tickets.convert.verify import verify
 from keras_tickets.convert.zeros import check_zeros, model_weights
 from keras_tickets.extras import require
 from keras_tickets.files import check_target, replacing
 from keras_tickets.signature import Signature
 
-# How many inputs a file is compared on.
-_SAMPLES = 4
+# How many random inputs a file is compared on, and how many real ones at most.
+_RANDOM, _REAL = 4, 16
+
+# How many inputs show the range of activations at most.
+_CALIBRATION = 500
 
 _FILES: dict[str, Any] = {".tflite": tflite_file, ".onnx": onnx_file}
 _NEEDED = {
@@ -42,38 +48,54 @@ def export(
     model: keras.Model,
     path: str | os.PathLike[str],
     *,
+    precision: str = "float32",
+    sparse: bool | str = "auto",
+    representative_data: Any = None,
+    shrink: bool = False,
     input_signature: Any = None,
+    opset: int | None = None,
     samples: Any = None,
-    tolerance: float = 1e-5,
-    sparse: bool = True,
+    tolerance: float | None = None,
     rewrite: Rewriter | None = None,
-    overwrite: bool = True,
+    overwrite: bool = False,
     verbose: bool = True,
 ) -> ExportReport:
     """Writes a ticket, or any Keras model, as a `.tflite` or `.onnx` file.
 
-    The model is stripped of its masks and converted; the file is then loaded in its
-    own runtime (LiteRT, ONNX Runtime), its outputs are compared with those of Keras
-    and its zeros counted again. Only a file that passes is moved into place: after
-    any error, `path` is as it was.
+    The model is stripped of its masks and converted; each tensor is stored without its
+    zeros where that is smaller and safe. The file is then loaded in its own runtime
+    (LiteRT, ONNX Runtime), in a process of its own, its outputs are compared with those
+    of Keras and its zeros counted again. Only a file that passes is moved into place:
+    after any error, `path` is as it was.
 
     Works on each backend; on JAX and torch the conversion runs in a second process
-    on the TensorFlow backend. Mixed-precision models are written in float32.
+    on the TensorFlow backend. Mixed-precision models are converted from float32.
 
     Args:
         model: A ticket that was drawn, or a built Keras model.
         path: Where to write. The suffix chooses the format: `.tflite` or `.onnx`.
+        precision: `"float32"`; `"float16"` weights, float32 computation; and in a
+            `.tflite` `"int8-dynamic"` weights, or `"int8"` weights and activations.
+            Inputs and outputs stay float32.
+        sparse: `"auto"` stores a tensor without its zeros where that makes the file
+            smaller and the runtime computes rightly with it. `True` raises if the
+            latter bars a tensor. `False` stores all zeros.
+        representative_data: For `precision="int8"`: some hundred real inputs,
+            structured as `samples`, that show the range of the activations.
+        shrink: Whether channels that compute nothing are removed first, as
+            `kt.shrink` does; the file is then smaller and faster in each runtime.
         input_signature: The inputs of the file, as in `keras.Model.export`: a list
             with one `keras.InputSpec` (or a dict / list of them) per argument of
             the model's `call`. By default what the model was built with; a batch
             size left open becomes 1 in a `.tflite`, as Android expects it, and
             stays open in an `.onnx`.
+        opset: The operator set of an `.onnx`; by default tf2onnx's own.
         samples: Real inputs to compare the file with Keras on, structured as the
-            model's input; the first rows are used. By default random ones.
+            model's input; the first rows are used, beside random ones of the same
+            range. By default random ones, and rows of `representative_data`.
         tolerance: The largest difference to Keras allowed, relative to the largest
-            absolute value of the same output.
-        sparse: Whether a `.tflite` stores tensors with many zeros without them.
-            `.onnx` files are always dense: compression removes their zeros.
+            absolute value of the same output. By default 1e-5 in float32, 1e-2 in
+            float16, 0.1 and 0.2 in int8 (there, on real inputs only).
         rewrite: Called with each constant tensor of the converted file
             (`name`, `shape`, `dtype`, `values`, `encoding`); returns new values
             of the same shape and dtype, or None to leave it as it is. The
@@ -86,11 +108,13 @@ def export(
 
     Raises:
         TypeError: If `model` is no Keras 3 model.
-        ValueError: If the model is not built, the ticket was never drawn, a weight
-            is not finite, the suffix is unknown or `samples` do not fit.
-        OSError: If the folder is missing or cannot be written, or the disk is full.
-        RuntimeError: If the model cannot be converted, or the file does not compute
-            what the model computes or lost zeros.
+        ValueError: If an argument does not fit the format or the precision, the model
+            is not built, the ticket was never drawn, a weight is not finite in the
+            file's precision, or samples do not fit.
+        OSError: If the folder is missing or cannot be written, the file exists, or the
+            disk is full.
+        RuntimeError: If the model cannot be converted, or the file kills its runtime,
+            does not compute what the model computes, or lost zeros.
         ImportError: If `keras-tickets[export]` is not installed.
 
     Example:
@@ -99,29 +123,31 @@ def export(
     ticket = kt.wrap(model, kt.GradualMagnitude(sparsity=0.9))
     ticket.compile("adam", "sparse_categorical_crossentropy")
     ticket.fit(x_train, y_train, epochs=3)
-    print(kt.export(ticket, "model.tflite", samples=x_test[:4]))
+    print(kt.export(ticket, "model.tflite", precision="float16", samples=x_test[:16]))
     ```
     """
     check_model(model)
     _check_drawn(model)
     target = check_target(path, SUFFIXES, overwrite)
+    chosen = precisions.get(precision, target.suffix)
+    _check_options(target.suffix, chosen, sparse, representative_data, opset)
     for module in _NEEDED[target.suffix]:
         require(module, "export")
     file = _FILES[target.suffix]
     with contextlib.ExitStack() as block:
         begin = block.enter_context(stages(4, verbose))
         begin("removing the masks")
-        plain = _strip(model)
+        plain = _strip(model, shrink)
         block.enter_context(float32_compute(plain))
         weights = model_weights(plain)
+        if precision == "float16":
+            check_range(plain)
         signature = _signature(plain, input_signature, target)
-        inputs = (
-            make_samples(plain, signature, _SAMPLES)
-            if samples is None
-            else cut_samples(samples, signature, _SAMPLES)
-        )
+        data = _cut(representative_data, signature, _CALIBRATION, "representative_data")
+        inputs = _inputs(plain, signature, samples, data)
         begin("converting")
-        content = _convert(plain, target.suffix, signature, sparse)
+        content = _convert(plain, target.suffix, signature, chosen, opset, data)
+        content, barred = _encode(content, target.suffix, chosen, sparse)
         if rewrite is not None:
             content = file.rewrite(content, rewrite)
         begin("writing")
@@ -130,20 +156,25 @@ def export(
             written = waiting.read_bytes()
             tensors, ops = file.tensors(written), file.ops(written)
             _check_ops(plain.name, ops)
-            comparison = verify(plain, waiting, signature, inputs, tolerance)
+            limit = chosen.tolerance if tolerance is None else tolerance
+            comparisons, peak = verify(plain, waiting, signature, inputs, chosen, limit)
             check_zeros(weights, tensors)
             report = measure(
                 str(path),
                 SUFFIXES[target.suffix],
+                chosen.name,
                 written,
                 file.dense_bytes(written),
                 tensors,
                 ops,
-                comparison,
+                comparisons,
+                limit,
                 keras_counts=(
                     sum(weight.values.size for weight in weights),
                     sum(weight.values.size - weight.zeros for weight in weights),
                 ),
+                peak_bytes=peak,
+                barred={entry.name: entry.reason for entry in barred},
             )
     if verbose:
         print(report.line)
@@ -160,7 +191,38 @@ def _check_drawn(model: keras.Model) -> None:
         )
 
 
-def _strip(model: keras.Model) -> keras.Model:
+def _check_options(
+    suffix: str, precision: Precision, sparse: Any, data: Any, opset: int | None
+) -> None:
+    """Refuses arguments that do not go together, before any work is done."""
+    if sparse not in ("auto", True, False):
+        raise ValueError(
+            f"`sparse` must be 'auto', True or False. Received: {sparse!r}"
+        )
+    if precision.calibrated and data is None:
+        raise ValueError(
+            f"precision='{precision.name}' needs the range of the activations: pass "
+            "`representative_data=x_train[:200]`, real inputs as the model gets them. "
+            "Without data, use precision='int8-dynamic'."
+        )
+    if data is not None and not precision.calibrated:
+        calibrated = ", ".join(p.name for p in PRECISIONS.values() if p.calibrated)
+        raise ValueError(
+            f"`representative_data` is for precision='{calibrated}' only. "
+            f"Received: precision='{precision.name}'"
+        )
+    if sparse is True and precision.name == "int8-dynamic":
+        raise ValueError(
+            "sparse=True with precision='int8-dynamic' is refused: LiteRT fails to "
+            "load such files, crashes, or computes wrong numbers. Use sparse='auto' "
+            "(the zeros are stored, and compress well), precision='float16', or "
+            "precision='int8' with blocks of 16 inputs."
+        )
+    if opset is not None and suffix != ".onnx":
+        raise ValueError(f"`opset` is for '.onnx' files. Received: opset={opset!r}")
+
+
+def _strip(model: keras.Model, smaller: bool) -> keras.Model:
     # Imported here, so that reading and benchmarking files needs no ticket.
     from keras_tickets.strip import strip
 
@@ -172,19 +234,55 @@ def _signature(model: keras.Model, given: Any, target: pathlib.Path) -> Signatur
     return signatures.input_signature(model, given, batch)
 
 
+def _cut(data: Any, signature: Signature, count: int, what: str) -> list[Sample]:
+    return [] if data is None else cut_samples(data, signature, count, what)
+
+
+def _inputs(
+    model: keras.Model, signature: Signature, samples: Any, data: list[Sample]
+) -> dict[str, list[Sample]]:
+    """What the file is compared with Keras on."""
+    real = _cut(samples, signature, _REAL, "samples") or data[:_REAL]
+    random = make_samples(model, signature, _RANDOM, real)
+    return {"random": random, "real": real} if real else {"random": random}
+
+
 def _convert(
-    model: keras.Model, suffix: str, signature: Signature, sparse: bool
+    model: keras.Model,
+    suffix: str,
+    signature: Signature,
+    precision: Precision,
+    opset: int | None,
+    data: list[Sample],
 ) -> bytes:
-    """Converts to bytes, in this process or in a child."""
+    """Converts to bytes, in this process or in a child; zeros are stored."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, f"model{suffix}")
         if keras.backend.backend() != "tensorflow":
-            convert_in_child(model, path, signature, sparse)
+            convert_in_child(model, path, signature, precision.name, opset, data)
         elif suffix == ".tflite":
-            to_litert(model, path, signature, sparse)
+            to_litert(model, path, signature, precision.name, data)
         else:
-            to_onnx(model, path, signature)
+            to_onnx(model, path, signature, opset)
         return path.read_bytes()
+
+
+def _encode(
+    content: bytes, suffix: str, precision: Precision, sparse: bool | str
+) -> tuple[bytes, list[Barred]]:
+    """Leaves the zeros out where that is smaller and safe."""
+    if suffix == ".onnx" or not sparse:
+        return content, []
+    content, barred = sparsify(content, precision.name)
+    if sparse is True and barred:
+        first = barred[0]
+        raise ValueError(
+            f"sparse=True, but {len(barred)} tensor(s) have to be stored with their "
+            f"zeros, such as '{first.name}': {first.reason}. Use sparse='auto' to "
+            "store only the others without zeros, or another precision. No file was "
+            "written."
+        )
+    return content, barred
 
 
 def _check_ops(name: str, ops: dict[str, int]) -> None:

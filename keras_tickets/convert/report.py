@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import gzip
 from typing import Any
 
+from keras_tickets.convert.comparison import Comparison
+from keras_tickets.convert.reference import reference_size
 from keras_tickets.convert.tensor import FileTensor
-from keras_tickets.convert.verify import Comparison
 from keras_tickets.masking import count
 from keras_tickets.tables import facts
+
+# How many barred tensors the table names.
+_SHOWN = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,33 +26,70 @@ class ExportReport:
     Args:
         path: Where the file is.
         format: `"LiteRT"` or `"ONNX"`.
+        precision: `"float32"`, `"float16"`, `"int8-dynamic"` or `"int8"`.
         bytes: Its size.
         gzip_bytes: Its size compressed, as app stores deliver it.
         dense_bytes: Its size if each tensor were stored with its zeros.
+        reference_bytes: What its numbers need: non-zero values at the file's
+            precision, `log2 C(N, nonzeros)` bits for their places in each weight,
+            and the other constants.
         weights: How many weights the file holds.
         nonzeros: How many of them are not zero.
         keras_weights: Weights of the model by the same rule.
         keras_nonzeros: How many of the model's weights are not zero.
-        max_abs_difference: Largest difference to Keras in any output.
-        max_relative_difference: The same, relative to the largest Keras value of
-            that output.
-        samples: How many inputs were compared.
+        comparisons: How far the file is from Keras on `"random"` and, if there were
+            some, on `"real"` inputs.
+        tolerance: The largest relative difference that was allowed.
+        peak_bytes: The most memory that loading and running the file took on this
+            machine, the runtime's own code apart; 0 where that is not known.
         ops: Operator -> how often it occurs.
+        encodings: How weights are stored -> how many tensors.
+        barred: Tensor -> why it is stored with its zeros, though it would be smaller
+            without.
     """
 
     path: str
     format: str
+    precision: str
     bytes: int
     gzip_bytes: int
     dense_bytes: int
+    reference_bytes: int
     weights: int
     nonzeros: int
     keras_weights: int
     keras_nonzeros: int
-    max_abs_difference: float
-    max_relative_difference: float
-    samples: int
+    comparisons: dict[str, Comparison]
+    tolerance: float
+    peak_bytes: int
     ops: dict[str, int]
+    encodings: dict[str, int]
+    barred: dict[str, str]
+
+    @property
+    def reference_ratio(self) -> float:
+        """The size over the reference size."""
+        return self.bytes / self.reference_bytes if self.reference_bytes else 0.0
+
+    @property
+    def max_abs_difference(self) -> float:
+        """Largest difference to Keras in any output."""
+        return max(found.max_abs for found in self.comparisons.values())
+
+    @property
+    def max_relative_difference(self) -> float:
+        """The same, relative to the largest Keras value of that output."""
+        return max(found.max_rel for found in self.comparisons.values())
+
+    @property
+    def argmax_agreement(self) -> float | None:
+        """The fraction of rows with the same largest value; of real ones, if any."""
+        return list(self.comparisons.values())[-1].argmax
+
+    @property
+    def samples(self) -> int:
+        """How many inputs were compared."""
+        return sum(found.samples for found in self.comparisons.values())
 
     @property
     def zeros(self) -> int:
@@ -74,68 +116,110 @@ class ExportReport:
             **dataclasses.asdict(self),
             "zeros": self.zeros,
             "sparsity": self.sparsity,
+            "reference_ratio": self.reference_ratio,
+            "max_abs_difference": self.max_abs_difference,
+            "max_relative_difference": self.max_relative_difference,
+            "argmax_agreement": self.argmax_agreement,
+            "samples": self.samples,
         }
 
     def __str__(self) -> str:
         """Returns the table."""
         rows = [
-            ("file", f"{self.path} ({self.format})"),
+            ("file", f"{self.path} ({self.format}, {self.precision})"),
             ("size", f"{self.bytes:,} bytes"),
             ("size, gzip", f"{self.gzip_bytes:,} bytes"),
             ("size if stored dense", f"{self.dense_bytes:,} bytes"),
+            (
+                "reference size",
+                f"{self.reference_bytes:,} bytes; the file is "
+                f"{self.reference_ratio:.2f} times that",
+            ),
             ("weights in the file", f"{self.weights:,}"),
             ("of these zero", f"{self.zeros:,} ({self.sparsity:.2%})"),
             ("weights in Keras", f"{self.keras_weights:,}"),
             ("of these zero", f"{self.keras_weights - self.keras_nonzeros:,}"),
-            (
-                "difference to Keras",
-                f"{self.max_abs_difference:.2g} absolute, "
-                f"{self.max_relative_difference:.2g} relative "
-                f"({self.samples} inputs)",
+            *(
+                (f"difference, {kind} inputs", _difference(found))
+                for kind, found in self.comparisons.items()
             ),
-            ("operators", ", ".join(f"{n} {name}" for name, n in self.ops.items())),
+            ("relative difference allowed", f"{self.tolerance:g}"),
+            ("tensors", _counted(self.encodings)),
+            *(
+                (f"stored dense: {name}", reason)
+                for name, reason in list(self.barred.items())[:_SHOWN]
+            ),
+            ("operators", _counted(self.ops)),
         ]
+        if self.peak_bytes:
+            rows.append(("peak memory of a run", f"{self.peak_bytes:,} bytes"))
         return facts(f"Export of {self.format} file", rows)
+
+
+def _difference(found: Comparison) -> str:
+    agreement = "" if found.argmax is None else f", {found.argmax:.1%} same argmax"
+    return (
+        f"{found.max_abs:.2g} absolute, {found.max_rel:.2g} relative, mean "
+        f"{found.mean_abs:.2g}{agreement} ({found.samples} inputs)"
+    )
+
+
+def _counted(numbers: dict[str, int]) -> str:
+    return ", ".join(f"{n} {name}" for name, n in numbers.items())
 
 
 def measure(
     path: str,
     name: str,
+    precision: str,
     content: bytes,
     dense_bytes: int,
     tensors: list[FileTensor],
     ops: dict[str, int],
-    comparison: Comparison,
+    comparisons: dict[str, Comparison],
+    tolerance: float,
     keras_counts: tuple[int, int],
+    peak_bytes: int,
+    barred: dict[str, str],
 ) -> ExportReport:
     """Counts what a file holds.
 
     Args:
         path: Where the file will be.
         name: The format's name.
+        precision: The precision's name.
         content: The bytes of the file.
         dense_bytes: The size that it would have without sparse tensors.
         tensors: Its constants.
         ops: Its operators.
-        comparison: How it compares with the model.
+        comparisons: How it compares with the model.
+        tolerance: The relative difference that was allowed.
         keras_counts: The model's weights and how many of them are not zero.
+        peak_bytes: The memory of a run.
+        barred: What is stored with its zeros, and why.
 
     Returns:
         The report.
     """
-    weights = count([tensor.values for tensor in tensors if tensor.is_weight])
+    weights = [tensor for tensor in tensors if tensor.is_weight]
+    encodings = collections.Counter(tensor.encoding for tensor in weights)
+    counted = count([tensor.values != tensor.zero for tensor in weights])
     return ExportReport(
         path=path,
         format=name,
+        precision=precision,
         bytes=len(content),
         gzip_bytes=len(gzip.compress(content, mtime=0)),
         dense_bytes=dense_bytes,
-        weights=weights.total,
-        nonzeros=weights.kept,
+        reference_bytes=reference_size(tensors),
+        weights=counted.total,
+        nonzeros=counted.kept,
         keras_weights=keras_counts[0],
         keras_nonzeros=keras_counts[1],
-        max_abs_difference=comparison.max_abs,
-        max_relative_difference=comparison.max_rel,
-        samples=comparison.samples,
+        comparisons=comparisons,
+        tolerance=tolerance,
+        peak_bytes=peak_bytes,
         ops=dict(sorted(ops.items())),
+        encodings=dict(sorted(encodings.items())),
+        barred=barred,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -20,29 +21,49 @@ _OPEN_SIZE = 32
 Sample = list[Any]
 
 
-def make_samples(model: keras.Model, signature: Signature, count: int) -> list[Sample]:
+def make_samples(
+    model: keras.Model, signature: Signature, count: int, real: Sequence[Sample] = ()
+) -> list[Sample]:
     """Draws random inputs that fit a signature, the same ones each time.
 
     Args:
         model: The model that will read them.
         signature: Its inputs.
         count: How many samples.
+        real: Real inputs; if there are some, random ones stay within their range, so
+            that ids are valid and images have the values of images.
 
     Returns:
         Samples; where the batch size is open, batches of 1 and 2 alternate.
     """
     rng = np.random.default_rng(0)
     vocabulary = _vocabulary(model)
+    specs = tree.flatten(signature)
+    ranges = _ranges(real) or [None] * len(specs)
     return [
-        tree.map_structure(
-            lambda spec, batch=1 + index % 2: _draw(rng, spec, batch, vocabulary),
+        tree.pack_sequence_as(
             signature,
+            [
+                _draw(rng, spec, 1 + index % 2, vocabulary, known)
+                for spec, known in zip(specs, ranges, strict=True)
+            ],
         )
         for index in range(count)
     ]
 
 
-def cut_samples(data: Any, signature: Signature, count: int) -> list[Sample]:
+# The least and the largest value of an input; None where nothing is known.
+Range = tuple[Any, Any] | None
+
+
+def _ranges(samples: Sequence[Sample]) -> list[Range]:
+    columns = zip(*(tree.flatten(sample) for sample in samples), strict=True)
+    return [(min(a.min() for a in c), max(a.max() for a in c)) for c in columns]
+
+
+def cut_samples(
+    data: Any, signature: Signature, count: int, what: str = "samples"
+) -> list[Sample]:
     """Cuts the user's arrays into samples of the batch size that the file takes.
 
     Args:
@@ -50,6 +71,7 @@ def cut_samples(data: Any, signature: Signature, count: int) -> list[Sample]:
             input (a tuple or list of them for a model with several arguments).
         signature: The model's inputs.
         count: How many samples at most.
+        what: The argument that the user passed, for errors.
 
     Returns:
         Samples.
@@ -62,7 +84,7 @@ def cut_samples(data: Any, signature: Signature, count: int) -> list[Sample]:
         tree.assert_same_structure(arguments, signature)
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"`samples` must be structured as the model's input: {error}"
+            f"`{what}` must be structured as the model's input: {error}"
         ) from error
     specs = tree.flatten(signature)
     arrays = [
@@ -70,12 +92,12 @@ def cut_samples(data: Any, signature: Signature, count: int) -> list[Sample]:
         for array, spec in zip(tree.flatten(arguments), specs, strict=True)
     ]
     for array, spec in zip(arrays, specs, strict=True):
-        _check_shape(array, spec)
+        _check_shape(array, spec, what)
     size = specs[0].shape[0] or 1
     rows = min(len(array) for array in arrays)
     if rows < size:
         raise ValueError(
-            f"`samples` needs at least {size} row(s), the batch size of the file. "
+            f"`{what}` needs at least {size} row(s), the batch size of the file. "
             f"Received {rows}."
         )
     starts = range(0, min(count * size, rows - size + 1), size)
@@ -85,14 +107,14 @@ def cut_samples(data: Any, signature: Signature, count: int) -> list[Sample]:
     ]
 
 
-def _check_shape(array: Array, spec: keras.InputSpec) -> None:
+def _check_shape(array: Array, spec: keras.InputSpec, what: str) -> None:
     wanted = tuple(spec.shape)[1:]
     fits = array.ndim == len(wanted) + 1 and all(
         size in (None, real) for size, real in zip(wanted, array.shape[1:], strict=True)
     )
     if not fits:
         raise ValueError(
-            f"`samples` for input '{spec.name}' must have the shape "
+            f"`{what}` for input '{spec.name}' must have the shape "
             f"(rows, {', '.join(map(str, wanted))}). Received: {array.shape}"
         )
 
@@ -112,11 +134,17 @@ def _draw(
     spec: keras.InputSpec,
     batch: int,
     vocabulary: int | None,
+    known: Range,
 ) -> Array:
     sizes = tuple(spec.shape)
     shape = [_OPEN_SIZE if size is None else size for size in sizes]
     if sizes and sizes[0] is None:
         shape[0] = batch
+    if known is not None and spec.dtype != "bool":
+        low, high = known
+        if "int" in spec.dtype or vocabulary is not None:
+            return rng.integers(int(low), int(high) + 1, shape).astype(spec.dtype)
+        return rng.uniform(low, high, shape).astype(spec.dtype)
     if "int" in spec.dtype:
         return rng.integers(0, vocabulary or 2, shape).astype(spec.dtype)
     if spec.dtype == "bool":

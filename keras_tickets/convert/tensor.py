@@ -19,14 +19,24 @@ class FileTensor:
     Args:
         name: The tensor's name in the file.
         values: Its values, decoded: always a dense array.
-        encoding: How the file stores it, `"dense"` or `"sparse"`.
+        encoding: How the file stores it: `"dense"`, `"sparse"`, `"block 1x4"`, ...
         stored_bytes: Bytes that its values and indices take in the file.
+        zero: The stored number that stands for zero; quantised tensors choose one.
+        quantized: Whether whole numbers stand for real ones.
+        itemsize: Bytes of one stored value; by default those of one of `values`.
     """
 
     name: str
     values: Array
     encoding: str
     stored_bytes: int
+    zero: int = 0
+    quantized: bool = False
+    itemsize: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.itemsize:
+            object.__setattr__(self, "itemsize", self.values.itemsize)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -41,7 +51,7 @@ class FileTensor:
     @property
     def nonzeros(self) -> int:
         """How many values are not zero."""
-        return int(np.count_nonzero(self.values))
+        return int(np.count_nonzero(self.values != self.zero))
 
     @property
     def zeros(self) -> int:
@@ -51,17 +61,17 @@ class FileTensor:
     @property
     def dense_bytes(self) -> int:
         """Bytes that the values would take without a sparse encoding."""
-        return self.values.nbytes
+        return self.values.size * self.itemsize
 
     @property
-    def is_float(self) -> bool:
-        """Whether the values are floating point numbers."""
-        return is_float(self.values.dtype)
+    def is_real(self) -> bool:
+        """Whether the values are, or stand for, real numbers."""
+        return self.quantized or is_float(self.values.dtype)
 
     @property
     def is_weight(self) -> bool:
-        """Whether this counts as a weight: a float tensor of rank 2 or more."""
-        return self.is_float and self.values.ndim >= 2
+        """Whether this counts as a weight: a real tensor of rank 2 or more."""
+        return self.is_real and self.values.ndim >= 2
 
 
 # Given a tensor of the file, its new values; None leaves it as it is.

@@ -38,6 +38,16 @@ class Levels:
     compressed: tuple[bool, ...]
 
     @property
+    def name(self) -> str:
+        """The layout in a word: `"sparse"`, or `"sparse 1x4"` with its blocks."""
+        if not self.block_sizes:
+            return "sparse"
+        sizes = dict(zip(self.block_map, self.block_sizes, strict=True))
+        return "sparse " + "x".join(
+            str(sizes.get(axis, 1)) for axis in range(len(self.shape))
+        )
+
+    @property
     def extents(self) -> tuple[int, ...]:
         """The number of children of a node, for each level."""
         sizes = list(self.shape)

@@ -6,9 +6,10 @@ user gets, in the runtime that will run it.
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import pathlib
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -16,8 +17,10 @@ import numpy as np
 from keras import tree
 
 from keras_tickets.convert import names as naming
-from keras_tickets.convert.quiet import quiet
-from keras_tickets.convert.runtimes import Runtime, open_runtime
+from keras_tickets.convert.comparison import Comparison, Gap, compare, gap
+from keras_tickets.convert.isolated import isolated
+from keras_tickets.convert.precision import Precision
+from keras_tickets.convert.runtimes import Runtime
 from keras_tickets.convert.sampling import Sample
 from keras_tickets.convert.tensor import Array
 from keras_tickets.signature import Signature, names
@@ -29,40 +32,28 @@ _NOISE = 1e-7
 _CONSTANT = 1e-6
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """How far a file is from its model.
-
-    Args:
-        max_abs: Largest difference of any output.
-        max_rel: The same, relative to the largest Keras value of that output.
-        samples: How many inputs were compared.
-    """
-
-    max_abs: float
-    max_rel: float
-    samples: int
-
-
 def verify(
     model: keras.Model,
     path: pathlib.Path,
     signature: Signature,
-    samples: list[Sample],
+    samples: Mapping[str, list[Sample]],
+    precision: Precision,
     tolerance: float,
-) -> Comparison:
+) -> tuple[dict[str, Comparison], int]:
     """Runs a file and its model on the same inputs and compares the outputs.
 
     Args:
         model: The plain model that the file was made from.
         path: The file.
         signature: The model's inputs.
-        samples: The inputs to compare on.
+        samples: `"random"` and, where there are some, `"real"` inputs to compare on.
+        precision: The file's precision.
         tolerance: Largest difference allowed, relative to the largest absolute
-            Keras value of the same output over all samples.
+            Keras value of the same output over all samples of one kind.
 
     Returns:
-        The differences found.
+        How far the file is from the model, for each kind of samples; and the most
+        memory that running it took, in bytes.
 
     Raises:
         RuntimeError: If the file cannot be run, an output is not finite, has
@@ -71,35 +62,58 @@ def verify(
     Example:
 
     ```python
-    samples = make_samples(model, signature, count=4)
-    verify(model, path, signature, samples, tolerance=1e-5).max_rel
+    samples = {"random": make_samples(model, signature, count=4)}
+    verify(model, path, signature, samples, precision.get("float32", ".tflite"), 1e-5)
     ```
     """
-    expected = [_keras_outputs(model, sample) for sample in samples]
+    every = [sample for kind in samples.values() for sample in kind]
+    expected = [_keras_outputs(model, sample) for sample in every]
     structure = expected[0]
     flat = [[_numpy(leaf) for leaf in tree.flatten(outputs)] for outputs in expected]
     labels = _labels(model, structure)
     _check_finite("Keras", flat, labels)
     _warn_if_constant(model, flat)
-    received = _file_outputs(path, signature, samples, structure)
+    received, peak = _file_outputs(path, signature, every, structure)
     _check_finite(f"The file '{path.suffix}'", received, labels)
-    worst_abs = worst_rel = 0.0
-    for i, label in enumerate(labels):
-        difference, largest = _difference(
-            label, [(f[i], r[i]) for f, r in zip(flat, received, strict=True)]
-        )
-        relative = difference / largest if largest else difference
-        worst_abs, worst_rel = max(worst_abs, difference), max(worst_rel, relative)
-        if difference > tolerance * largest + _NOISE:
+    comparisons, start = {}, 0
+    for kind, own in samples.items():
+        part = slice(start, start + len(own))
+        gaps = _gaps(labels, flat[part], received[part])
+        # Activations are calibrated on real inputs: noise may leave their range.
+        if not (precision.calibrated and kind == "random"):
+            _check_gaps(model.name, kind, labels, gaps, tolerance)
+        comparisons[kind] = compare(gaps, len(own))
+        start += len(own)
+    return comparisons, peak
+
+
+def _gaps(
+    labels: list[str], expected: list[list[Array]], received: list[list[Array]]
+) -> list[Gap]:
+    for wanted, found in zip(expected, received, strict=True):
+        for label, values, others in zip(labels, wanted, found, strict=True):
+            if values.shape != others.shape:
+                raise RuntimeError(
+                    f"The exported file computes {label} with shape {others.shape}; "
+                    f"Keras computes {values.shape}."
+                )
+    outputs = zip(zip(*expected, strict=True), zip(*received, strict=True), strict=True)
+    return [gap(list(wanted), list(found)) for wanted, found in outputs]
+
+
+def _check_gaps(
+    name: str, kind: str, labels: list[str], gaps: list[Gap], tolerance: float
+) -> None:
+    for label, found in zip(labels, gaps, strict=True):
+        if found.worst > tolerance * found.largest + _NOISE:
             raise RuntimeError(
-                f"The exported file does not compute what '{model.name}' computes: "
-                f"{label} differs by {difference:.3g} (largest Keras value "
-                f"{largest:.3g}), which is {relative:.2g} relative; at most "
-                f"{tolerance:g} was expected. No file was written. If the model is "
-                "random in inference, or Keras ran on a GPU with reduced precision, "
-                "compare on the CPU or pass a larger `tolerance`."
+                f"The exported file does not compute what '{name}' computes: "
+                f"{label} differs by {found.worst:.3g} on {kind} inputs (largest Keras "
+                f"value {found.largest:.3g}), which is {found.relative:.2g} relative; "
+                f"at most {tolerance:g} was expected. No file was written. If the "
+                "model is random in inference, or Keras ran on a GPU with reduced "
+                "precision, compare on the CPU or pass a larger `tolerance`."
             )
-    return Comparison(worst_abs, worst_rel, len(samples))
 
 
 def _keras_outputs(model: keras.Model, sample: Sample) -> Any:
@@ -117,18 +131,25 @@ def _keras_outputs(model: keras.Model, sample: Sample) -> Any:
 
 def _file_outputs(
     path: pathlib.Path, signature: Signature, samples: list[Sample], structure: Any
-) -> list[list[Array]]:
+) -> tuple[list[list[Array]], int]:
     """The file's outputs for each sample, in the order of the model's outputs."""
-    try:
-        with quiet():
-            runtime = open_runtime(path)
-    except ImportError:
-        raise
-    except Exception as error:
-        raise RuntimeError(
-            f"The converted file cannot be loaded by the {path.suffix} runtime, so it "
-            f"was not kept. {type(error).__name__}: {error}"
-        ) from error
+    with contextlib.ExitStack() as block:
+        try:
+            runtime = block.enter_context(isolated(path))
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"The converted file cannot be loaded by the {path.suffix} runtime, so "
+                f"it was not kept. {error}"
+            ) from error
+        inputs, outputs = _matched(runtime, signature, structure)
+        results = [_run(runtime, inputs, outputs, sample) for sample in samples]
+        return results, runtime.peak_bytes
+
+
+def _matched(
+    runtime: Runtime, signature: Signature, structure: Any
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Which of the model's inputs and outputs the names in the file stand for."""
     # `[x]` and `x` are the same input here: the list holds call's arguments.
     inputs = naming.match(
         "input", runtime.inputs, naming.aliases(signature, names(signature))
@@ -142,8 +163,7 @@ def _file_outputs(
             f"The model has {count} outputs, the converted file {len(outputs)}: "
             f"{runtime.outputs}."
         )
-    with quiet():
-        return [_run(runtime, inputs, outputs, sample) for sample in samples]
+    return inputs, outputs
 
 
 def _run(
@@ -152,10 +172,9 @@ def _run(
     flat = tree.flatten(sample)
     try:
         results = runtime.run({name: flat[i] for name, i in inputs.items()})
-    except Exception as error:
+    except RuntimeError as error:
         raise RuntimeError(
-            "The converted file was loaded but cannot run, so it was not kept. "
-            f"{type(error).__name__}: {error}"
+            f"The converted file was loaded but cannot run, so it was not kept. {error}"
         ) from error
     return [results[name] for name, _ in sorted(outputs.items(), key=lambda x: x[1])]
 
@@ -196,24 +215,6 @@ def _warn_if_constant(model: keras.Model, outputs: list[list[Array]]) -> None:
         "`samples=x_test[:4]`.",
         stacklevel=4,
     )
-
-
-def _difference(label: str, pairs: list[tuple[Array, Array]]) -> tuple[float, float]:
-    """The largest difference, and the largest expected value, over all samples."""
-    difference = largest = 0.0
-    for expected, received in pairs:
-        if expected.shape != received.shape:
-            raise RuntimeError(
-                f"The exported file computes {label} with shape {received.shape}; "
-                f"Keras computes {expected.shape}."
-            )
-        if not expected.size:
-            continue
-        expected = expected.astype(np.float64)
-        gap = np.abs(expected - received.astype(np.float64)).max()
-        difference = max(difference, float(gap))
-        largest = max(largest, float(np.abs(expected).max()))
-    return difference, largest
 
 
 def _numpy(tensor: Any) -> Array:

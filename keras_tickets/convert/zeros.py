@@ -70,7 +70,7 @@ def check_zeros(weights: list[Weight], tensors: list[FileTensor]) -> None:
     Raises:
         RuntimeError: If zeros were lost.
     """
-    constants = [t for t in tensors if t.is_float and t.values.ndim]
+    constants = [t for t in tensors if t.is_real and t.values.ndim]
     missing: list[Weight] = []
     left: list[FileTensor] = []
     for size in {w.values.size for w in weights} | {t.values.size for t in constants}:

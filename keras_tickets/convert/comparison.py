@@ -1,0 +1,87 @@
+"""How far two lists of outputs are from each other."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from keras_tickets.convert.tensor import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """How far a file is from its model on some inputs.
+
+    Args:
+        max_abs: Largest difference of any output.
+        max_rel: The same, relative to the largest Keras value of that output.
+        mean_abs: Mean difference over all values of all outputs.
+        argmax: The fraction of rows whose largest value is at the same place, over
+            all outputs of two or more values; None without such an output.
+        samples: How many inputs were compared.
+    """
+
+    max_abs: float
+    max_rel: float
+    mean_abs: float
+    argmax: float | None
+    samples: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Gap:
+    """How far one output is from what was expected, over all samples.
+
+    Args:
+        largest: The largest absolute value expected.
+        worst: The largest difference.
+        total: The sum of all differences.
+        values: How many values there are.
+        rows: How many rows of two or more values.
+        agreeing: In how many of them the same place is the largest.
+    """
+
+    largest: float
+    worst: float
+    total: float
+    values: int
+    rows: int
+    agreeing: int
+
+    @property
+    def relative(self) -> float:
+        """The largest difference, relative to the largest value expected."""
+        return self.worst / self.largest if self.largest else self.worst
+
+
+def gap(expected: list[Array], received: list[Array]) -> Gap:
+    """Compares one output over all samples; shapes have to agree."""
+    largest = worst = total = 0.0
+    values = rows = agreeing = 0
+    for wanted, found in zip(expected, received, strict=True):
+        if not wanted.size:
+            continue
+        exact = wanted.astype(np.float64)
+        difference = np.abs(exact - found.astype(np.float64))
+        largest = max(largest, float(np.abs(exact).max()))
+        worst = max(worst, float(difference.max()))
+        total += float(difference.sum())
+        values += wanted.size
+        if wanted.ndim > 1 and wanted.shape[-1] > 1:
+            same = wanted.argmax(-1) == found.argmax(-1)
+            rows, agreeing = rows + same.size, agreeing + int(same.sum())
+    return Gap(largest, worst, total, values, rows, agreeing)
+
+
+def compare(gaps: list[Gap], samples: int) -> Comparison:
+    """Puts the outputs of a model together."""
+    rows = sum(gap.rows for gap in gaps)
+    values = sum(gap.values for gap in gaps)
+    return Comparison(
+        max_abs=max((gap.worst for gap in gaps), default=0.0),
+        max_rel=max((gap.relative for gap in gaps), default=0.0),
+        mean_abs=sum(gap.total for gap in gaps) / max(values, 1),
+        argmax=sum(gap.agreeing for gap in gaps) / rows if rows else None,
+        samples=samples,
+    )

@@ -1,0 +1,105 @@
+"""A runtime in a process of its own: what crashes there does not crash here.
+
+Some files kill the runtime that loads them. An export must outlive that, say so, and
+leave nothing behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from keras_tickets.convert import runtimes
+from keras_tickets.convert.runtimes import Arrays, Runtime
+
+
+class Isolated(Runtime):
+    """A file that is loaded in another process.
+
+    Args:
+        process: The process, just started.
+        folder: Where arrays are exchanged.
+
+    Attributes:
+        peak_bytes: The most memory that loading and running took, the runtime's own
+            code apart; 0 where the system does not tell.
+
+    Raises:
+        RuntimeError: If the runtime refuses the file, or dies of it.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], folder: pathlib.Path) -> None:
+        self._process, self._folder = process, folder
+        names = self._answer("loaded")
+        self.inputs, self.outputs = names["inputs"], names["outputs"]
+        self.peak_bytes = 0
+
+    def run(self, values: Arrays) -> Arrays:
+        """Runs the file once."""
+        sent, received = self._folder / "inputs.npz", self._folder / "outputs.npz"
+        np.savez(sent, *values.values())
+        names = {name: f"arr_{i}" for i, name in enumerate(values)}
+        request = {"inputs": str(sent), "outputs": str(received), "names": names}
+        self._say(json.dumps(request))
+        self.peak_bytes = self._answer("run")["peak"]
+        with np.load(received) as arrays:
+            return {name: arrays[f"arr_{i}"] for i, name in enumerate(self.outputs)}
+
+    def _say(self, line: str) -> None:
+        # A process that died says so when it is asked for its answer.
+        with contextlib.suppress(BrokenPipeError):
+            print(line, file=self._process.stdin, flush=True)
+
+    def _answer(self, what: str) -> dict[str, Any]:
+        line = self._process.stdout.readline() if self._process.stdout else ""
+        if not line:
+            raise RuntimeError(
+                f"The runtime {_end(self._process.wait())} when the file was {what}."
+            )
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer
+
+
+@contextlib.contextmanager
+def isolated(path: pathlib.Path) -> Iterator[Isolated]:
+    """Loads a file in a process that ends with the block.
+
+    Args:
+        path: A `.tflite` or `.onnx` file.
+
+    Yields:
+        The runtime.
+    """
+    # -P: the folder of the program holds an `onnx.py`, which is not the package.
+    command = [sys.executable, "-P", runtimes.__file__, str(path)]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as process,
+    ):
+        try:
+            yield Isolated(process, pathlib.Path(folder))
+        finally:
+            process.kill()
+
+
+def _end(status: int) -> str:
+    if status < 0:
+        return f"crashed ({signal.Signals(-status).name})"
+    return f"ended with exit status {status}"
