@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import keras
 from keras import tree
 
 
@@ -25,6 +26,19 @@ def aliases(structure: Any, own_names: list[str | None]) -> list[list[str]]:
         keys = [step for step in path if isinstance(step, str)]
         known.append([name for name in (own, *keys[-1:]) if name])
     return known
+
+
+def of_outputs(model: keras.Model) -> list[str | None]:
+    """The names of a model's outputs, one for each leaf of what it returns.
+
+    A dict names its entries itself; else an output has the name of the layer that it
+    comes from. Where names repeat, or a subclassed model has none: None.
+    """
+    names = list(getattr(model, "output_names", None) or [])
+    leaves = tree.flatten(getattr(model, "output", None)) if names else [None]
+    if len(names) != len(leaves) or len(set(names)) != len(names):
+        return [None] * len(leaves)
+    return names
 
 
 def match(what: str, file_names: list[str], known: list[list[str]]) -> dict[str, int]:

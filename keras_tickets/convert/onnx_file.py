@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -71,6 +72,35 @@ def rewrite(content: bytes, rewriter: Rewriter) -> bytes:
         values = rewritten(_read(name, proto), rewriter)
         if values is not None:
             _write(name, proto, values)
+    return bytes(model.SerializeToString())
+
+
+def name_outputs(content: bytes, names: list[str | None]) -> bytes:
+    """Gives the outputs of an `.onnx` file the names of the model's.
+
+    Args:
+        content: The bytes of the file.
+        names: The names, in the model's order. Only outputs that the converter
+            numbered (`output_0`, `Identity_1:0`) take one.
+
+    Returns:
+        The bytes of the new file.
+    """
+    model = _load(content)
+    graph = model.graph
+    taken = {name for node in _nodes(graph) for name in (*node.input, *node.output)}
+    numbered = re.compile(r"(?:output|Identity)(?:_(\d+))?(?::0)?")
+    new = {}
+    for output in graph.output:
+        if found := numbered.fullmatch(output.name):
+            name = names[int(found[1] or 0)]
+            if name and name not in taken:
+                new[output.name] = name
+    for value in (*graph.output, *graph.value_info):
+        value.name = new.get(value.name, value.name)
+    for node in _nodes(graph):
+        for ends in (node.input, node.output):
+            ends[:] = [new.get(name, name) for name in ends]
     return bytes(model.SerializeToString())
 
 

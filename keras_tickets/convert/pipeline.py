@@ -12,7 +12,7 @@ import keras
 
 from keras_tickets import signature as signatures
 from keras_tickets.checks import check_model
-from keras_tickets.convert import onnx_file, tflite_file
+from keras_tickets.convert import names, onnx_file, tflite_file
 from keras_tickets.convert import precision as precisions
 from keras_tickets.convert.child import convert_in_child
 from keras_tickets.convert.formats import SUFFIXES
@@ -147,6 +147,7 @@ def export(
         inputs = _inputs(plain, signature, samples, data)
         begin("converting")
         content = _convert(plain, target.suffix, signature, chosen, opset, data)
+        content = file.name_outputs(content, names.of_outputs(plain))
         content, barred = _encode(content, target.suffix, chosen, sparse)
         if rewrite is not None:
             content = file.rewrite(content, rewrite)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import re
 
 from keras_tickets.convert.tensor import FileTensor, Rewriter, rewritten
 from keras_tickets.convert.tflite_encode import densify
@@ -74,6 +75,26 @@ def rewrite(content: bytes, rewriter: Rewriter) -> bytes:
         values = rewritten(read(tensor, buffer), rewriter)
         if values is not None:
             write(tensor, buffer, values)
+    return pack(model, len(content))
+
+
+def name_outputs(content: bytes, names: list[str | None]) -> bytes:
+    """Gives the outputs of a `.tflite` file's signature the names of the model's.
+
+    Args:
+        content: The bytes of the file.
+        names: The names, in the model's order. Only outputs that the converter
+            numbered (`output_0`) take one.
+
+    Returns:
+        The bytes of the new file.
+    """
+    model = unpack(content)
+    for signature in model.signatureDefs or []:
+        for output in signature.outputs:
+            numbered = re.fullmatch(rb"output_(\d+)", output.name)
+            if numbered and (name := names[int(numbered[1])]):
+                output.name = name.encode()
     return pack(model, len(content))
 
 

@@ -73,7 +73,7 @@ def verify(
     labels = _labels(model, structure)
     _check_finite("Keras", flat, labels)
     _warn_if_constant(model, flat)
-    received, peak = _file_outputs(path, signature, every, structure)
+    received, peak = _file_outputs(model, path, signature, every, structure)
     _check_finite(f"The file '{path.suffix}'", received, labels)
     comparisons, start = {}, 0
     for kind, own in samples.items():
@@ -130,7 +130,11 @@ def _keras_outputs(model: keras.Model, sample: Sample) -> Any:
 
 
 def _file_outputs(
-    path: pathlib.Path, signature: Signature, samples: list[Sample], structure: Any
+    model: keras.Model,
+    path: pathlib.Path,
+    signature: Signature,
+    samples: list[Sample],
+    structure: Any,
 ) -> tuple[list[list[Array]], int]:
     """The file's outputs for each sample, in the order of the model's outputs."""
     with contextlib.ExitStack() as block:
@@ -141,13 +145,13 @@ def _file_outputs(
                 f"The converted file cannot be loaded by the {path.suffix} runtime, so "
                 f"it was not kept. {error}"
             ) from error
-        inputs, outputs = _matched(runtime, signature, structure)
+        inputs, outputs = _matched(model, runtime, signature, structure)
         results = [_run(runtime, inputs, outputs, sample) for sample in samples]
         return results, runtime.peak_bytes
 
 
 def _matched(
-    runtime: Runtime, signature: Signature, structure: Any
+    model: keras.Model, runtime: Runtime, signature: Signature, structure: Any
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Which of the model's inputs and outputs the names in the file stand for."""
     # `[x]` and `x` are the same input here: the list holds call's arguments.
@@ -155,9 +159,9 @@ def _matched(
         "input", runtime.inputs, naming.aliases(signature, names(signature))
     )
     count = len(tree.flatten(structure))
-    outputs = naming.match(
-        "output", runtime.outputs, naming.aliases(structure, [None] * count)
-    )
+    own = naming.of_outputs(model)
+    own = own if len(own) == count else [None] * count
+    outputs = naming.match("output", runtime.outputs, naming.aliases(structure, own))
     if len(outputs) != count:
         raise RuntimeError(
             f"The model has {count} outputs, the converted file {len(outputs)}: "
