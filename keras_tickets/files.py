@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import pathlib
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 
 def check_target(
@@ -60,29 +59,23 @@ def check_target(
     return target
 
 
-@contextlib.contextmanager
-def replacing(target: pathlib.Path, content: bytes) -> Iterator[pathlib.Path]:
-    """Writes beside `target`, and moves into place if the block succeeds.
+def replace(target: pathlib.Path, content: bytes) -> None:
+    """Writes beside `target`, and moves into place.
 
     The target is whole at any moment: the old file, or the new one. Whatever is
-    raised in the block, Ctrl-C included, removes the new file and keeps the old.
+    raised meanwhile, Ctrl-C included, removes the new file and keeps the old.
 
     Args:
         target: Where the file shall be.
         content: What it shall hold.
 
-    Yields:
-        The path of the new file while it waits to be moved.
-
     Raises:
         OSError: If the disk is full or fails.
     """
-    # Same folder, so that the move is one atomic rename; same suffix, because
-    # runtimes choose the format by it.
+    # Same folder, so that the move is one atomic rename.
     waiting = target.with_name(f".{target.stem}-{uuid.uuid4().hex[:8]}{target.suffix}")
     try:
         _write(waiting, content, target)
-        yield waiting
         os.replace(waiting, target)
     finally:
         waiting.unlink(missing_ok=True)

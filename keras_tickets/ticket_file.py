@@ -25,7 +25,7 @@ import keras
 import numpy as np
 
 from keras_tickets.architecture import Weight, describe, digest, first_difference
-from keras_tickets.files import check_target, replacing
+from keras_tickets.files import check_target, replace
 from keras_tickets.parts import Parts
 from keras_tickets.ticket import Ticket, refuse
 
@@ -85,8 +85,7 @@ def save_ticket(
         arrays[f"value_{index}"] = _bits(value)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, checksum=_checksum(arrays), **arrays)
-    with replacing(target, buffer.getvalue()):
-        pass
+    replace(target, buffer.getvalue())
 
 
 def load_ticket(path: str | os.PathLike[str], model: keras.Model) -> Ticket:

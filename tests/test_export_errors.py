@@ -13,7 +13,14 @@ import pytest
 from exported import SUFFIXES, cnn, exported_cnn, make_sparse, sparse_cnn, values_of
 
 import keras_tickets as kt
-from keras_tickets.convert import onnx_file, pipeline, tflite_file, verify
+from keras_tickets import files
+from keras_tickets.convert import (
+    isolated,
+    onnx_file,
+    pipeline,
+    tflite_file,
+    verify,
+)
 from keras_tickets.convert.tensor import FileTensor
 from keras_tickets.convert.zeros import Weight, check_zeros
 
@@ -224,7 +231,7 @@ def test_a_full_disk(call, target, convert_to, monkeypatch):
     if call == "fsync":
         monkeypatch.setattr(os, "fsync", full)
     else:
-        monkeypatch.setattr("builtins.open", full)
+        monkeypatch.setattr(files, "open", full, raising=False)
     with pytest.raises(OSError, match=r"disk is full.*needs [0-9,]+ bytes") as caught:
         export(sparse_cnn(), target)
     assert caught.value.errno == errno.ENOSPC
@@ -332,20 +339,43 @@ def test_a_missing_package_names_the_extra(target, monkeypatch):
         export(sparse_cnn(), target)
 
 
-def test_the_temporary_name_is_hidden_and_keeps_the_suffix(convert_to, tmp_path):
+def test_while_it_is_checked_nothing_lies_beside_the_target(convert_to, tmp_path):
+    """So that whoever is killed there leaves no half file behind."""
     seen = []
     content, _ = exported_cnn(".onnx")
     convert_to(content)
     real = verify.isolated
 
     def spy(path: pathlib.Path):
-        seen.append(path)
+        seen.append((path.name, path.read_bytes(), list(tmp_path.iterdir())))
         return real(path)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verify, "isolated", spy)
         export(sparse_cnn(), tmp_path / "m.onnx", verbose=False)
-    (path,) = seen
-    assert path.parent == tmp_path.resolve()
-    assert path.name.startswith(".m-")
-    assert path.suffix == ".onnx"
+    ((name, checked, beside),) = seen
+    assert (name, beside) == ("m.onnx", [])
+    assert checked == (tmp_path / "m.onnx").read_bytes()
+
+
+DIES = "import os\nos.kill(os.getpid(), 11)"
+RUNTIMES = {
+    "loaded": DIES,
+    "run": """print('{"inputs": ["image"], "outputs": ["dense"]}', flush=True)
+input()
+"""
+    + DIES,
+}
+
+
+@pytest.mark.parametrize("moment", RUNTIMES)
+def test_a_file_that_kills_its_runtime_is_not_kept(
+    moment, target, convert_to, monkeypatch, tmp_path_factory
+):
+    """A segmentation fault is an error of the file's, and ends nothing else."""
+    convert_to(exported_cnn(target.suffix)[0])
+    program = tmp_path_factory.mktemp("runtime") / "runtime.py"
+    program.write_text(RUNTIMES[moment])
+    monkeypatch.setattr(isolated.runtimes, "__file__", str(program))
+    with pytest.raises(RuntimeError, match=f"crashed .SIGSEGV. when .* {moment}"):
+        export(sparse_cnn(), target)

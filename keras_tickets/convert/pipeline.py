@@ -28,7 +28,7 @@ from keras_tickets.convert.tflite_encode import Barred, sparsify
 from keras_tickets.convert.verify import verify
 from keras_tickets.convert.zeros import check_zeros, model_weights
 from keras_tickets.extras import require
-from keras_tickets.files import check_target, replacing
+from keras_tickets.files import check_target, replace
 from keras_tickets.signature import Signature
 
 # How many random inputs a file is compared on, and how many real ones at most.
@@ -151,32 +151,37 @@ def export(
         content, barred = _encode(content, target.suffix, chosen, sparse)
         if rewrite is not None:
             content = file.rewrite(content, rewrite)
-        begin("writing")
-        with replacing(target, content) as waiting:
-            begin("comparing with Keras")
-            written = waiting.read_bytes()
-            tensors, ops = file.tensors(written), file.ops(written)
-            _check_ops(plain.name, ops)
-            limit = chosen.tolerance if tolerance is None else tolerance
-            comparisons, peak = verify(plain, waiting, signature, inputs, chosen, limit)
-            check_zeros(weights, tensors)
-            report = measure(
-                str(path),
-                SUFFIXES[target.suffix],
-                chosen.name,
-                written,
-                file.dense_bytes(written),
-                tensors,
-                ops,
-                comparisons,
-                limit,
-                keras_counts=(
-                    sum(weight.values.size for weight in weights),
-                    sum(weight.values.size - weight.zeros for weight in weights),
-                ),
-                peak_bytes=peak,
-                barred={entry.name: entry.reason for entry in barred},
+        begin("comparing with Keras")
+        tensors, ops = file.tensors(content), file.ops(content)
+        _check_ops(plain.name, ops)
+        limit = chosen.tolerance if tolerance is None else tolerance
+        # Not beside the target: whoever is killed here leaves nothing there.
+        with tempfile.TemporaryDirectory() as folder:
+            candidate = pathlib.Path(folder, target.name)
+            candidate.write_bytes(content)
+            comparisons, peak = verify(
+                plain, candidate, signature, inputs, chosen, limit
             )
+        check_zeros(weights, tensors)
+        begin("writing")
+        replace(target, content)
+    report = measure(
+        str(path),
+        SUFFIXES[target.suffix],
+        chosen.name,
+        content,
+        file.dense_bytes(content),
+        tensors,
+        ops,
+        comparisons,
+        limit,
+        keras_counts=(
+            sum(weight.values.size for weight in weights),
+            sum(weight.values.size - weight.zeros for weight in weights),
+        ),
+        peak_bytes=peak,
+        barred={entry.name: entry.reason for entry in barred},
+    )
     if verbose:
         print(report.line)
     return report
