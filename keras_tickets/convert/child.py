@@ -1,9 +1,10 @@
-"""The route for JAX and torch users: convert in a process on the TensorFlow backend.
+"""Converts in a second process, on the TensorFlow backend.
 
     python -m keras_tickets.convert.child job.json
 
-TFLite's converter reads TensorFlow graphs only, and Keras' backend cannot change
-within a process. So the parent saves the plain model as `.keras`, and this child
+The route for JAX and torch users: TFLite's converter reads TensorFlow graphs only, and
+Keras' backend cannot change within a process. And for conversions that may crash. The
+parent saves the plain model as `.keras`, and this child
 loads it and converts it. The job file says what to do; the child writes how it went
 into the file that the job names as `answer`.
 """
@@ -26,6 +27,7 @@ import numpy as np
 from keras import tree
 
 from keras_tickets._keras import sublayers
+from keras_tickets.convert.isolated import end
 from keras_tickets.convert.sampling import Sample
 from keras_tickets.signature import Signature, from_json, to_json
 
@@ -83,8 +85,9 @@ def convert_in_child(
             log = finished.stdout.decode("utf-8", "replace")
             raise RuntimeError(
                 f"The process that converts '{model.name}' on the TensorFlow backend "
-                f"ended with exit status {finished.returncode}. Its last words:\n"
-                f"{log.strip()[-1500:]}"
+                f"{end(finished.returncode)}. For recurrent layers in int8 use "
+                "precision='int8-dynamic' or 'float16'; else choose another precision "
+                f"or format. Its last words:\n{log.strip()[-1500:]}"
             )
         reply = json.loads(answer.read_text())
     if reply["error"]:

@@ -63,7 +63,7 @@ class Isolated(Runtime):
         line = self._process.stdout.readline() if self._process.stdout else ""
         if not line:
             raise RuntimeError(
-                f"The runtime {_end(self._process.wait())} when the file was {what}."
+                f"The runtime {end(self._process.wait())} when the file was {what}."
             )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
@@ -99,7 +99,8 @@ def isolated(path: pathlib.Path) -> Iterator[Isolated]:
             process.kill()
 
 
-def _end(status: int) -> str:
+def end(status: int) -> str:
+    """Says how a process ended, after a subject."""
     if status < 0:
         return f"crashed ({signal.Signals(-status).name})"
     return f"ended with exit status {status}"

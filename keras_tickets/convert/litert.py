@@ -55,7 +55,7 @@ def to_litert(
         except OSError:
             raise
         except Exception as error:
-            raise RuntimeError(_explain(model.name, error)) from error
+            raise RuntimeError(_explain(model, error)) from error
 
 
 def _convert(
@@ -90,16 +90,26 @@ def _order(path: pathlib.Path, signature: Signature) -> list[int]:
     return list(naming.match("input", file_names, known).values())
 
 
-def _explain(name: str, error: Exception) -> str:
+def _explain(model: keras.Model, error: Exception) -> str:
     message = str(error)
-    found = re.findall(r"^(?:TF Select|Custom) ops: (.+)$", message, re.MULTILINE)
-    if found:
+    missing = re.findall(
+        r"'tf\.(\w+)' op is neither a custom op nor a flex op", message
+    )
+    if missing:
+        scopes = dict(re.findall(r'fused\["(\w+):", "([^"@]+)@', message))
+        found = [
+            f"{op} (in layer '{naming.layer_of(model, scopes[op])}')"
+            if op in scopes
+            else op
+            for op in dict.fromkeys(missing)
+        ]
         return (
-            f"'{name}' needs operators that TFLite does not have: {', '.join(found)}. "
-            "Phones run built-in operators only; replace the layers that use them "
-            "(for recurrent layers, a fixed sequence length or `unroll=True` helps)."
+            f"'{model.name}' needs operators that TFLite does not have: "
+            f"{', '.join(found)}. Phones run built-in operators only; replace the "
+            "layers that use them (for recurrent layers, a fixed sequence length or "
+            "`unroll=True` helps)."
         )
     return (
-        f"TensorFlow could not convert '{name}' to .tflite. "
+        f"TensorFlow could not convert '{model.name}' to .tflite. "
         f"{type(error).__name__}: {message.strip()[-1500:]}"
     )

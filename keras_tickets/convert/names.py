@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import tree
 
+from keras_tickets._keras import sublayers
+
 
 def aliases(structure: Any, own_names: list[str | None]) -> list[list[str]]:
     """The names under which a file may know each tensor of a structure.
@@ -76,3 +78,24 @@ def _number(name: str) -> int:
     """The number at the end of a generated name; 0 if there is none."""
     digits = re.findall(r"_(\d+)(?::\d+)?$", name)
     return int(digits[0]) if digits else 0
+
+
+def layer_of(model: keras.Model, scope: str) -> str:
+    """The layer that an operator of a converted file comes from.
+
+    Args:
+        model: The model that was converted.
+        scope: The operator's name in TensorFlow, such as
+            `"model_1/block_1/dense_2/MatMul"`: names of nested layers, to each of which
+            TensorFlow may have added a number.
+
+    Returns:
+        Such as `"block/dense_2"`; `scope` itself where no layer is found.
+    """
+    known = {layer.name for layer in sublayers(model)}
+    *steps, _ = scope.split("/")
+    found = [
+        next((n for n in (step, re.sub(r"_\d+$", "", step)) if n in known), None)
+        for step in steps
+    ]
+    return "/".join(name for name in found if name and name != model.name) or scope
