@@ -170,9 +170,8 @@ class Pattern(Granules):
 
     def first(self, scores: np.ndarray, alive: np.ndarray) -> np.ndarray:
         """Return the living among the best `kept` of each group."""
-        ranks = tie_order(np.arange(scores.size), self.shape).reshape(self.shape)
-        order = np.argsort(self._groups(ranks), axis=-1)
         values = self._groups(np.where(alive, scores, -np.inf))
+        order = self._tie_order(values.shape[:-1])
         values = np.take_along_axis(values, order, -1)
         best = np.argsort(-values, axis=-1, kind="stable")[..., : self.kept]
         chosen = np.zeros(values.shape, bool)
@@ -188,6 +187,19 @@ class Pattern(Granules):
         groups = self._groups(mask)
         mixed = rng.permutation(groups.reshape(-1, self.of))
         return self._ungroup(rng.permuted(mixed, axis=1).reshape(groups.shape))
+
+    def _tie_order(self, groups: tuple[int, ...]) -> np.ndarray:
+        """Return in which order the members of each group are taken if they tie.
+
+        In turn, beginning where the low-discrepancy order says: each member of a group
+        is kept equally often. The lowest ranks among few neighbours would not be even,
+        and the order of the axes as they are would chime in with the one by which a
+        sparser ticket chooses among the kept.
+        """
+        turned = groups[::-1]
+        ranks = tie_order(np.arange(math.prod(turned)), turned).reshape(turned).T
+        begin = ((ranks >> np.uint64(32)) * np.uint64(self.of)) >> np.uint64(32)
+        return (begin[..., None].astype(int) + np.arange(self.of)) % self.of
 
     def _groups(self, array: np.ndarray) -> np.ndarray:
         """Return `array` as taps x groups x outputs x members."""

@@ -333,7 +333,9 @@ def test_ties_are_spread_evenly(words, kept):
             if words == "channel" and axis == 2:
                 continue  # each is all or nothing
             missed = np.abs(parts - kept).max() * grid.size / parts.size
-            assert missed <= 6
+            assert (
+                missed <= (16 if words == "2:4" else 6) + 0.02 * grid.size / parts.size
+            )
 
 
 @pytest.mark.parametrize("inputs", [6, 8])
