@@ -16,6 +16,7 @@ from keras import layers
 import keras_tickets as kt
 from keras_tickets import structure
 from keras_tickets.allocation import Group, budget
+from keras_tickets.backend import on_host
 from keras_tickets.granules import Pattern
 from keras_tickets.prunable import MatmulView, find_kernels
 from keras_tickets.selection import exchange, keep_within, select
@@ -480,7 +481,7 @@ def test_scores_rank_granules(words):
     ticket = kt.wrap(dense(24, 12), kt.Magnitude(0.7, structure=words))
     ticket.draw()
     pooled = [
-        (own.pool(np.abs(kernel.variable.numpy())), own.count(mask) > 0)
+        (own.pool(np.abs(on_host(kernel.variable.value))), own.count(mask) > 0)
         for own, kernel, mask in zip(
             ticket.pruner.granules(ticket.kernels),
             ticket.kernels,
@@ -505,6 +506,7 @@ def test_a_gradual_pattern_ends_on_exactly_n_of_m(rule):
 
     class Watch(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
+            _ = self.model  # on JAX: the state of training, as variables
             seen.append(ticket.sparsity)
 
     zoo.train("subclassed", ticket, epochs=2, callbacks=[Watch()])
