@@ -124,6 +124,12 @@ MEMBERS = {
         (0, 0, 5),
         np.s_[:, :, 5],
     ),
+    "outputs before inputs": (
+        lambda: kernel_of(layers.EinsumDense("abc,dbc->ad", (6,)), 3, 8),
+        INPUT4,
+        (0, 5, 2),
+        np.s_[2, 2, 4:8],
+    ),
     "gates of an LSTM, inputs": (
         lambda: kernel_of(layers.LSTM(4), 5, 8),
         INPUT4,
@@ -339,16 +345,29 @@ def test_ties_are_spread_evenly(words, kept):
             )
 
 
-@pytest.mark.parametrize("inputs", [6, 8])
+@pytest.mark.parametrize("inputs", [6, 7, 8])
 def test_constant_scores_tie_whatever_the_size_of_the_granule(inputs):
     """A smaller last block is worth as much for each weight: neither first nor last."""
     own = INPUT4.on(stand_in(1, inputs, 1000))
-    pooled = own.pool(np.full(own.shape, 0.7, "float32"))
-    assert np.ptp(pooled) == 0
+    for level in np.random.default_rng(0).random(100, "float32"):
+        pooled = own.pool(np.full(own.shape, level))
+        assert np.ptp(pooled) == 0
     [mask] = select([pooled.repeat(4, 1)[:, :inputs]], [group_of([own], 0.5, False)],
                     [np.ones(own.shape, bool)], [own])  # fmt: skip
     parts = (own.count(mask) > 0).mean(axis=(0, 2))
     np.testing.assert_allclose(parts, 0.5, atol=0.02)
+
+
+def test_shares_hold_on_the_way_to_a_pattern():
+    """What a kernel keeps beyond its n of m is what its share leaves room for."""
+    patterns = [structure.NM(2, 4).on(stand_in(1, 8, 5)) for _ in range(2)]
+    scores = list(np.random.default_rng(0).random((2, 1, 8, 5)))
+    alive = [np.ones(score.shape, bool) for score in scores]
+    masks = select(scores, [Group((0, 1), 60, (37.0, 23.0))], alive, patterns)
+    assert [int(mask.sum()) for mask in masks] == [37, 23]
+    masks = select(scores, [Group((0, 1), 30, (25.0, 5.0))], alive, patterns)
+    assert [int(mask.sum()) for mask in masks] == [20, 10]
+    assert all(own.fits(mask) for own, mask in zip(patterns, masks, strict=True))
 
 
 def test_granules_of_different_sizes_compete_by_the_weight():
