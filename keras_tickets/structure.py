@@ -86,13 +86,17 @@ class Block(Structure):
     has ARM64 kernels for sparse 1x1 convolutions in blocks of 2 and 4 outputs; LiteRT
     has one for dense layers in blocks of 1x4 (float32) and 1x16 (int8).
 
-    Where an axis is no multiple of `size`, the last block is smaller. LiteRT then
-    stores the inputs of a dense layer sparsely but runs them dense: choose layers with
-    a multiple of `size` inputs, or leave the others alone with `skip=`.
+    Where the outputs are no multiple of `size`, the last block is smaller. The inputs
+    must be one: LiteRT's converter would find the blocks of such a dense layer, and
+    drop the inputs after the last whole one from the file without a word.
 
     Args:
         size: How many weights are kept or dropped together, at least two.
         axis: `"output"` or `"input"`.
+
+    Raises:
+        ValueError: On `wrap`, if the inputs of a kernel are no multiple of `size` and
+            the blocks are along them.
 
     Example:
     >>> get("block_1x4")
@@ -112,6 +116,7 @@ class Block(Structure):
 
     def on(self, kernel: Kernel) -> Granules:
         """Return blocks of `size` inputs or outputs."""
+        self.check([kernel])
         inputs = self.axis == "input"
         span = (1, self.size, 1) if inputs else (1, 1, self.size)
         return Granules(kernel.view, kernel.shape, span)
@@ -120,6 +125,11 @@ class Block(Structure):
     def label(self) -> str:
         """What a table calls it: outputs x inputs."""
         return f"1x{self.size}" if self.axis == "input" else f"{self.size}x1"
+
+    def check(self, kernels: Sequence[Kernel]) -> None:
+        """Raise if inputs can not be cut into blocks."""
+        if self.axis == "input":
+            _check_inputs(self, self.size, kernels)
 
 
 @_registry.register
@@ -191,15 +201,20 @@ class NM(Structure):
 
     def check(self, kernels: Sequence[Kernel]) -> None:
         """Raise if the inputs of a kernel can not be cut into groups of `m`."""
-        ragged = [k for k in kernels if k.extent(k.view.inputs) % self.m]
-        if ragged:
-            found = ", ".join(f"{k.path} {k.extent(k.view.inputs)}" for k in ragged)
-            raise ValueError(
-                f"{self.label} groups the inputs of a kernel by {self.m}, but the "
-                f"number of inputs is no multiple of {self.m} in: {found}. Leave these "
-                f"alone: kt.wrap(model, pruner, skip={[k.path for k in ragged]}); or "
-                'use structure="unstructured".'
-            )
+        _check_inputs(self, self.m, kernels)
+
+
+def _check_inputs(words: Structure, size: int, kernels: Sequence[Kernel]) -> None:
+    """Raise if the number of inputs of a kernel is no multiple of `size`."""
+    ragged = [k for k in kernels if k.extent(k.view.inputs) % size]
+    if ragged:
+        found = ", ".join(f"{k.path} {k.extent(k.view.inputs)}" for k in ragged)
+        raise ValueError(
+            f"{words.label} groups the inputs of a kernel by {size}, but the number of "
+            f"inputs is no multiple of {size} in: {found}. Leave these alone: "
+            f"kt.wrap(model, pruner, skip={[k.path for k in ragged]}); or use "
+            'structure="unstructured".'
+        )
 
 
 def get(identifier: Any) -> Structure:

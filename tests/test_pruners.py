@@ -20,8 +20,8 @@ def few():
     return zoo.images()[:12], zoo.labels()[:12]
 
 
-# Along the inputs: blocks of three in the convolution, of four in the dense kernel.
-BLOCKS = {"structure": "block_1x4", "seed": 7}
+# Of four and two outputs in the convolution, of four in the dense kernel.
+BLOCKS = {"structure": "block_4", "seed": 7}
 PRUNERS = {
     "magnitude": lambda **kw: kt.Magnitude(0.8, **{"allocation": "uniform"} | kw),
     "magnitude_global": lambda **kw: kt.Magnitude(0.5, **kw),
@@ -64,8 +64,8 @@ PRUNERS = {
     ),
     "gem_miner_blocks": lambda **kw: kt.GemMiner(0.8, every=1, until=1.0, **BLOCKS),
     "edge_popup_blocks": lambda **kw: kt.EdgePopup(0.8, **BLOCKS),
-    "espn_blocks": lambda **kw: kt.ESPN(0.8, structure="block_1x4"),
-    "imp_blocks": lambda **kw: kt.IMP(0.5, fraction=0.5, structure="block_1x4"),
+    "espn_blocks": lambda **kw: kt.ESPN(0.8, structure="block_4"),
+    "imp_blocks": lambda **kw: kt.IMP(0.5, fraction=0.5, structure="block_4"),
 }
 NAMES = sorted(PRUNERS)
 # One row of each class, for what does not depend on the row's arguments.
