@@ -13,7 +13,8 @@ LOWEST := .venv-lowest
 LOWEST_SELECTION := -m "not slow" \
     -k "not test_ticket or functional or subclassed" \
     tests/test_imports.py tests/test_keras_corners.py tests/test_allocation.py \
-    tests/test_selection.py tests/test_schedules.py tests/test_registry.py \
+    tests/test_selection.py tests/test_structure.py tests/test_schedules.py \
+    tests/test_registry.py \
     tests/test_pruners.py tests/test_ticket.py tests/test_masked.py \
     tests/test_convert.py tests/test_flow.py tests/test_scores.py \
     tests/test_backend.py tests/test_dynamic.py tests/test_accounting.py \

@@ -20,7 +20,7 @@ from keras_tickets.allocation import Group, round_shares
 from keras_tickets.checks import check_model
 from keras_tickets.masked import masked_layers, without_masks
 from keras_tickets.masking import MaskedKernel, count
-from keras_tickets.prunable import Kernel, find_kernels
+from keras_tickets.prunable import find_kernels
 from keras_tickets.schedules import Run
 from keras_tickets.tables import render
 from keras_tickets.ticket import Ticket
@@ -265,7 +265,7 @@ class _Kernels:
                 kernel.size,
                 kept[id(kernel.variable)],
                 use.times,
-                use.positions * _channels(kernel),
+                use.positions * kernel.extent(kernel.view.outputs),
             )
             for kernel, use in zip(self._kernels, self._uses, strict=True)
         )
@@ -281,13 +281,6 @@ def _masked(model: keras.Model) -> list[MaskedKernel]:
 
 def _is_bias(variable: keras.Variable) -> bool:
     return re.search(r"bias$|^beta$", variable.name) is not None
-
-
-def _channels(kernel: Kernel) -> int:
-    """Return how many numbers one use of the whole kernel produces."""
-    if "depthwise" in f"{type(kernel.layer).__name__}{kernel.variable.name}".lower():
-        return math.prod(kernel.shape[-2:])
-    return kernel.extent(kernel.view.outputs)
 
 
 def _training(

@@ -14,14 +14,15 @@ import numpy as np
 from keras import ops
 
 from keras_tickets import _keras, scores
+from keras_tickets.allocation import Group
 from keras_tickets.backend import on_host
+from keras_tickets.granules import Granules
 from keras_tickets.parts import Parts, values_of
 from keras_tickets.prunable import find_kernels
 from keras_tickets.pruners.drawing import check_finite
 from keras_tickets.schedules import Once
-from keras_tickets.selection import keep_best
+from keras_tickets.selection import select
 from keras_tickets.strip import rebuild
-from keras_tickets.structure import Structure, Unstructured
 from keras_tickets.ticket import Ticket
 
 
@@ -89,11 +90,11 @@ class Contestants:
         if name == "dense":
             return {i: np.ones_like(mask) for i, mask in masks.items()}
         if name in ("shuffled", "random"):
-            structure = structure_of(self.ticket)
+            granules = granules_of(self.ticket, self.parts)
             # Apart: a random ticket is not the shuffled one with other weights.
             stream = (seed, list(KINDS).index(name))
             return {
-                i: shuffled(mask, np.random.default_rng((*stream, i)), structure)
+                i: granules[i].shuffled(mask, np.random.default_rng((*stream, i)))
                 for i, mask in masks.items()
             }
         return masks
@@ -130,39 +131,38 @@ def fresh(model: keras.Model, seed: int) -> keras.Model:
     return rebuild(model, reseed=True)
 
 
-def structure_of(ticket: Ticket) -> Structure:
-    """Return what the ticket keeps together."""
-    return Unstructured() if ticket.pruner is None else ticket.pruner.structure
+def granules_of(ticket: Ticket, parts: Parts) -> dict[int, Granules]:
+    """Return what the ticket keeps together in each kernel.
 
-
-def shuffled(
-    mask: np.ndarray, rng: np.random.Generator, structure: Structure
-) -> np.ndarray:
-    """Return a mask with as many granules as `mask`, at random places.
-
-    Example:
-    >>> mask = np.arange(6) < 2
-    >>> int(shuffled(mask, np.random.default_rng(0), Unstructured()).sum())
-    2
+    Single weights where its masks were drawn otherwise.
     """
-    kept = structure.pool(mask)
-    mixed = rng.permutation(kept.ravel()).reshape(kept.shape)
-    return structure.spread(mixed, mask.shape)
+    own: list[Granules] = []
+    if ticket.pruner is not None:
+        own = ticket.pruner.granules(ticket.kernels)
+    found = {}
+    for i, (position, mask) in enumerate(parts.masks.items()):
+        fits = bool(own) and own[i].fits(mask)
+        found[position] = own[i] if fits else Granules.single(mask.shape)
+    return found
 
 
 def inverted(ticket: Ticket, parts: Parts) -> dict[int, np.ndarray]:
     """Return masks that keep the lowest scores, as many in each kernel as the ticket.
+
+    As many whole granules as fit that number.
 
     Raises:
         ValueError: If the scores can not be taken again; it says why.
     """
     worth = scores_again(ticket, parts)
     check_finite(ticket.kernels, worth)
-    structure, masks = structure_of(ticket), {}
+    granules, masks = granules_of(ticket, parts), {}
     for (position, mask), score in zip(parts.masks.items(), worth, strict=True):
-        number = int(np.count_nonzero(structure.pool(mask)))
-        [kept] = keep_best([-structure.pool(np.asarray(score))], number)
-        masks[position] = structure.spread(kept, mask.shape)
+        group = Group((0,), int(np.count_nonzero(mask)))
+        all_of_it = [np.ones(mask.shape, bool)]
+        [masks[position]] = select(
+            [-np.asarray(score)], [group], all_of_it, [granules[position]]
+        )
     return masks
 
 

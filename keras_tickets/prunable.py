@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 
 from keras_tickets import _keras
 
@@ -34,6 +35,30 @@ class MatmulView:
     taps: tuple[int, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """All axes, in the order of the fields."""
+        return (*self.taps, *self.inputs, *self.outputs)
+
+    def unfold(self, array: np.ndarray) -> np.ndarray:
+        """Return a kernel's values as taps x inputs x outputs.
+
+        Example:
+        >>> heads = MatmulView((), (0,), (1, 2))
+        >>> heads.unfold(np.zeros((8, 2, 3))).shape
+        (1, 8, 6)
+        """
+        shape = [
+            math.prod(array.shape[axis] for axis in axes)
+            for axes in (self.taps, self.inputs, self.outputs)
+        ]
+        return array.transpose(self.axes).reshape(shape)
+
+    def fold(self, matrices: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        """Return what `unfold` made of an array of `shape` in that shape again."""
+        parts = matrices.reshape([shape[axis] for axis in self.axes])
+        return parts.transpose(np.argsort(self.axes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +88,9 @@ class Kernel:
     @cached_property
     def view(self) -> MatmulView:
         """The axes of the matrix products that this kernel takes part in."""
+        if _is_depthwise(self):  # each input has outputs of its own
+            axes = tuple(range(len(self.shape)))
+            return MatmulView(axes[:-2], (), axes[-2:])
         return matmul_view(self.layer, len(self.shape))
 
     def extent(self, axes: Sequence[int]) -> int:
@@ -114,6 +142,9 @@ def _either(*tests: Callable[[Kernel], bool]) -> Callable[[Kernel], bool]:
     return lambda kernel: any(test(kernel) for test in tests)
 
 
+_is_depthwise = _either(_layer(r"^DepthwiseConv"), _name(r"^depthwise_kernel$"))
+
+
 def _is_quantised(kernel: Kernel) -> bool:
     return getattr(kernel.layer, "quantization_mode", None) is not None
 
@@ -149,11 +180,7 @@ EXCLUSIONS: list[Exclusion] = [
         ),
         on_request=True,
     ),
-    Exclusion(
-        "depthwise kernel",
-        _either(_layer(r"^DepthwiseConv"), _name(r"^depthwise_kernel$")),
-        on_request=True,
-    ),
+    Exclusion("depthwise kernel", _is_depthwise, on_request=True),
 ]
 """Why a variable is left alone, first match wins. Append a row to extend it."""
 

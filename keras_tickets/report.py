@@ -8,6 +8,7 @@ import rich.box
 import rich.table
 
 from keras_tickets.masking import Count, count
+from keras_tickets.structure import Unstructured
 from keras_tickets.tables import render
 from keras_tickets.ticket import Ticket
 
@@ -27,7 +28,8 @@ def summary(
 
     Returns:
         The table: layer, shape, weights, kept and sparsity for each kernel, totals
-        over the prunable weights and over all parameters of the model.
+        over the prunable weights and over all parameters of the model. If the pruner
+        keeps weights together, the title says how.
 
     Example:
     >>> import keras, keras_tickets as kt
@@ -68,7 +70,11 @@ def summary(
 
 
 def _state(ticket: Ticket) -> str:
-    how = type(ticket.pruner).__name__ if ticket.pruner else "no pruner"
+    how = "no pruner"
+    if ticket.pruner is not None:
+        how = type(ticket.pruner).__name__
+        if not isinstance(ticket.pruner.structure, Unstructured):
+            how += f" ({ticket.pruner.structure.label})"
     if ticket.unfinished:
         return f"{how}, being mined"
     return f"{how}, {'drawn' if ticket.drawn else 'not drawn yet'}"

@@ -1,6 +1,8 @@
-"""From scores and budgets to masks: exact counts, deterministic ties, linear time.
+"""From scores and budgets to masks: whole granules, exact to the granule.
 
-Pure NumPy on arrays: the same scores give the same mask on every backend.
+A budget counts weights. What is kept are the best granules that fit it: never more
+weights than the budget, and fewer by less than one granule. Single weights meet it
+exactly.
 """
 
 from __future__ import annotations
@@ -11,275 +13,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_tickets.allocation import Group, round_shares
-from keras_tickets.structure import Structure
-
-
-def keep_best(
-    scores: Sequence[np.ndarray],
-    budget: int,
-    alive: Sequence[np.ndarray] | None = None,
-) -> list[np.ndarray]:
-    """Keep exactly the `budget` highest of all scores together.
-
-    Time is linear in the number of scores: a partition finds the threshold, nothing
-    is sorted. Ties at the threshold go by `tie_order`, then by tensor.
-
-    Args:
-        scores: One array for each tensor; higher is worth keeping.
-        budget: How many entries to keep over all the tensors.
-        alive: Boolean arrays; what is `False` there can not be kept.
-
-    Returns:
-        One boolean array for each tensor, `True` = kept.
-
-    Raises:
-        ValueError: If `budget` is negative or more than there is to keep.
-
-    Example:
-    >>> masks = keep_best([np.array([0.3, 0.1]), np.array([0.2, 0.9, 0.1])], 2)
-    >>> [mask.tolist() for mask in masks]
-    [[True, False], [False, True, False]]
-    """
-    flat = [np.ravel(score) for score in scores]
-    if alive is None:
-        alive = [np.ones(np.shape(score), bool) for score in scores]
-    living = [np.ravel(mask) for mask in alive]
-    available = sum(int(np.count_nonzero(mask)) for mask in living)
-    if not 0 <= budget <= available:
-        raise ValueError(
-            f"Can not keep {budget} of {available} living entries. Expected a budget "
-            f"from 0 to {available}."
-        )
-    if budget == available:
-        kept = [mask.copy() for mask in living]
-    elif budget == 0:
-        kept = [np.zeros(mask.shape, bool) for mask in living]
-    else:
-        kept = _highest(flat, living, budget, available, scores)
-    return [
-        part.reshape(np.shape(score)) for part, score in zip(kept, scores, strict=True)
-    ]
-
-
-def _highest(
-    flat: Sequence[np.ndarray],
-    living: Sequence[np.ndarray],
-    budget: int,
-    available: int,
-    scores: Sequence[np.ndarray],
-) -> list[np.ndarray]:
-    """Return which of the living entries are the `budget` highest."""
-    threshold, above, tied = _threshold(flat, living, budget, available)
-    if above + tied == budget:
-        return [
-            _reaching(values, mask, threshold)
-            for values, mask in zip(flat, living, strict=True)
-        ]
-    kept = [m & (values > threshold) for values, m in zip(flat, living, strict=True)]
-    ties = [
-        np.flatnonzero(m & (values == threshold))
-        for values, m in zip(flat, living, strict=True)
-    ]
-    ranks = [
-        tie_order(positions, np.shape(score))
-        for positions, score in zip(ties, scores, strict=True)
-    ]
-    first = np.zeros(sum(map(len, ties)), bool)
-    first[_first(np.concatenate(ranks), budget - above)] = True
-    ends = np.cumsum([len(positions) for positions in ties])[:-1]
-    for part, positions, chosen in zip(kept, ties, np.split(first, ends), strict=True):
-        part[positions[chosen]] = True
-    return kept
-
-
-def _reaching(values: np.ndarray, mask: np.ndarray, threshold: float) -> np.ndarray:
-    """Return `mask & (values >= threshold)`, in pieces that stay in the cache."""
-    kept = np.empty(values.shape, bool)
-    for start in range(0, values.size, CHUNK):
-        part = slice(start, start + CHUNK)
-        np.greater_equal(values[part], threshold, out=kept[part])
-        kept[part] &= mask[part]
-    return kept
-
-
-FEW = 2**13  # so many values are partitioned at once
-SAMPLE = 2**18
-CHUNK = 2**18  # of float32: fits a core's cache
-
-
-def _threshold(
-    flat: Sequence[np.ndarray],
-    living: Sequence[np.ndarray],
-    budget: int,
-    available: int,
-) -> tuple[float, int, int]:
-    """Return the `budget`-th highest living value, how many are above, how many tied.
-
-    The idea of Floyd and Rivest's SELECT: two quantiles of a random sample bracket
-    the threshold, one pass counts what is above and gathers the few values between,
-    and only these are partitioned. Where the bracket misses, everything is.
-    """
-    low, high = -np.inf, np.inf
-    if available > FEW:
-        low, high = _bracket(flat, living, budget / available)
-    above, between = _gather(flat, living, low, high)
-    if above + between.size < budget:
-        # Below the bracket, or tied at its end as many zeros are.
-        tied = sum(
-            int(np.count_nonzero(mask & (values == low)))
-            for values, mask in zip(flat, living, strict=True)
-        )
-        if budget <= above + between.size + tied:
-            return low, above + between.size, tied
-    if not above < budget <= above + between.size:
-        above, between = _gather(flat, living, -np.inf, np.inf)
-    cut = between.size - (budget - above)
-    threshold = np.partition(between, cut)[cut]
-    above += int(np.count_nonzero(between > threshold))
-    return threshold, above, int(np.count_nonzero(between == threshold))
-
-
-def _bracket(
-    flat: Sequence[np.ndarray], living: Sequence[np.ndarray], fraction: float
-) -> tuple[float, float]:
-    """Return two values that the threshold almost certainly lies between."""
-    total = sum(values.size for values in flat)
-    wanted = min(SAMPLE, max(FEW // 2, total // 64))
-    rng = np.random.default_rng(0)
-    drawn = []
-    for values, mask in zip(flat, living, strict=True):
-        share = math.ceil(wanted * values.size / total)
-        positions = rng.integers(values.size, size=share)
-        drawn.append(values[positions[mask[positions]]])
-    sample = np.sort(np.concatenate(drawn))
-    if not sample.size:
-        return -np.inf, np.inf
-    margin = 6 * math.sqrt(fraction * (1 - fraction) * sample.size) + 8
-    middle = (1 - fraction) * sample.size
-    low, high = math.floor(middle - margin), math.ceil(middle + margin)
-    return (
-        float(sample[low]) if low >= 0 else -np.inf,
-        float(sample[high]) if high < sample.size else np.inf,
-    )
-
-
-def _gather(
-    flat: Sequence[np.ndarray], living: Sequence[np.ndarray], low: float, high: float
-) -> tuple[int, np.ndarray]:
-    """Return how many living values exceed `high`, and those above `low` up to it."""
-    above, between = 0, []
-    for values, mask in zip(flat, living, strict=True):
-        for start in range(0, values.size, CHUNK):
-            part = values[start : start + CHUNK]
-            alive = mask[start : start + CHUNK]
-            reach, exceed = part > low, part > high
-            reach &= alive
-            exceed &= alive
-            above += int(np.count_nonzero(exceed))
-            reach ^= exceed
-            between.append(part[reach])
-    return above, np.concatenate(between)
-
-
-def _first(ranks: np.ndarray, number: int) -> np.ndarray:
-    """Return the indices of the `number` lowest ranks, equal ranks by position."""
-    if number == ranks.size:
-        return np.arange(ranks.size)
-    if number == 0:
-        return np.arange(0)
-    threshold = np.partition(ranks, number - 1)[number - 1]
-    below = np.flatnonzero(ranks < threshold)
-    equal = np.flatnonzero(ranks == threshold)
-    return np.concatenate([below, equal[: number - below.size]])
-
-
-def tie_order(positions: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Rank positions inside a tensor so that any first part is evenly spread.
-
-    A Kronecker sequence over the tensor's own axes: the fractional part of
-    `1/2 + sum_d index_d * alpha_d` in 64-bit fixed point, with `alpha_d` the powers
-    of the inverse of the generalised golden ratio. Equal scores are thereby thinned
-    out at the same rate in every tensor, channel and filter tap. By plain index, ties
-    would empty whole tensors and keep the corners of the filters.
-
-    Args:
-        positions: Flat indices into a tensor of `shape`.
-        shape: The tensor's shape.
-
-    Returns:
-        A `uint64` rank for each position; lower is kept first.
-
-    Reference:
-        Roberts, "The Unreasonable Effectiveness of Quasirandom Sequences", 2018.
-    """
-    shape = tuple(shape) or (1,)
-    ratio = _golden_ratio(len(shape))
-    # Odd, so that the steps along one axis never repeat.
-    alphas = [int(2**64 * ratio**-axis) | 1 for axis in range(1, len(shape) + 1)]
-    steps = [
-        np.arange(size, dtype=np.uint64) * np.uint64(alpha)
-        for size, alpha in zip(shape, alphas, strict=True)
-    ]
-    if 8 * positions.size > math.prod(shape):  # all ranks, without a division
-        grid = np.array(2**63, np.uint64)
-        for step in steps:
-            grid = np.add.outer(grid, step)
-        return grid.ravel()[positions]
-    index = np.unravel_index(positions, shape)
-    ranks = np.full(np.shape(positions), 2**63, np.uint64)
-    for step, along in zip(steps, index, strict=True):
-        ranks += step[along]
-    return ranks
-
-
-def _golden_ratio(dimensions: int) -> float:
-    """Return the root of `x**(d+1) = x + 1`; the golden ratio for one dimension."""
-    x = 2.0
-    for _ in range(64):
-        x = math.pow(1 + x, 1 / (dimensions + 1))
-    return x
-
-
-def exchange(
-    worth: np.ndarray,
-    wanted: np.ndarray,
-    alive: np.ndarray,
-    number: int,
-    structure: Structure,
-) -> np.ndarray:
-    """Drop the `number` least worthy of the living and grow as many elsewhere.
-
-    What was just dropped is among the places where something may grow.
-
-    Args:
-        worth: What each living entry is worth; the lowest are dropped.
-        wanted: Where to grow; the highest of what was not kept are chosen.
-        alive: The mask so far.
-        number: How many granules to exchange, at most as many as live.
-        structure: What is dropped and grown together.
-
-    Returns:
-        A mask with as many granules as before.
-
-    Example:
-    >>> from keras_tickets.structure import Unstructured
-    >>> worth, wanted = np.array([3.0, 1, 2, 0, 0]), np.array([9.0, 1, 9, 7, 8])
-    >>> alive = np.array([True, True, True, False, False])
-    >>> exchange(worth, wanted, alive, 1, Unstructured()).tolist()
-    [True, False, True, False, True]
-    """
-    living = structure.pool(alive)
-    total = int(np.count_nonzero(living))
-    [kept] = keep_best([structure.pool(worth)], total - number, [living])
-    [grown] = keep_best([structure.pool(wanted)], number, [~kept])
-    return structure.spread(kept | grown, alive.shape)
+from keras_tickets.granules import Granules
+from keras_tickets.ranking import keep_best, tie_order
 
 
 def select(
     scores: Sequence[np.ndarray],
     groups: Sequence[Group],
     alive: Sequence[np.ndarray],
-    structure: Structure,
+    granules: Sequence[Granules],
 ) -> list[np.ndarray]:
     """Turn scores and budgets into masks.
 
@@ -290,32 +32,208 @@ def select(
         scores: One array for each tensor; higher is worth keeping.
         groups: Which tensors share which budget.
         alive: The masks so far.
-        structure: What is kept together.
+        granules: What is kept together, for each tensor.
 
     Returns:
         One mask for each tensor.
     """
-    pooled = [structure.pool(score) for score in scores]
-    living = [structure.pool(mask) for mask in alive]
     masks: list[np.ndarray] = list(alive)
     for group in groups:
-        values = [pooled[i] for i in group.members]
-        room = [living[i] for i in group.members]
-        for i, kept in zip(group.members, _fill(group, values, room), strict=True):
-            masks[i] = structure.spread(kept, scores[i].shape)
+        of = [granules[i] for i in group.members]
+        values = [scores[i] for i in group.members]
+        living = [alive[i] for i in group.members]
+        kept = _in_order(group, values, living, of)
+        for i, mask in zip(group.members, kept, strict=True):
+            masks[i] = mask
     return masks
 
 
-def _fill(
-    group: Group, scores: Sequence[np.ndarray], alive: Sequence[np.ndarray]
+def _in_order(
+    group: Group,
+    scores: Sequence[np.ndarray],
+    alive: Sequence[np.ndarray],
+    granules: Sequence[Granules],
 ) -> list[np.ndarray]:
-    """Keep the budget of one group, pooled or shared out."""
-    room = [int(np.count_nonzero(mask)) for mask in alive]
-    keep = min(group.keep, sum(room))
-    if group.shares is None:
-        return keep_best(scores, keep, alive)
-    budgets = round_shares(group.shares, keep, room)
-    return [
-        keep_best([score], budget, [mask])[0]
-        for score, budget, mask in zip(scores, budgets, alive, strict=True)
+    """Keep the budget of one group; what comes before all others first."""
+    first = [
+        own.first(score, mask)
+        for own, score, mask in zip(granules, scores, alive, strict=True)
     ]
+    leading = [mask for mask in first if mask is not None]
+    if not leading:
+        return _fill(group.keep, group.shares, scores, alive, granules)
+    sure = [int(np.count_nonzero(mask)) for mask in leading]
+    if group.keep <= sum(sure):
+        return _fill(group.keep, group.shares, scores, leading, granules)
+    shares = group.shares and tuple(
+        max(share - number, 0.0)
+        for share, number in zip(group.shares, sure, strict=True)
+    )
+    others = [mask & ~lead for mask, lead in zip(alive, leading, strict=True)]
+    rest = _fill(group.keep - sum(sure), shares, scores, others, granules)
+    return [lead | mask for lead, mask in zip(leading, rest, strict=True)]
+
+
+def _fill(
+    keep: int,
+    shares: Sequence[float] | None,
+    scores: Sequence[np.ndarray],
+    alive: Sequence[np.ndarray],
+    granules: Sequence[Granules],
+) -> list[np.ndarray]:
+    """Return masks of the best granules, all together or by shares."""
+    values = [
+        own.pool(score, mask)
+        for own, score, mask in zip(granules, scores, alive, strict=True)
+    ]
+    sizes = [own.count(mask) for own, mask in zip(granules, alive, strict=True)]
+    keep = min(keep, sum(map(_weights, sizes)))
+    if shares is None:
+        kept = keep_within(values, sizes, keep)
+    else:
+        kept = _share_out(values, sizes, keep, shares)
+    return [_masked(*each) for each in zip(granules, kept, alive, sizes, strict=True)]
+
+
+def _weights(sizes: np.ndarray) -> int:
+    return int(np.count_nonzero(sizes) if sizes.dtype == bool else sizes.sum())
+
+
+def _masked(
+    granules: Granules, kept: np.ndarray, alive: np.ndarray, sizes: np.ndarray
+) -> np.ndarray:
+    """Return the mask of granules; what is dead in one that is kept stays dead."""
+    mask = granules.spread(kept)
+    return mask if sizes is alive else mask & alive
+
+
+def keep_within(
+    scores: Sequence[np.ndarray], sizes: Sequence[np.ndarray], budget: int
+) -> list[np.ndarray]:
+    """Keep the best entries whose sizes together do not exceed `budget`.
+
+    The longest first part, in the order of the scores, that fits: an entry that is
+    kept is never worth less than one that is dropped. Ties go by `tie_order`, then by
+    tensor. Linear in time where all sizes are equal, else it takes a sort.
+
+    Args:
+        scores: One array for each tensor; higher is worth keeping.
+        sizes: How much of the budget each entry takes; those of size zero are dropped.
+        budget: What may be taken in all.
+
+    Returns:
+        One boolean array for each tensor, `True` = kept.
+
+    Example:
+    >>> [kept] = keep_within([np.array([0.5, 0.9, 0.7])], [np.array([1, 4, 4])], 6)
+    >>> kept.tolist()
+    [False, True, False]
+    """
+    size = _common(sizes)
+    if size is not None:
+        living = [np.asarray(own, bool) for own in sizes]
+        number = min(budget // size, sum(map(_weights, living)))
+        return keep_best(scores, number, living)
+    flat = np.concatenate([np.ravel(own) for own in sizes])
+    values = np.concatenate([np.ravel(score) for score in scores])
+    ranks = np.concatenate(
+        [tie_order(np.arange(score.size), score.shape) for score in scores]
+    )
+    order = np.lexsort((ranks, -values))  # stable: then by tensor
+    order = order[flat[order] > 0]
+    kept = np.zeros(flat.size, bool)
+    kept[order[np.cumsum(flat[order]) <= budget]] = True
+    parts = np.split(kept, np.cumsum([score.size for score in scores])[:-1])
+    return [
+        part.reshape(score.shape) for part, score in zip(parts, scores, strict=True)
+    ]
+
+
+def _common(sizes: Sequence[np.ndarray]) -> int | None:
+    """Return the size that all living entries have, or `None` if they differ."""
+    if all(own.dtype == bool for own in sizes):
+        return 1
+    largest = max((int(own.max(initial=0)) for own in sizes), default=0) or 1
+    equal = all(((own == largest) | (own == 0)).all() for own in sizes)
+    return largest if equal else None
+
+
+def _share_out(
+    scores: Sequence[np.ndarray],
+    sizes: Sequence[np.ndarray],
+    keep: int,
+    shares: Sequence[float],
+) -> list[np.ndarray]:
+    """Keep in each tensor what its share holds: by largest remainder, in granules.
+
+    Each tensor gets the granules that fit its share. What is left goes, a granule
+    each, to those that miss the largest part of one, while it lasts.
+    """
+    budgets = round_shares(shares, keep, [_weights(own) for own in sizes])
+    fields = list(zip(scores, sizes, strict=True))
+    kept = [
+        keep_within([score], [own], budget)[0]
+        for (score, own), budget in zip(fields, budgets, strict=True)
+    ]
+    if _common(sizes) == 1:
+        return kept
+    used = [int(own[one].sum()) for one, own in zip(kept, sizes, strict=True)]
+    largest = [max(int(own.max(initial=0)), 1) for own in sizes]
+    missing = [(budgets[i] - used[i]) / largest[i] for i in range(len(kept))]
+    left = keep - sum(used)
+    for i in np.argsort(-np.array(missing), kind="stable"):
+        score, own = fields[i]
+        room = used[i] + min(largest[i], left)
+        [kept[i]] = keep_within([score], [own], room)
+        left -= int(own[kept[i]].sum()) - used[i]
+    return kept
+
+
+def exchange(
+    worth: np.ndarray,
+    wanted: np.ndarray,
+    alive: np.ndarray,
+    fraction: float,
+    granules: Granules,
+) -> np.ndarray:
+    """Drop the least worthy of the living granules and grow as many elsewhere.
+
+    What was just dropped is among the places where something may grow. Granules
+    change places with those of their own size, so the number of weights stays; one
+    that lives in part, from a mask drawn otherwise, stays as it is.
+
+    Args:
+        worth: What each living weight is worth; the lowest are dropped.
+        wanted: Where to grow; the highest of what was not kept are chosen.
+        alive: The mask so far.
+        fraction: How much of the living granules of each size to exchange, rounded
+            down.
+        granules: What is dropped and grown together.
+
+    Returns:
+        A mask with as many weights as before; `alive` itself if nothing moves.
+
+    Example:
+    >>> worth, wanted = np.array([3.0, 1, 2, 0, 0]), np.array([9.0, 1, 9, 7, 8])
+    >>> alive = np.array([True, True, True, False, False])
+    >>> exchange(worth, wanted, alive, 1 / 3, Granules.single((5,))).tolist()
+    [True, False, True, False, True]
+    """
+    sizes, living = granules.sizes, granules.count(alive)
+    least, most = granules.pool(worth), granules.pool(wanted)
+    stays, grows = living > 0, np.zeros(living.shape, bool)
+    for size in granules.kinds:
+        alike = sizes == size
+        held = alike & (living == size)
+        total = int(np.count_nonzero(held))
+        number = math.floor(fraction * total)
+        if not number:
+            continue
+        [kept] = keep_best([least], total - number, [held])
+        stays &= kept | ~held
+        free = alike & ~stays & ((living == 0) | held)
+        [grown] = keep_best([most], number, [free])
+        grows |= grown
+    if not grows.any():
+        return alive
+    return (granules.spread(stays) & alive) | granules.spread(grows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 import keras
 import numpy as np
@@ -16,8 +17,8 @@ import keras_tickets as kt
 from keras_tickets import growth as growths
 from keras_tickets import optimizers
 from keras_tickets.backend import on_host
+from keras_tickets.granules import Granules
 from keras_tickets.selection import exchange
-from keras_tickets.structure import Unstructured
 
 BACKEND = keras.backend.backend()
 
@@ -40,8 +41,10 @@ def test_exchange_drops_the_least_and_grows_the_most_wanted(data):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**16)))
     worth, wanted = rng.permutation(size), rng.permutation(size)
     alive = rng.random(size) < data.draw(st.floats(0, 1))
-    number = data.draw(st.integers(0, int(alive.sum())))
-    new = exchange(worth, wanted, alive, number, Unstructured())
+    fraction = data.draw(st.floats(0, 1))
+    number = math.floor(fraction * int(alive.sum()))
+    new = exchange(worth, wanted, alive, fraction, Granules.single((size,)))
+    assert (new is alive) == (number == 0)
     assert set(np.flatnonzero(new)) == by_hand(worth, wanted, alive, number)
 
 
@@ -52,7 +55,7 @@ def test_exchange_holds_the_number_under_ties(seed, size):
     worth, wanted = rng.integers(0, 2, (2, size)).astype("float32")
     alive = rng.random(size) < 0.5
     number = int(alive.sum()) // 2
-    new = exchange(worth, wanted, alive, number, Unstructured())
+    new = exchange(worth, wanted, alive, 0.5, Granules.single((size,)))
     assert new.sum() == alive.sum()
     kept = new & alive
     assert worth[kept].sum() >= worth[alive].sum() - number

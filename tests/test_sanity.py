@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from keras import layers
 
 import keras_tickets as kt
-from keras_tickets import contestants, structure
+from keras_tickets.granules import Granules
 from keras_tickets.parts import values_of
+from keras_tickets.prunable import MatmulView
 from keras_tickets.sanity import RIVALS
 
 MODEL = "functional"
@@ -103,9 +104,7 @@ def test_masks_differ_between_seeds(seen):
 def test_shuffled_masks_overlap_as_chance_does():
     """At 30 % kept, a shuffled mask shares 30 % of it: not the old one, not apart."""
     mask = np.random.default_rng(0).random((100, 100)) < 0.3
-    mixed = contestants.shuffled(
-        mask, np.random.default_rng(1), structure.Unstructured()
-    )
+    mixed = Granules.single(mask.shape).shuffled(mask, np.random.default_rng(1))
     assert (mask & mixed).sum() / mask.sum() == pytest.approx(0.3, abs=0.03)
 
 
@@ -203,22 +202,13 @@ def test_masked_layers():
         assert worth[mask].max() <= worth[~mask].min()
 
 
-class Columns(structure.Structure):
-    """Keeps or drops whole columns."""
-
-    def pool(self, weights):
-        return weights.sum(axis=0)
-
-    def spread(self, kept, shape):
-        return np.broadcast_to(kept.astype(bool), shape)
-
-
 @given(st.integers(1, 6), st.integers(1, 30), st.integers(0, 2**16))
 @settings(max_examples=50, deadline=None)
 def test_shuffling_keeps_what_is_kept_together(rows, columns, seed):
     rng = np.random.default_rng(seed)
     mask = np.broadcast_to(rng.random(columns) < 0.4, (rows, columns))
-    mixed = contestants.shuffled(mask, rng, Columns())
+    view = MatmulView((), (0,), (1,))
+    mixed = Granules(view, mask.shape, (1, rows, 1)).shuffled(mask, rng)
     assert mixed.shape == mask.shape
     assert mixed.sum() == mask.sum()
     assert (mixed == mixed[:1]).all()

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_tickets import selection, structure
+from keras_tickets import ranking
 from keras_tickets.allocation import Group, budget
-from keras_tickets.selection import keep_best, select, tie_order
-
-UNSTRUCTURED = structure.get("unstructured")
+from keras_tickets.granules import Granules
+from keras_tickets.ranking import keep_best, tie_order
+from keras_tickets.selection import select
 
 
 def kept(masks) -> int:
@@ -170,11 +170,11 @@ def test_a_bracket_changes_the_time_only(monkeypatch, bracket, fraction, levels)
     alive = [rng.random(score.shape) < 0.8 for score in scores]
     number = round(fraction * sum(int(mask.sum()) for mask in alive))
     expected = keep_best(scores, number, alive)
-    monkeypatch.setattr(selection, "SAMPLE", 16)
-    monkeypatch.setattr(selection, "CHUNK", 100)
+    monkeypatch.setattr(ranking, "SAMPLE", 16)
+    monkeypatch.setattr(ranking, "CHUNK", 100)
     if bracket != "sampled":
         wrong = {"too low": (-3.0, -2.0), "too high": (2.0 * levels, 3.0 * levels)}
-        monkeypatch.setattr(selection, "_bracket", lambda *_: wrong[bracket])
+        monkeypatch.setattr(ranking, "_bracket", lambda *_: wrong[bracket])
     for a, b in zip(keep_best(scores, number, alive), expected, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -355,13 +355,17 @@ def all_alive(scores) -> list[np.ndarray]:
     return [np.ones(score.shape, bool) for score in scores]
 
 
+def singles(scores) -> list[Granules]:
+    return [Granules.single(score.shape) for score in scores]
+
+
 def test_select_pools_or_shares_out():
     """Pooled tensors compete; shares are met whatever the scores say."""
     scores = [np.array([9.0, 8.0, 7.0, 6.0]), np.array([1.0, 2.0, 3.0, 4.0])]
     alive = all_alive(scores)
-    pooled = select(scores, [Group((0, 1), 4)], alive, UNSTRUCTURED)
+    pooled = select(scores, [Group((0, 1), 4)], alive, singles(scores))
     assert [mask.sum() for mask in pooled] == [4, 0]
-    shared = select(scores, [Group((0, 1), 4, (2.0, 2.0))], alive, UNSTRUCTURED)
+    shared = select(scores, [Group((0, 1), 4, (2.0, 2.0))], alive, singles(scores))
     assert [mask.tolist() for mask in shared] == [
         [True, True, False, False],
         [False, False, True, True],
@@ -373,7 +377,7 @@ def test_select_leaves_others_alone():
     scores = [np.arange(4.0), np.arange(4.0), np.arange(4.0)]
     alive = all_alive(scores)
     alive[1][0] = False
-    masks = select(scores, [Group((2,), 1), Group((0,), 3)], alive, UNSTRUCTURED)
+    masks = select(scores, [Group((2,), 1), Group((0,), 3)], alive, singles(scores))
     assert [mask.astype(int).tolist() for mask in masks] == [
         [0, 1, 1, 1],
         [0, 1, 1, 1],
@@ -386,7 +390,7 @@ def test_select_gives_the_share_of_the_dead_to_the_living():
     scores = [np.arange(10.0), np.arange(10.0)]
     alive = all_alive(scores)
     alive[0][2:] = False
-    masks = select(scores, [Group((0, 1), 10, (5.0, 5.0))], alive, UNSTRUCTURED)
+    masks = select(scores, [Group((0, 1), 10, (5.0, 5.0))], alive, singles(scores))
     assert [mask.sum() for mask in masks] == [2, 8]
     assert not masks[0][2:].any()
 
@@ -396,7 +400,7 @@ def test_select_can_not_keep_more_than_is_alive():
     scores = [np.arange(10.0)]
     alive = [np.arange(10) % 2 == 0]
     for shares in (None, (8.0,)):
-        (mask,) = select(scores, [Group((0,), 8, shares)], alive, UNSTRUCTURED)
+        (mask,) = select(scores, [Group((0,), 8, shares)], alive, singles(scores))
         np.testing.assert_array_equal(mask, alive[0])
 
 
@@ -410,7 +414,7 @@ def test_select_is_exact_for_constant_scores(level, pooled, shapes, sparsity):
     total = sum(score.size for score in scores)
     shares = None if pooled else tuple((1 - sparsity) * s.size for s in scores)
     group = Group(tuple(range(len(scores))), budget(total, sparsity), shares)
-    masks = select(scores, [group], all_alive(scores), UNSTRUCTURED)
+    masks = select(scores, [group], all_alive(scores), singles(scores))
     assert total - kept(masks) == round(sparsity * total)
 
 

@@ -15,6 +15,7 @@ from keras_tickets import allocation as allocations
 from keras_tickets import structure as structures
 from keras_tickets.allocation import Group
 from keras_tickets.companion import Companion
+from keras_tickets.granules import Granules
 from keras_tickets.masked import masked_layers
 from keras_tickets.masking import Count, MaskSet, count
 from keras_tickets.prunable import Kernel
@@ -43,7 +44,9 @@ class Pruner(Configurable, keras.callbacks.Callback):
         score: What a weight is worth; see `keras_tickets.scores`.
         allocation: How many weights each tensor keeps; see
             `keras_tickets.allocation`.
-        structure: What is kept together; see `keras_tickets.structure`.
+        structure: What is kept together; see `keras_tickets.structure`. Of granules of
+            several weights as many are kept as fit the budget, so there may be more
+            zeros than asked for, by less than one granule.
         schedule: When, and how much by then; see `keras_tickets.schedules`.
         on_collapse: `"raise"` or `"warn"` when no signal would pass any more.
         rounds: In how many rounds a draw is made, each scoring anew what is left;
@@ -114,7 +117,12 @@ class Pruner(Configurable, keras.callbacks.Callback):
     """Whether the ticket keeps the values that its weights start from."""
 
     def hold(self, ticket: Ticket) -> None:
-        """Add to `ticket`, which has its masks, the variables that the pruner needs."""
+        """Add to `ticket`, which has its masks, the variables that the pruner needs.
+
+        Raises:
+            ValueError: If the pruner can not draw a ticket of this model.
+        """
+        self._check_structure(ticket.kernels)
 
     def companion(
         self, ticket: Ticket, kernel: Kernel, position: int
@@ -173,7 +181,9 @@ class Pruner(Configurable, keras.callbacks.Callback):
             )
         self._bind(model)
         self._remember()
-        return self.update(self._masks, self.sparsity, verbose)
+        curve = self.update(self._masks, self.sparsity, verbose)
+        self._warn_of_misfits()
+        return curve
 
     def update(self, masks: MaskSet, sparsity: float, verbose: int = 0) -> Curve:
         """Prune `masks` down to `sparsity`; do nothing if they are as sparse.
@@ -197,7 +207,10 @@ class Pruner(Configurable, keras.callbacks.Callback):
         return self.curve
 
     def target(self, masks: MaskSet) -> Count:
-        """Return the exact count that the masks must have in the end."""
+        """Return the count that the masks must have in the end.
+
+        Exact for single weights; of larger granules as many are kept as fit it.
+        """
         total = sum(kernel.size for kernel in masks.kernels)
         return Count(total, self._keep(masks.kernels, self.sparsity))
 
@@ -219,6 +232,44 @@ class Pruner(Configurable, keras.callbacks.Callback):
         share = sum(reached) / points / self.sparsity if self.sparsity else 0.0
         return 3 * (dense + (sparse - dense) * share)
 
+    def granules(self, kernels: Sequence[Kernel]) -> list[Granules]:
+        """Return what is kept together in each kernel."""
+        return [self.structure.on(kernel) for kernel in kernels]
+
+    def _check_structure(self, kernels: Sequence[Kernel]) -> None:
+        """Raise if the structure does not fit the kernels, or not the budgets."""
+        self.structure.check(kernels)
+        capacity = [own.capacity for own in self.granules(kernels)]
+        if sum(capacity) == sum(kernel.size for kernel in kernels):
+            return
+        for group in self.groups(kernels, self.sparsity):
+            room = sum(capacity[i] for i in group.members)
+            if group.keep <= room:
+                continue
+            total = sum(kernels[i].size for i in group.members)
+            raise ValueError(
+                f"{type(self).__name__} is to keep {group.keep} of {total} weights in "
+                f"{', '.join(kernels[i].path for i in group.members)}, but "
+                f"{self.structure.label} leaves at most {room}. Expected a sparsity of "
+                f"at least {1 - room / total:g} there; received {self.sparsity:g}"
+                f" with {self.allocation!r}."
+            )
+
+    def _warn_of_misfits(self) -> None:
+        """Warn of masks that do not hold the structure: drawn before, without it."""
+        pairs = zip(
+            self._masks.kernels, self._granules, self._masks.values(), strict=True
+        )
+        misfits = [kernel.path for kernel, own, mask in pairs if not own.fits(mask)]
+        if misfits:
+            warnings.warn(
+                f"{type(self).__name__} keeps weights together as {self.structure!r}, "
+                f"but the masks of {', '.join(misfits)} do not: they had lost other "
+                "weights before, and what is dead stays dead. Draw from a model "
+                "without masks: kt.wrap(ticket.strip(), pruner).",
+                stacklevel=3,
+            )
+
     def _check_target(self) -> None:
         """Raise, before a long run, if no path from input to output can be kept."""
         kernels = self._masks.kernels
@@ -239,6 +290,8 @@ class Pruner(Configurable, keras.callbacks.Callback):
         loss = _keras.compiled_loss(model)
         companions = tuple(m.companion for m in self._masks.masked)
         self._task = scores.Task(inner, self._masks.kernels, loss, companions)
+        self._check_structure(self._masks.kernels)
+        self._granules = self.granules(self._masks.kernels)
 
     def _remember(self) -> None:
         """Keep the values that the survivors start from, once."""
@@ -285,7 +338,8 @@ class Pruner(Configurable, keras.callbacks.Callback):
     def on_train_end(self, logs: dict | None = None) -> None:
         """Warn when the masks are not what was asked for."""
         reached, target = self._masks.count(), self.target(self._masks)
-        if reached != target:
+        granule = max(own.kinds[0] for own in self._granules)
+        if not 0 <= target.kept - reached.kept < granule:
             warnings.warn(
                 f"{type(self).__name__} missed its target: asked for sparsity "
                 f"{self.sparsity:g} ({target.zeros} zeros), the masks have "
@@ -294,6 +348,7 @@ class Pruner(Configurable, keras.callbacks.Callback):
                 "sparser before it began.",
                 stacklevel=2,
             )
+        self._warn_of_misfits()
 
     def _advance(self, now: int) -> None:
         before, self._now = self._now, now

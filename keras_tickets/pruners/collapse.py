@@ -118,24 +118,26 @@ def _paths(layer: Any, kernels: Sequence[Kernel]) -> list[str]:
 def check_paths(
     model: keras.Model, kernels: Sequence[Kernel], keep: int, pruner: Pruner
 ) -> None:
-    """Raise if `keep` weights are fewer than any path needs.
+    """Raise if `keep` weights are fewer than any path needs: a granule per kernel.
 
     Raises:
         LayerCollapseError: With the length of the shortest path.
     """
-    if keep >= len(kernels) or pruner.on_collapse == "warn":
+    least = min(own.kinds[-1] for own in pruner.granules(kernels))
+    if keep >= len(kernels) * least or pruner.on_collapse == "warn":
         return
     try:
         needed = shortest_path(model, kernels)
     except NotLinearError:
         return
-    if keep < needed:
+    if keep < needed * least:
         total = sum(kernel.size for kernel in kernels)
         raise LayerCollapseError(
             f"{type(pruner).__name__} is to keep {keep} of {total} weights, but each "
             f"path from input to output passes at least {needed} of the "
-            f"{len(kernels)} prunable kernels and needs a weight in each. Expected a "
-            f"sparsity of at most {1 - needed / total:.6g}; received "
+            f"{len(kernels)} prunable kernels and needs "
+            f"{'a weight' if least == 1 else f'{least} weights'} in each. Expected a "
+            f"sparsity of at most {1 - needed * least / total:.6g}; received "
             f"{pruner.sparsity:g}."
         )
 

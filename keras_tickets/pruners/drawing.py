@@ -14,6 +14,7 @@ from keras import ops
 from keras_tickets import extras
 from keras_tickets.allocation import budget
 from keras_tickets.backend import on_host
+from keras_tickets.granules import Granules
 from keras_tickets.masking import Count, count
 from keras_tickets.prunable import Kernel
 from keras_tickets.pruners import collapse
@@ -109,8 +110,12 @@ def draw(
     """Return the masks at `sparsity`, and how they came about.
 
     A round that would cut the flow is taken back and made in two halves, down to
-    single weights: tied scores on the last paths then can not cut them all at once.
+    single weights: tied scores on the last paths then can not cut them all at once. A
+    granule without which nothing flows stays, and the next one goes: of granules of
+    different sizes the last of a kernel need not carry the most for each weight.
     """
+    granules = pruner.granules(task.kernels)
+    vital = [np.zeros(mask.shape, bool) for mask in alive]
     rounds = pruner.rounds
     score = pruner.score.prepare(task)
     bar = keras.utils.Progbar(
@@ -126,22 +131,54 @@ def draw(
     while due:
         started = time.perf_counter()
         groups = pruner.groups(task.kernels, due[-1])
-        arrays = [on_host(value) for value in scored.values]
-        kept = select(arrays, groups, masks, pruner.structure)
+        arrays = _with_vital([on_host(value) for value in scored.values], vital)
+        kept = select(arrays, groups, masks, granules)
         curve.score_seconds.append(seconds)
         curve.select_seconds.append(time.perf_counter() - started)
         scored, arrays = Scored([]), []  # free them, before there are others
         if len(due) > 1 or pruner.score.guards:
             scored, seconds = _timed(score, kept)
             between = _half_way(here, due[-1], total)
-            if scored.dead and between is not None:
-                due.append(between)
+            if scored.dead and (
+                between is not None or _spare(vital, masks, kept, granules)
+            ):
+                due += [] if between is None else [between]
                 scored, seconds = _timed(score, masks)
                 continue
         here, masks = due.pop(), kept
         curve.add(masks, scored.measure)
         bar.update(min(len(curve.sparsity) - 1, rounds), _shown(curve))
     return masks, curve
+
+
+def _with_vital(
+    scores: list[np.ndarray], vital: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """Return the scores, infinite where nothing flows without."""
+    return [
+        np.where(spared, np.inf, score) if spared.any() else score
+        for score, spared in zip(scores, vital, strict=True)
+    ]
+
+
+def _spare(
+    vital: Sequence[np.ndarray],
+    before: Sequence[np.ndarray],
+    after: Sequence[np.ndarray],
+    granules: Sequence[Granules],
+) -> bool:
+    """Note what a cut has dropped as vital; return whether that is news.
+
+    Single weights are not spared: the least of them carries all flow only where each
+    kernel has no other, and then there is none to drop in its stead.
+    """
+    news = False
+    for spared, old, new, own in zip(vital, before, after, granules, strict=True):
+        dropped = old & ~new & ~spared
+        if own.kinds[0] > 1 and dropped.any():
+            spared |= dropped
+            news = True
+    return news
 
 
 def _targets(here: float, sparsity: float, rounds: int) -> list[float]:

@@ -21,6 +21,7 @@ from keras_tickets.pruners.base import Pruner, registry
 from keras_tickets.pruners.drawing import Curve
 from keras_tickets.pruners.random import seed_or_new
 from keras_tickets.selection import exchange
+from keras_tickets.structure import NM, Unstructured
 from keras_tickets.ticket import Ticket
 
 
@@ -85,6 +86,13 @@ class Dynamic(Pruner):
             raise ValueError(
                 f"until is a fraction of the run, in (0, 1]. Received: {until!r}."
             )
+        if isinstance(self.structure, NM):
+            raise ValueError(
+                f"{type(self).__name__} grows weights where they are wanted most, "
+                f"which {self.structure.label} would not leave free. Use blocks or "
+                "channels, which move as a whole, or draw the pattern with kt.Static "
+                "or kt.GradualMagnitude."
+            )
         self.growth = growths.get(growth, self.seed)
         self.update_every = int(update_every)
         self.drop_fraction = drop_fraction
@@ -106,6 +114,7 @@ class Dynamic(Pruner):
 
     def hold(self, ticket: Ticket) -> None:
         """Raise if there are kernels whose dense gradient the ticket can not hold."""
+        super().hold(ticket)
         inside = masked_layers(ticket.model)
         if inside and self.growth.decay is not None:
             raise ValueError(
@@ -248,6 +257,7 @@ class Dynamic(Pruner):
 
     def _why_not(self, due: int) -> str:
         every = f"update_every={self.update_every}"
+        plain = isinstance(self.structure, Unstructured)
         if not due:
             return f"training stopped before the first update ({every}). Train longer"
         if not self._updates:
@@ -257,8 +267,8 @@ class Dynamic(Pruner):
             )
         return (
             f"in each of {self._updates} updates int(f * n) was 0 for every kernel of "
-            f"n weights that trains, with f falling from drop_fraction="
-            f"{self.drop_fraction:g}. Raise it, lower the sparsity"
+            f"n {'weights' if plain else 'granules'} that trains, with f falling from "
+            f"drop_fraction={self.drop_fraction:g}. Raise it, lower the sparsity"
         )
 
     def _check(self, run: schedules.Run) -> None:
@@ -309,8 +319,8 @@ class Dynamic(Pruner):
         masked = self._masks.masked[index]
         if not masked.kernel.variable.trainable:  # frozen since it was wrapped
             return mask
-        number = math.floor(fraction * np.count_nonzero(self.structure.pool(mask)))
-        if not number:
+        granules = self._granules[index]
+        if fraction * np.count_nonzero(granules.count(mask)) < 1:
             return mask
         worth = magnitude(masked.kernel.variable)
         wanted = self.growth.scores(masked, index, step)
@@ -320,4 +330,4 @@ class Dynamic(Pruner):
                 f"{step}, so none can be dropped or grown. Training has diverged: "
                 "lower the learning rate, or clip the gradients. No mask was changed."
             )
-        return exchange(worth, wanted, mask, number, self.structure)
+        return exchange(worth, wanted, mask, fraction, granules)

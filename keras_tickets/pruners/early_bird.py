@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +17,9 @@ from keras_tickets.pruners import collapse
 from keras_tickets.pruners.base import registry
 from keras_tickets.pruners.drawing import Curve, begun
 from keras_tickets.pruners.mined import Mined
+from keras_tickets.ranking import tie_order
 from keras_tickets.schedules import Once
-from keras_tickets.selection import tie_order
+from keras_tickets.structure import Channel
 from keras_tickets.ticket import Ticket
 
 
@@ -39,6 +41,7 @@ class EarlyBird(Mined):
         window: How many masks are compared, the newest included.
         until: The fraction of the run after which the ticket is drawn at the latest,
             with a warning.
+        structure: `"channel"`: nothing else has a scale to be ranked by.
         on_collapse: `"raise"` or `"warn"` when the ticket lets no signal pass.
 
     Raises:
@@ -61,6 +64,7 @@ class EarlyBird(Mined):
         distance: float = 0.1,
         window: int = 5,
         until: float = 0.5,
+        structure: Any = "channel",
         on_collapse: str = "raise",
     ) -> None:
         if window < 2 or window != int(window):
@@ -69,9 +73,13 @@ class EarlyBird(Mined):
             )
         if not 0.0 <= distance < 1.0:
             raise ValueError(f"distance must lie in [0, 1). Received: {distance!r}.")
-        super().__init__(
-            sparsity, "global", "unstructured", Once(until), until, on_collapse
-        )
+        super().__init__(sparsity, "global", structure, Once(until), until, on_collapse)
+        if not isinstance(self.structure, Channel):
+            raise ValueError(
+                "EarlyBird ranks whole output channels by the scale of their "
+                f'BatchNorm: structure must be "channel". Received: {structure!r}. '
+                "For other structures use kt.IMP or kt.GradualMagnitude."
+            )
         self.penalty = penalty
         self.distance = distance
         self.window = int(window)

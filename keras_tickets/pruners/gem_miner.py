@@ -14,6 +14,7 @@ from keras_tickets.pruners.base import registry
 from keras_tickets.pruners.random import seed_or_new
 from keras_tickets.pruners.supermask import Supermask
 from keras_tickets.schedules import Freezing
+from keras_tickets.structure import Unstructured
 from keras_tickets.ticket import Ticket
 
 
@@ -87,6 +88,12 @@ class GemMiner(Supermask):
             seed_or_new(seed),
             on_collapse,
         )
+        if not revive and not isinstance(self.structure, Unstructured):
+            raise ValueError(
+                "revive=False drops each weight whose score rounds to zero, also out "
+                f"of what structure={structure!r} keeps together. Use revive=True, or "
+                'structure="unstructured".'
+            )
         self.every = every
         self.penalty = penalty
         self.norm = norm

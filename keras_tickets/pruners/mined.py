@@ -87,6 +87,7 @@ class Mined(Pruner, ABC):
 
     def hold(self, ticket: Ticket) -> None:
         """Raise if there are kernels that the ticket holds no scores for."""
+        super().hold(ticket)
         if inside := masked_layers(ticket.model):
             raise ValueError(
                 f"{type(self).__name__} learns scores that the ticket holds for each "

@@ -12,6 +12,7 @@ from keras_tickets.prunable import Kernel
 from keras_tickets.pruners.base import registry
 from keras_tickets.pruners.mined import Mined, warn_of_early_end
 from keras_tickets.schedules import Once
+from keras_tickets.structure import Unstructured
 from keras_tickets.ticket import Ticket
 
 
@@ -30,7 +31,7 @@ class STR(Mined):
         penalty: The decay of s: `penalty * s^2` is added to the loss.
         start: What s is at first; a threshold of 0.0025 by default.
         until: The fraction of the run in which the sparsity must be reached.
-        structure: What is kept together.
+        structure: `"unstructured"`: a threshold weighs each weight by itself.
         on_collapse: `"raise"` or `"warn"` when the ticket lets no signal pass.
 
     Example:
@@ -53,6 +54,13 @@ class STR(Mined):
         on_collapse: str = "raise",
     ) -> None:
         super().__init__(sparsity, "global", structure, Once(until), until, on_collapse)
+        if not isinstance(self.structure, Unstructured):
+            raise ValueError(
+                "STR's threshold weighs each weight by itself, so within a granule "
+                "that is kept some would start at zero. Received: structure="
+                f"{structure!r}. For structured tickets use kt.GradualMagnitude or "
+                "kt.ESPN."
+            )
         self.penalty = penalty
         self.start = start
 
