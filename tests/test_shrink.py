@@ -510,3 +510,383 @@ def test_the_outputs_stay_and_the_parameters_are_those_counted_by_hand(name):
 def test_nothing_is_left_to_remove_from_what_was_shrunk(name):
     small = kt.shrink(CASES[name]()[0], verbose=False)
     assert kt.shrink_plan(small).removed == {}
+
+
+# -- what is left alone ----------------------------------------------------------------
+
+
+class Own(layers.Layer):
+    def call(self, inputs):
+        return inputs[..., ::-1]
+
+
+def after_conv1d(*barrier) -> keras.Model:
+    """Dead channels in front of a layer that no rule covers."""
+    x = keras.Input((10, 3))
+    y = layers.Conv1D(8, 3, name="dead")(x)
+    for layer in barrier:
+        y = layer(y)
+    return keras.Model(x, layers.Dense(2)(y))
+
+
+def attention() -> keras.Model:
+    x = keras.Input((10, 3))
+    y = layers.Conv1D(8, 3, name="dead")(x)
+    y = layers.MultiHeadAttention(2, 4, name="barrier")(y, y)
+    return keras.Model(x, layers.Dense(2)(y))
+
+
+def trained() -> keras.Model:
+    x = keras.Input((10, 3))
+    y = layers.Conv1D(8, 3, name="dead")(x)
+    y = layers.BatchNormalization(name="barrier")(y, training=True)
+    return keras.Model(x, layers.Dense(2)(y))
+
+
+def first_axis() -> keras.Model:
+    x = keras.Input((10, 3))
+    y = layers.Conv1D(8, 3, name="dead")(x)
+    y = layers.BatchNormalization(axis=1, name="barrier")(y)
+    return keras.Model(x, layers.Dense(2)(y))
+
+
+BARRIERS = {
+    "recurrent": lambda: after_conv1d(layers.GRU(4, name="barrier")),
+    "attends": attention,
+    "2 groups": lambda: after_conv1d(layers.Conv1D(4, 3, groups=2, name="barrier")),
+    "a class of its own, Own": lambda: after_conv1d(Own(name="barrier")),
+    "normalises over several": lambda: after_conv1d(
+        layers.LayerNormalization(name="barrier")
+    ),
+    "axis 1, not the last": first_axis,
+    "computes softmax": lambda: after_conv1d(
+        layers.Activation("softmax", name="barrier")
+    ),
+    "computes each channel from several": lambda: after_conv1d(
+        layers.Softmax(name="barrier")
+    ),
+    "mixes channels and positions": lambda: after_conv1d(
+        layers.Reshape((16, 4), name="barrier")
+    ),
+    "can not be looked into": lambda: after_conv1d(
+        layers.Lambda(lambda x: x * 2, output_shape=(8, 8), name="barrier")
+    ),
+    "no rule for Permute": lambda: after_conv1d(layers.Permute((2, 1), name="barrier")),
+    "called with training": trained,
+    "a number of its own": lambda: after_conv1d(
+        layers.Rescaling([1.0] * 8, name="barrier")
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", BARRIERS)
+def test_what_no_rule_covers_is_left_alone_and_named(reason):
+    model = BARRIERS[reason]()
+    randomise(model)
+    kill(model.get_layer("dead"), (0, 1))
+    plan = kt.shrink_plan(model)
+    assert plan.removed == {}
+    (barrier,) = [left for left in plan.left if left.layer == "barrier"]
+    assert reason in barrier.reason
+    (dead,) = [left for left in plan.left if left.layer == "dead"]
+    assert dead.channels == 2
+    assert "'barrier'" in dead.reason
+    assert "barrier" in str(plan)
+    assert_same_outputs(model, kt.shrink(model, verbose=False))
+
+
+def test_a_layer_that_is_also_inside_of_one_that_is_left_alone_stays():
+    inner = layers.Dense(8, name="inner")
+    x = keras.Input((10, 8))
+    y = layers.TimeDistributed(inner, name="barrier")(x)
+    model = keras.Model(x, layers.Dense(2)(inner(y)))
+    kill(inner, (0, 1), bias=0.0)
+    plan = kt.shrink_plan(model)
+    assert plan.removed == {}
+    reasons = {left.layer: left.reason for left in plan.left}
+    assert "no rule for TimeDistributed" in reasons["barrier"]
+    assert "used elsewhere" in reasons["inner"]
+
+
+def test_quantised_and_lora_kernels_are_left_alone():
+    for prepare in (lambda x: x.enable_lora(2), lambda x: x.quantize("int8")):
+        model = mlp()[0]
+        prepare(model.get_layer("b"))
+        plan = kt.shrink_plan(model)
+        assert plan.removed == {}
+        assert "b" in [left.layer for left in plan.left if not left.channels]
+
+
+def test_layers_behind_and_before_a_barrier_shrink():
+    x = keras.Input((10, 3))
+    first, second = layers.Conv1D(8, 3), layers.Conv1D(6, 3)
+    y = layers.LSTM(5, return_sequences=True)(second(first(x)))
+    third = layers.Dense(7)
+    model = keras.Model(x, layers.Dense(2)(third(y)))
+    randomise(model)
+    for layer in (first, second, third):
+        kill(layer, (0, 1))
+    assert sorted(kt.shrink_plan(model).removed) == sorted([first.name, third.name])
+    assert_same_outputs(model, kt.shrink(model, verbose=False))
+
+
+@pytest.mark.parametrize(
+    ("build", "layer", "channels", "reason"),
+    [
+        (surviving_shift, 0, 1, "pads with zeros"),
+        (residual_identity, 0, 1, "tied to other channels by 'add"),
+        (several_outputs, 1, 1, "an output of the model"),
+        (all_dead, 0, 1, "the last channel of"),
+        (shared, 1, 1, "read by"),
+    ],
+)
+def test_dead_channels_that_stay_say_why(build, layer, channels, reason):
+    model, _ = build()
+    kernels = [x for x in model.layers if hasattr(x, "kernel")]
+    rows = [r for r in kt.shrink_plan(model).left if r.layer == kernels[layer].name]
+    assert [row.channels for row in rows if reason in row.reason] == [channels]
+
+
+def test_the_table_tells_what_goes_and_what_stays(capsys):
+    model, expected = surviving_shift()
+    kt.shrink(model)
+    printed = capsys.readouterr().out
+    assert f"{expected:,} parameters" in printed
+    assert "1 dead: a constant other than zero" in " ".join(printed.split())
+
+
+# -- what is carried over --------------------------------------------------------------
+
+
+def test_a_ticket_shrinks_to_what_its_masks_leave():
+    model, expected = vgg()
+    ticket = kt.wrap(model, kt.Magnitude(0.3))
+    ticket.draw()
+    small = kt.shrink(ticket, verbose=False)
+    assert isinstance(small, keras.Sequential)
+    assert small.count_params() <= expected
+    assert_same_outputs(kt.strip(ticket), small)
+    assert model.get_layer("a").filters == 8
+
+
+def test_settings_of_layers_stay():
+    x = keras.Input((8, 8, 3), name="picture")
+    y = layers.Conv2D(
+        6,
+        3,
+        name="c",
+        kernel_regularizer=keras.regularizers.L2(0.1),
+        kernel_constraint="max_norm",
+        trainable=False,
+        dtype="mixed_float16",
+    )(x)
+    y = layers.Dropout(0.5, seed=3)(y)
+    model = keras.Model(x, {"out": layers.Conv2D(2, 1, dtype="float32")(y)}, name="m")
+    model.compile("adam", {"out": "mse"})
+    randomise(model)
+    kill(model.get_layer("c"), (0, 5))
+    small = kt.shrink(model, verbose=False)
+    config = model.get_layer("c").get_config()
+    assert small.get_layer("c").get_config() == {**config, "filters": 4}
+    assert (small.name, small.inputs[0].name) == ("m", "picture")
+    assert set(small.output) == {"out"}
+    assert not small.compiled
+    assert model.compiled
+
+
+def test_inputs_of_any_size():
+    x = keras.Input((None, None, 3))
+    first = layers.Conv2D(6, 3, padding="same", activation="relu")
+    y = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, padding="same")(first(x)))
+    model = keras.Model(x, layers.Dense(2)(y))
+    randomise(model)
+    kill(first, (0, 1), bias=-1.0)
+    kill(first, (2,), bias=1.0)
+    small = kt.shrink(model, verbose=False)
+    assert small.get_layer(first.name).filters == 4
+    for size in (5, 8):
+        picture = np.random.default_rng(0).normal(size=(2, size, size, 3))
+        assert_close(model(picture), small(picture))
+
+
+def test_multiplications_are_those_of_the_channels_that_stay():
+    model, _ = vgg()
+    small = kt.shrink(model, verbose=False)
+    expected = 144 * 9 * (3 * 4 + 4 * 4) + 36 * 9 * 4 * 6 + 9 * 6 * 5 + 5 * 4
+    assert kt.flops(small).macs == expected
+
+
+def test_what_was_shrunk_saves_loads_and_trains(tmp_path):
+    model, _ = inverted_residual()
+    small = kt.shrink(model, verbose=False)
+    small.save(tmp_path / "small.keras")
+    again = keras.models.load_model(tmp_path / "small.keras")
+    assert_same_outputs(model, again)
+    again.compile("sgd", "mse")
+    again.fit(inputs_for(model), np.zeros((4, 3)), verbose=0)
+
+
+# -- refusals --------------------------------------------------------------------------
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__(name="mine")
+        self.dense = layers.Dense(2)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+class Functional(keras.Model):
+    """A graph, and numbers that its own constructor fixes."""
+
+    def __init__(self, units=4):
+        x = keras.Input((3,))
+        y = layers.Dense(2)(layers.Dense(units, name="hidden")(x))
+        super().__init__(x, y, name="mine")
+
+
+def called() -> keras.Model:
+    model = Subclassed()
+    model(np.zeros((1, 3), "float32"))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "message"),
+    [
+        (Subclassed, ValueError, "'mine' is not built"),
+        (called, ValueError, "'mine' has no graph of layers.*keras.Model"),
+        (Functional, ValueError, "'mine' is a class of its own.*model.input"),
+        (lambda: layers.Dense(2), TypeError, "Expected a keras.Model or a ticket"),
+    ],
+)
+def test_models_that_can_not_be_looked_into_are_refused(build, error, message):
+    with pytest.raises(error, match=message):
+        kt.shrink(build())
+
+
+def test_the_advice_for_a_class_of_its_own_works():
+    mine = Functional()
+    randomise(mine)
+    kill(mine.get_layer("hidden"), (0,))
+    plain = keras.Model(mine.input, mine.output)
+    small = kt.shrink(plain, verbose=False)
+    assert small.get_layer("hidden").units == 3
+    assert_same_outputs(mine, small)
+
+
+def test_a_nested_class_of_its_own_is_left_alone():
+    x = keras.Input((3,))
+    inner = Functional()
+    model = keras.Model(x, layers.Dense(2)(inner(layers.Dense(3, name="front")(x))))
+    randomise(model)
+    kill(model.get_layer("front"), (0,))
+    kill(inner.get_layer("hidden"), (0,))
+    plan = kt.shrink_plan(model)
+    assert plan.removed == {}
+    assert [left.layer for left in plan.left] == ["front", "mine"]
+
+
+# -- any graph -------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Growing:
+    """A random network while it is made: tensors of one size, to choose from."""
+
+    draw: Callable
+    tensors: list
+
+    def pick(self):
+        return self.tensors[self.draw(st.integers(0, len(self.tensors) - 1))]
+
+    def conv(self):
+        size = self.draw(st.sampled_from([1, 3]))
+        padding, bias = "same", self.draw(st.booleans())
+        filters = self.draw(st.integers(2, 5))
+        return layers.Conv2D(filters, size, padding=padding, use_bias=bias)(self.pick())
+
+    def valid(self):
+        y = layers.ZeroPadding2D()(self.pick())
+        return layers.Conv2D(self.draw(st.integers(2, 5)), 3)(y)
+
+    def bn(self):
+        return layers.BatchNormalization()(self.pick())
+
+    def activation(self):
+        name = self.draw(st.sampled_from(["relu", "tanh", "sigmoid", "softplus"]))
+        return layers.Activation(name)(self.pick())
+
+    def depthwise(self):
+        return layers.DepthwiseConv2D(3, padding="same")(self.pick())
+
+    def pool(self):
+        kind = self.draw(
+            st.sampled_from([layers.MaxPooling2D, layers.AveragePooling2D])
+        )
+        return kind(2, 1, padding="same")(self.pick())
+
+    def concat(self):
+        return layers.Concatenate()([self.pick(), self.pick()])
+
+    def join(self):
+        first = self.pick()
+        alike = [t for t in self.tensors if t.shape == first.shape]
+        second = alike[self.draw(st.integers(0, len(alike) - 1))]
+        kind = self.draw(
+            st.sampled_from(
+                [layers.Add, layers.Multiply, layers.Maximum, layers.Average]
+            )
+        )
+        return kind()([first, second])
+
+    def gate(self):
+        y = self.pick()
+        channels = y.shape[-1]
+        s = layers.Dense(channels, activation="sigmoid")(
+            layers.GlobalAveragePooling2D()(y)
+        )
+        return layers.Multiply()([y, layers.Reshape((1, 1, channels))(s)])
+
+
+STEPS = (
+    "conv conv conv valid bn bn activation activation depthwise pool concat join gate"
+)
+
+
+def network(draw: Callable) -> keras.Model:
+    x = image(size=4)
+    growing = Growing(draw, [x])
+    for step in draw(st.lists(st.sampled_from(STEPS.split()), min_size=3, max_size=10)):
+        growing.tensors.append(getattr(growing, step)())
+    last = layers.Concatenate()([growing.tensors[-1], growing.pick()])
+    if draw(st.booleans()):
+        last = layers.Flatten()(last)
+    model = keras.Model(x, layers.Dense(2)(last))
+    seed = draw(st.integers(0, 999))
+    randomise(model, seed)
+    deaden(model, np.random.default_rng(seed))
+    return model
+
+
+def deaden(model: keras.Model, rng: np.random.Generator) -> None:
+    """Kill random channels: by kernels, some with their biases or BatchNorm's scale."""
+    for layer in model.layers[:-1]:
+        if isinstance(layer, layers.BatchNormalization):
+            dead = np.flatnonzero(rng.random(layer.gamma.shape[0]) < 0.3)
+            change(layer.gamma if rng.random() < 0.5 else layer.beta, dead)
+        elif isinstance(layer, layers.Conv2D | layers.Dense):
+            dead = np.flatnonzero(rng.random(layer.kernel.shape[-1]) < 0.5)
+            kill(layer, dead, bias=(None, 0.0, -1.0)[rng.integers(3)])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_graph_keeps_its_outputs(data):
+    model = network(data.draw)
+    small = kt.shrink(model, verbose=False)
+    assert_same_outputs(model, small)
+    removed = sum(map(len, kt.shrink_plan(model).removed.values()))
+    assert (small.count_params() < model.count_params()) or not removed

@@ -122,7 +122,7 @@ def _check_graph(model: keras.Model) -> None:
         raise ValueError(
             f"{cls} {model.name!r} is a class of its own, so the numbers of its "
             "channels stand in its code. shrink() expects a plain Functional or "
-            "Sequential model: pass keras.Model(model.inputs, model.outputs)."
+            "Sequential model: pass keras.Model(model.input, model.output)."
         )
 
 

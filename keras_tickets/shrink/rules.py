@@ -225,22 +225,26 @@ def depthwise(trace: Trace, layer: Any, x: Channels) -> Channels:
 @rule("Flatten Reshape")
 def reshape(trace: Trace, layer: Any, x: Channels) -> Channels:
     """Carry the wire of each number along; every row must have the same ones."""
-    output = layer.compute_output_spec(x.spec)
-    old, new = x.spec.shape[1:], output.shape[1:]
+    wires, constants = _last_axis(layer, x)
+    if type(layer).__name__ == "Reshape":
+        trace.part(Shape, layer, x, lambda: wires)
+    return trace.output(layer, x, wires=wires, constants=constants)
+
+
+def _last_axis(layer: Any, x: Channels) -> tuple[np.ndarray, np.ndarray]:
+    """Return the wires and constants along the last axis of a reshaped tensor."""
+    old, new = x.spec.shape[1:], layer.compute_output_spec(x.spec).shape[1:]
     if old[-1] == new[-1]:
-        return trace.output(layer, x, wires=x.wires, constants=x.constants)
+        return x.wires, x.constants
     if None in (*old, *new):
         raise LeftAlone(f"reshapes {old} to {new}: not every size is known")
     rows = math.prod(old[:-1])
     wires = np.tile(x.wires, rows).reshape(-1, new[-1])
-    constants = np.tile(x.constants, rows).reshape(-1, new[-1])
     if (wires != wires[0]).any():
         raise LeftAlone(f"reshapes {old} to {new}, which mixes channels and positions")
+    constants = np.tile(x.constants, rows).reshape(-1, new[-1])
     uniform = (constants == constants[0]).all(0)
-    if type(layer).__name__ == "Reshape":
-        trace.part(Shape, layer, x, lambda: wires[0])
-    constants = np.where(uniform, constants[0], np.nan)
-    return trace.output(layer, x, wires=wires[0], constants=constants)
+    return wires[0], np.where(uniform, constants[0], np.nan)
 
 
 # -- where branches meet ------------------------------------------------------------

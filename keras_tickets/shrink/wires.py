@@ -103,5 +103,6 @@ class Kept:
     def why(self, wires: np.ndarray) -> Iterator[str]:
         """Yield for each of these kept wires why it is kept."""
         for root in self._roots[wires].tolist():
-            tie = f", tied to other channels by {self._ties[root]}"
-            yield self._why[root] + tie * (root in self._ties)
+            by = self._ties.get(root)
+            tie = f", tied to other channels by {by}" if by else ""
+            yield self._why[root] + tie
