@@ -19,17 +19,17 @@ class Channels:
 
     Args:
         spec: Its shape and dtype.
-        wires: The wire of each channel, or `None` if there is no axis of known size.
+        wires: The wire of each channel; none if the last axis has no known size.
         constants: The value of each channel that has the same value at all positions,
             for any input of the model; NaN for the others.
     """
 
     spec: keras.KerasTensor
-    wires: np.ndarray | None
+    wires: np.ndarray = field(default_factory=lambda: np.empty(0, int))
     constants: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     def __len__(self) -> int:
-        return len(self.constants)
+        return len(self.wires)
 
 
 class LeftAlone(Exception):  # noqa: N818 - it is no error: the layer just stays as it is

@@ -96,10 +96,10 @@ def size_name(layer: Any) -> str:
 def reads(layer: Any) -> np.ndarray:
     """Return for (input, output) whether a weight leads from one to the other."""
     if _separable(layer):
-        depth = _flat(numbers(layer.depthwise_kernel) != 0).any(0)
-        point = _flat(numbers(layer.pointwise_kernel) != 0).any(0)
+        depth = np.any(_flat(numbers(layer.depthwise_kernel)), axis=0)
+        point = np.any(_flat(numbers(layer.pointwise_kernel)), axis=0)
         return (depth.reshape(-1, 1) & point).reshape(*depth.shape, -1).any(1)
-    found = _flat(numbers(layer.kernel) != 0).any(0)
+    found = np.any(_flat(numbers(layer.kernel)), axis=0)
     return found.T if _transposed(layer) else found
 
 

@@ -86,8 +86,7 @@ def plan(model: keras.Model) -> ShrinkPlan:
         ValueError: If it is not built, or has no graph of layers.
     """
     check_model(model)
-    _check_graph(model)
-    trace = Trace(model)
+    trace = Trace(_graph(model))
     kept = demand(trace)
     changes = {
         key: Change(part.config(kept), part.weights(kept))
@@ -108,10 +107,11 @@ def plan(model: keras.Model) -> ShrinkPlan:
     )
 
 
-def _check_graph(model: keras.Model) -> None:
-    """Raise for a model whose layers can not be told from its config."""
+def _graph(model: keras.Model) -> keras.Function:
+    """Return the graph of a model, if its layers can be told from its config."""
     cls = type(model).__name__
-    if _keras.graph_of(model) is None:
+    graph = _keras.graph_of(model)
+    if graph is None:
         raise ValueError(
             f"{cls} {model.name!r} has no graph of layers: its `call` can not be "
             "looked into, so nothing tells which layers read a channel. shrink() "
@@ -124,6 +124,7 @@ def _check_graph(model: keras.Model) -> None:
             "channels stand in its code. shrink() expects a plain Functional or "
             "Sequential model: pass keras.Model(model.input, model.output)."
         )
+    return graph
 
 
 def _growth(part: Part, change: Change) -> int:

@@ -16,7 +16,7 @@ def smaller(model: keras.Model, plan: ShrinkPlan) -> keras.Model:
     """Return a new model with the changes of a plan; `model` stays as it is."""
     copy = rebuild(
         model,
-        change=lambda config: _changed(config, model, plan),
+        change=lambda config: _changed(config, _keras.graph_of(model), plan),
         more=sum("use_bias" in change.config for change in plan.changes.values()),
     )
     layers = _keras.sublayers(model)
@@ -42,9 +42,8 @@ def _without(model: keras.Model, layers: list[keras.Layer]) -> list[keras.Variab
     return [variable for variable in model.variables if id(variable) not in theirs]
 
 
-def _changed(config: Any, model: Any, plan: ShrinkPlan) -> Any:
+def _changed(config: Any, graph: Any, plan: ShrinkPlan) -> Any:
     """Return the config of a model with the changes of its layers."""
-    graph = _keras.graph_of(model)
     operations = {operation.name: operation for operation in graph.operations}
     layers = [
         _changed_layer(entry, operations[entry["config"]["name"]], plan)
@@ -61,8 +60,8 @@ def _changed_layer(
     """Return the config of a layer, an operation or a nested model with its changes."""
     if id(operation) in plan.fixed:
         return entry
-    if _keras.graph_of(operation) is not None:
-        return _changed(entry, operation, plan)
+    if (graph := _keras.graph_of(operation)) is not None:
+        return _changed(entry, graph, plan)
     change = plan.changes.get(id(operation), Change({}, {}))
     return {**_fresh(entry), "config": {**entry["config"], **change.config}}
 

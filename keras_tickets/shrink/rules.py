@@ -99,7 +99,7 @@ def linear(trace: Trace, layer: Any, x: Channels) -> Channels:
     if getattr(layer, "groups", 1) > 1:
         raise LeftAlone(f"has {layer.groups} groups")
     _check_plain(layer)
-    part = trace.part(Linear, layer, x, lambda: trace.wires.new(_outputs(layer)))
+    part = trace.part(Linear, layer, x, len(none_constant(layer)))
     if is_elementwise(layer.activation):
         constants = apply(layer.activation, part.constant_outputs(x))
     else:
@@ -107,10 +107,6 @@ def linear(trace: Trace, layer: Any, x: Channels) -> Channels:
         trace.wires.pin(part.outs, f"read as a whole by the {name} of '{part.name}'")
         constants = none_constant(layer)
     return trace.output(layer, x, wires=part.outs, constants=constants)
-
-
-def _outputs(layer: Any) -> int:
-    return len(none_constant(layer))
 
 
 def _check_plain(layer: Any) -> None:
@@ -186,7 +182,7 @@ def batch_normalization(trace: Trace, layer: Any, x: Channels) -> Channels:
     """Shift and scale constants; what is scaled by zero becomes its shift."""
     if layer.axis % len(x.spec.shape) != len(x.spec.shape) - 1:
         raise LeftAlone(f"normalises along axis {layer.axis}, not the last one")
-    trace.part(Norm, layer, x, lambda: x.wires)
+    trace.part(Norm, layer, x, x.wires)
     gamma = numbers(layer.gamma) if layer.scale else np.ones(len(x))
     scale = gamma / np.sqrt(numbers(layer.moving_variance) + layer.epsilon)
     moved = (x.constants - numbers(layer.moving_mean)) * scale
@@ -200,7 +196,7 @@ def prelu(trace: Trace, layer: Any, x: Channels) -> Channels:
     """Scale negative constants, if the slope is the same at all positions."""
     alpha = numbers(layer.alpha)
     if alpha.shape[-1] == len(x):
-        trace.part(Slope, layer, x, lambda: x.wires)
+        trace.part(Slope, layer, x, x.wires)
     slopes = alpha.reshape(-1, alpha.shape[-1])
     slope = np.where((slopes == slopes[0]).all(0), slopes[0], np.nan)
     constants = np.where(x.constants >= 0, x.constants, slope * x.constants)
@@ -214,7 +210,7 @@ def depthwise(trace: Trace, layer: Any, x: Channels) -> Channels:
     if not is_elementwise(layer.activation):
         raise LeftAlone("has an activation that is not known to be elementwise")
     wires = np.repeat(x.wires, layer.depth_multiplier)
-    trace.part(Depthwise, layer, x, lambda: wires)
+    trace.part(Depthwise, layer, x, wires)
     constants = apply(layer.activation, depthwise_constants(layer, x))
     return trace.output(layer, x, wires=wires, constants=constants)
 
@@ -227,7 +223,7 @@ def reshape(trace: Trace, layer: Any, x: Channels) -> Channels:
     """Carry the wire of each number along; every row must have the same ones."""
     wires, constants = _last_axis(layer, x)
     if type(layer).__name__ == "Reshape":
-        trace.part(Shape, layer, x, lambda: wires)
+        trace.part(Shape, layer, x, wires)
     return trace.output(layer, x, wires=wires, constants=constants)
 
 

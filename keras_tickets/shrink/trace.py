@@ -29,7 +29,7 @@ class Trace:
     """What one pass through a model finds.
 
     Args:
-        model: A plain Functional or Sequential model.
+        graph: The graph of a plain Functional or Sequential model.
 
     Attributes:
         wires: The wires, with what is pinned and tied.
@@ -39,18 +39,17 @@ class Trace:
         fixed: The `id` of each of these, and of the layers below them.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, graph: keras.Function) -> None:
         self.wires = Wires()
         self.parts: dict[int, Part] = {}
         self.tensors: list[tuple[str, Channels]] = []
         self.left: dict[str, str] = {}
         self.fixed: set[int] = set()
         self._scope: tuple[str, ...] = ()
-        graph = _keras.graph_of(model)
         inputs = [self._new(tensor, "an input of the model") for tensor in graph.inputs]
         outputs = _keras.run_graph(graph, inputs, self.call)
         for output in tensors_in(outputs):
-            self._pin(output, "an output of the model")
+            self.wires.pin(output.wires, "an output of the model")
 
     def name(self, operation: Any) -> str:
         """Return how the user finds a layer: nested models in front."""
@@ -60,8 +59,8 @@ class Trace:
         """Pass channels through a layer, an operation or a nested model."""
         try:
             self._check(operation, args, kwargs)
-            if _keras.graph_of(operation) is not None:
-                return self._nested(operation, *args)
+            if (graph := _keras.graph_of(operation)) is not None:
+                return self._nested(operation, graph, *args)
             return rules.find(operation)(self, operation, *args)
         except LeftAlone as reason:
             return self._leave(operation, args, kwargs, str(reason))
@@ -71,11 +70,19 @@ class Trace:
         kind: Callable[[Any, str, Channels, np.ndarray], P],
         layer: Any,
         x: Channels,
-        outs: Callable[[], np.ndarray],
+        outs: np.ndarray | int,
     ) -> P:
-        """Return the part of a layer; at a further call, tie the inputs of both."""
+        """Return the part of a layer; at a further call, tie the inputs of both.
+
+        Args:
+            kind: Which kind of part.
+            layer: The layer.
+            x: Its input at this call.
+            outs: The wires of its output, or how many new ones it makes.
+        """
         if id(layer) not in self.parts:
-            self.parts[id(layer)] = kind(layer, self.name(layer), x, outs())
+            wires = self.wires.new(outs) if isinstance(outs, int) else outs
+            self.parts[id(layer)] = kind(layer, self.name(layer), x, wires)
         else:
             part = self.parts[id(layer)]
             if len(part.ins) != len(x):
@@ -98,7 +105,7 @@ class Trace:
         given = tensors_in(args)
         if id(operation) in self.fixed:
             raise LeftAlone("is used elsewhere in a place that is left alone")
-        if any(x.wires is None for x in given):
+        if not all(map(len, given)):
             raise LeftAlone("is given a tensor whose last axis has no known size")
         if any(value not in (None, False) for value in kwargs.values()):
             raise LeftAlone(f"is called with {', '.join(kwargs)}")
@@ -106,9 +113,8 @@ class Trace:
         if first and any(len(x.spec.shape) > 2 for x in given):
             raise LeftAlone("has its channels first")
 
-    def _nested(self, model: Any, *args: Any) -> Any:
+    def _nested(self, model: Any, graph: keras.Function, *args: Any) -> Any:
         """Pass channels through the layers of a nested model."""
-        graph = _keras.graph_of(model)
         given = tree.flatten(args)
         doors = [_door(graph, tensor) for tensor in graph.inputs]
         if not rules.is_of_keras(type(model)):
@@ -119,7 +125,7 @@ class Trace:
         self._scope = (*self._scope, model.name)
         try:
             for door, x in zip(doors, given, strict=True):
-                self.part(Door, door, x, lambda x=x: x.wires)
+                self.part(Door, door, x, x.wires)
             return _keras.run_graph(graph, given, self.call)
         finally:
             self._scope = self._scope[:-1]
@@ -129,7 +135,7 @@ class Trace:
         name = self.name(operation)
         self.left[name] = reason
         for x in tensors_in(args, kwargs):
-            self._pin(x, f"read by '{name}', which {reason}")
+            self.wires.pin(x.wires, f"read by '{name}', which {reason}")
         for layer in (operation, *below(operation)):
             self.fixed.add(id(layer))
             if (part := self.parts.get(id(layer))) is not None:
@@ -142,15 +148,11 @@ class Trace:
     def _new(self, spec: keras.KerasTensor, why: str) -> Channels:
         """Return a tensor that keeps all of its channels."""
         if len(spec.shape) < 2 or spec.shape[-1] is None:
-            return Channels(spec, None)
+            return Channels(spec)
         count = spec.shape[-1]
         made = Channels(spec, self.wires.new(count), unknown(count))
-        self._pin(made, why)
+        self.wires.pin(made.wires, why)
         return made
-
-    def _pin(self, x: Channels, why: str) -> None:
-        if x.wires is not None:
-            self.wires.pin(x.wires, why)
 
 
 def _door(graph: keras.Function, tensor: Any) -> Any:
