@@ -53,9 +53,13 @@ class Wires:
                 self._ties.setdefault(int(a), by)
                 self._ties.setdefault(int(b), by)
 
+    def roots(self) -> np.ndarray:
+        """Return by wire the one that stands for all that are tied to it."""
+        return np.array([self._find(wire) for wire in range(len(self))], int)
+
     def kept(self) -> Kept:
         """Return which wires are kept so far: those that are pinned."""
-        roots = np.array([self._find(wire) for wire in range(len(self))], int)
+        roots = self.roots()
         ties = {int(roots[wire]): by for wire, by in reversed(self._ties.items())}
         kept = Kept(roots, ties)
         for wires, why in self._pins:
