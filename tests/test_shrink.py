@@ -492,7 +492,7 @@ def snapshot(model: keras.Model) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_outputs_stay_and_the_parameters_are_those_counted_by_hand(name):
+def test_outputs_stay_and_parameters_are_those_counted_by_hand(name):
     model, expected = CASES[name]()
     config, before = model.get_config(), snapshot(model)
     small = kt.shrink(model, verbose=False)
@@ -504,11 +504,6 @@ def test_the_outputs_stay_and_the_parameters_are_those_counted_by_hand(name):
     for old, new in zip(before, snapshot(model), strict=True):
         np.testing.assert_array_equal(old, new)
     assert [layer.name for layer in small.layers] == [x.name for x in model.layers]
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_nothing_is_left_to_remove_from_what_was_shrunk(name):
-    small = kt.shrink(CASES[name]()[0], verbose=False)
     assert kt.shrink_plan(small).removed == {}
 
 
@@ -886,7 +881,12 @@ def deaden(model: keras.Model, rng: np.random.Generator) -> None:
             kill(layer, dead, bias=(None, 0.0, -1.0)[rng.integers(3)])
 
 
-@settings(max_examples=30, deadline=None)
+# JAX compiles each operation for each shape, which takes ten times as long.
+EXAMPLES = 5 if keras.backend.backend() == "jax" else 30
+
+
+@pytest.mark.slow
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(st.data())
 def test_any_graph_keeps_its_outputs(data):
     model = network(data.draw)
