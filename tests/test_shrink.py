@@ -434,6 +434,77 @@ def all_dead():
     return model, conv(3, 3, 1) + conv(3, 1, 1) + conv(1, 1, 2)
 
 
+def softmax_inside():
+    """A channel that is constant before softmax is not constant after it."""
+    first = layers.Dense(6, activation="softmax")
+    x = keras.Input((4,))
+    model = keras.Model(x, layers.Dense(3)(first(x)))
+    randomise(model)
+    kill(first, (0, 1))
+    return model, dense(4, 6) + dense(6, 3)
+
+
+def stacked():
+    """Put together along an axis of positions: constant only where both agree."""
+    one, two = layers.Conv1D(6, 1), layers.Conv1D(6, 1)
+    x = keras.Input((5, 3))
+    y = layers.Concatenate(axis=1)([one(x), two(x)])
+    model = keras.Model(x, layers.Conv1D(3, 2)(y))
+    randomise(model)
+    kill(one, (0, 1, 2), bias=0.5)
+    kill(two, (0, 1), bias=0.5)
+    change(two.bias, 1, 0.4)
+    return model, 2 * (3 * 5 + 5) + 2 * 5 * 3 + 3
+
+
+def attended():
+    """One channel of weights for all positions, multiplied into many channels."""
+    first, spot = layers.Conv2D(6, 3), layers.Conv2D(1, 1, activation="sigmoid")
+    x = image()
+    y = first(x)
+    y = layers.Multiply()([y, spot(y)])
+    model = keras.Model(x, layers.Conv2D(3, 3)(y))
+    randomise(model)
+    kill(first, (0,), bias=0.0)
+    kill(first, (1,))  # a constant times what varies is no constant
+    return model, conv(3, 3, 5) + conv(1, 5, 1) + conv(3, 5, 3)
+
+
+def shared_in_two_sizes():
+    """Where one of two calls pads, a constant other than zero is not folded."""
+    first = layers.Conv2D(5, 1)
+    second = layers.Conv2D(4, 2, 2, padding="same")
+    x, y = image(size=7), image(size=8)
+    calls = [layers.GlobalAveragePooling2D()(second(first(z))) for z in (x, y)]
+    model = keras.Model([x, y], layers.Dense(2)(layers.Add()(calls)))
+    randomise(model)
+    kill(first, (0, 1), bias=0.0)
+    kill(first, (2,), bias=0.5)
+    return model, conv(1, 3, 3) + conv(2, 3, 4) + dense(4, 2)
+
+
+def transposed_border():
+    """The border of a transposed convolution gets fewer products than its middle."""
+    first, up = layers.Conv2D(4, 1), layers.Conv2DTranspose(3, 3, 2)
+    x = image()
+    model = keras.Model(x, up(first(x)))
+    randomise(model)
+    kill(first, (0,), bias=0.0)
+    kill(first, (1,), bias=0.5)
+    return model, conv(1, 3, 3) + conv(3, 3, 3)
+
+
+def depthwise_border():
+    """A padded depthwise kernel makes no constant of a constant other than zero."""
+    first, depthwise = layers.Conv2D(4, 1), layers.DepthwiseConv2D(3, padding="same")
+    x = image()
+    model = keras.Model(x, layers.Conv2D(3, 1)(depthwise(first(x))))
+    randomise(model)
+    kill(first, (0,), bias=0.0)
+    kill(first, (1,), bias=0.5)
+    return model, conv(1, 3, 3) + 9 * 3 + 3 + conv(1, 3, 3)
+
+
 CASES: dict[str, Callable[[], tuple[keras.Model, int]]] = {
     builder.__name__: builder
     for builder in (
@@ -462,6 +533,12 @@ CASES: dict[str, Callable[[], tuple[keras.Model, int]]] = {
         prelu_and_padding,
         operations,
         all_dead,
+        softmax_inside,
+        stacked,
+        attended,
+        shared_in_two_sizes,
+        transposed_border,
+        depthwise_border,
     )
 }
 

@@ -308,12 +308,9 @@ def _tied(
 ) -> Channels:
     """Return one tensor whose channels are those of every branch at once."""
     wide = max(branches, key=len)
-    name = trace.name(layer)
-    for branch in branches:
-        if len(branch) != len(wide):  # one channel, broadcast over the others
-            trace.wires.pin(branch.wires, f"broadcast over many channels by '{name}'")
+    # A branch of one channel, broadcast over the others, never loses it: it is the last.
     alike = [branch.wires for branch in branches if len(branch) == len(wide)]
-    trace.wires.tie(alike, by=f"'{name}'")
+    trace.wires.tie(alike, by=f"'{trace.name(layer)}'")
     values = [
         x.constants if isinstance(x, Channels) else float(x) for x in tree.flatten(args)
     ]
