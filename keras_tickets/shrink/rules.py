@@ -308,7 +308,7 @@ def _tied(
 ) -> Channels:
     """Return one tensor whose channels are those of every branch at once."""
     wide = max(branches, key=len)
-    # A branch of one channel, broadcast over the others, never loses it: it is the last.
+    # A branch of one channel, broadcast over the others, can not lose its last one.
     alike = [branch.wires for branch in branches if len(branch) == len(wide)]
     trace.wires.tie(alike, by=f"'{trace.name(layer)}'")
     values = [
