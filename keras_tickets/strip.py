@@ -71,7 +71,9 @@ def rebuild(
         change: Called with the model's serialised config; returns the one to build.
         more: How many variables that change adds.
     """
-    classes = {type(layer).__name__: type(layer) for layer in _keras.sublayers(model)}
+    # Not Keras' own: a layer Add would then also be taken for the operation Add.
+    kinds = {type(layer) for layer in _keras.sublayers(model)}
+    classes = {c.__name__: c for c in kinds if not c.__module__.startswith("keras.")}
     try:
         config = _plain_config(keras.saving.serialize_keras_object(model))
         config = change(_unseeded(config) if reseed else config)

@@ -416,7 +416,8 @@ def operations():
     first = layers.Conv2D(6, 1, use_bias=False)
     x = image()
     y = first(x)
-    y = ops.relu(y + 1.0) * 0.5 - ops.sigmoid(y)
+    y = layers.Add()([ops.relu(y + 1.0) * 0.5, y])  # the layer Add, the operation Add
+    y = y - ops.sigmoid(y)
     model = keras.Model(x, layers.Conv2D(3, 3)(y))
     randomise(model)
     kill(first, (1, 2))
