@@ -48,7 +48,7 @@ def shrink(model: keras.Model, verbose: bool = True) -> keras.Model:
     ... )
     >>> kernel = keras.ops.convert_to_numpy(model.layers[0].kernel).copy()
     >>> kernel[:, 1:] = 0
-    >>> model.layers[0].kernel.assign(kernel)
+    >>> _ = model.layers[0].kernel.assign(kernel)
     >>> small = kt.shrink(model, verbose=False)
     >>> small.layers[0].units, model.layers[0].units
     (1, 6)
