@@ -646,6 +646,9 @@ BARRIERS = {
     ),
     "no rule for Permute": lambda: after_conv1d(layers.Permute((2, 1), name="barrier")),
     "called with training": trained,
+    "has its channels first": lambda: after_conv1d(
+        layers.GlobalAveragePooling1D(data_format="channels_first", name="barrier")
+    ),
     "a number of its own": lambda: after_conv1d(
         layers.Rescaling([1.0] * 8, name="barrier")
     ),
