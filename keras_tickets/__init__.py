@@ -39,6 +39,7 @@ from keras_tickets.pruners import (
 )
 from keras_tickets.report import summary
 from keras_tickets.sanity import Challenge, challenge
+from keras_tickets.shrink import ShrinkPlan, shrink, shrink_plan
 from keras_tickets.strip import strip
 from keras_tickets.ticket import Ticket, wrap
 from keras_tickets.ticket_file import load_ticket
@@ -67,6 +68,7 @@ __all__ = [
     "Masked",
     "Random",
     "RigL",
+    "ShrinkPlan",
     "Static",
     "SynFlow",
     "Ticket",
@@ -83,6 +85,8 @@ __all__ = [
     "pruners",
     "schedules",
     "scores",
+    "shrink",
+    "shrink_plan",
     "strip",
     "structure",
     "summary",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -54,22 +54,35 @@ def strip(model: keras.Model) -> keras.Model:
     return copy
 
 
-def rebuild(model: keras.Model, reseed: bool = False) -> keras.Model:
+def rebuild(
+    model: keras.Model,
+    reseed: bool = False,
+    change: Callable[[Any], Any] = lambda config: config,
+    more: int = 0,
+) -> keras.Model:
     """Return a fresh model from `model`'s config, without its `Masked` wrappers.
 
     Classes that are in use in `model` need no registration. The weights are fresh;
     with `reseed` also those whose initialiser was given a seed.
+
+    Args:
+        model: The model.
+        reseed: Whether initialisers draw a new seed.
+        change: Called with the model's serialised config; returns the one to build.
+        more: How many variables that change adds.
     """
-    classes = {type(layer).__name__: type(layer) for layer in _keras.sublayers(model)}
+    # Not Keras' own: a layer Add would then also be taken for the operation Add.
+    kinds = {type(layer) for layer in _keras.sublayers(model)}
+    classes = {c.__name__: c for c in kinds if not c.__module__.startswith("keras.")}
     try:
         config = _plain_config(keras.saving.serialize_keras_object(model))
-        config = _unseeded(config) if reseed else config
+        config = change(_unseeded(config) if reseed else config)
         with keras.saving.custom_object_scope(classes):
             copy = keras.saving.deserialize_keras_object(config, safe_mode=False)
         built = copy.built
     except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
         raise ValueError(_cannot_rebuild(model, str(error))) from error
-    if not built or len(_weights(copy)) != len(_weights(model)):
+    if not built or len(_weights(copy)) != len(_weights(model)) + more:
         raise ValueError(
             _cannot_rebuild(
                 model,
