@@ -352,3 +352,20 @@ def test_importing_the_rooms_loads_no_converter():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@converts_here
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_dead_channels_are_removed_first_when_asked(suffix, tmp_path):
+    model = cnn()
+    kernel = values_of(model.layers[1].kernel)
+    kernel[..., ::2] = 0
+    model.layers[1].kernel.assign(kernel)
+    reports = [
+        kt.export(model, tmp_path / f"{shrink}{suffix}", shrink=shrink, verbose=False)
+        for shrink in (False, True)
+    ]
+    whole, small = (report.keras_weights for report in reports)
+    # Half of the 8 filters of 3x3x3, of what the depthwise and the 1x1 kernel read.
+    assert whole - small == 4 * (27 + 9 + 64)
+    assert reports[1].max_relative_difference <= 1e-5

@@ -137,8 +137,10 @@ def export(
     with contextlib.ExitStack() as block:
         begin = block.enter_context(stages(4, verbose))
         begin("removing the masks")
-        plain = _strip(model, shrink)
-        block.enter_context(float32_compute(plain))
+        whole = _strip(model)
+        plain = _shrink(whole) if shrink else whole
+        for part in (whole, plain):
+            block.enter_context(float32_compute(part))
         weights = model_weights(plain)
         if precision == "float16":
             check_range(plain)
@@ -159,8 +161,9 @@ def export(
         with tempfile.TemporaryDirectory() as folder:
             candidate = pathlib.Path(folder, target.name)
             candidate.write_bytes(content)
+            # With the model before anything was removed from it.
             comparisons, peak = verify(
-                plain, candidate, signature, inputs, chosen, limit
+                whole, candidate, signature, inputs, chosen, limit
             )
         check_zeros(weights, tensors)
         begin("writing")
@@ -228,11 +231,17 @@ def _check_options(
         raise ValueError(f"`opset` is for '.onnx' files. Received: opset={opset!r}")
 
 
-def _strip(model: keras.Model, smaller: bool) -> keras.Model:
+def _strip(model: keras.Model) -> keras.Model:
     # Imported here, so that reading and benchmarking files needs no ticket.
     from keras_tickets.strip import strip
 
     return strip(model)
+
+
+def _shrink(model: keras.Model) -> keras.Model:
+    from keras_tickets.shrink import shrink
+
+    return shrink(model, verbose=False)
 
 
 def _signature(model: keras.Model, given: Any, target: pathlib.Path) -> Signature:
