@@ -188,9 +188,7 @@ def in_turns(
         "ratio": round(median[other] / median[dense], 3),
         "ratio_of_least": round(min(times[other]) / min(times[dense]), 3),
         "ratio_median_of_turns": round(statistics.median(ratios), 3),
-        "ratio_10_to_90": [
-            round(float(np.quantile(ratios, q)), 3) for q in (0.1, 0.9)
-        ],
+        "ratio_10_to_90": [round(float(np.quantile(ratios, q)), 3) for q in (0.1, 0.9)],
         "ratio_spread": [round(ratios[0], 3), round(ratios[-1], 3)],
     }
 

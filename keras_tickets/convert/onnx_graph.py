@@ -36,7 +36,9 @@ def load(content: bytes) -> Any:
 def opset(model: Any) -> int:
     """The version of the standard operators that a model uses; 0 if it uses none."""
     versions = {
-        entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS
+        entry.version
+        for entry in model.opset_import
+        if entry.domain in STANDARD_DOMAINS
     }
     return max(versions, default=0)
 

@@ -35,7 +35,7 @@ def encode(content: bytes, half: bool = False, sparse: bool = True) -> bytes:
     """Stores each float32 initializer in the form that makes the file smallest.
 
     A tensor that is a graph's input or output too, or whose data lie outside the
-    file, is left as it is. In float32 each bit of each tensor is kept.
+    file, is left as it is. In float32 each value of each tensor is kept.
 
     Args:
         content: The bytes of an `.onnx` file.
@@ -66,13 +66,15 @@ def encode(content: bytes, half: bool = False, sparse: bool = True) -> bytes:
             "or with `sparse=False`."
         )
     names = Names(model.graph)
-    for graph, found in find(model.graph):
+    for graph, found in _inner_first(model):
         helpers = set[str]().union(*(tensor.helpers for tensor in found))
         protos = [p for p in _eligible(graph) if p.name not in helpers]
         tensors = [(proto.name, to_array(proto), half) for proto in protos]
         forms = [f for f in _smallest(tensors, names, sparse) if f.nodes]
         stored = {form.name for form in forms}
-        replace(graph.initializer, (p for p in graph.initializer if p.name not in stored))
+        replace(
+            graph.initializer, (p for p in graph.initializer if p.name not in stored)
+        )
         _insert(graph, forms)
     return bytes(model.SerializeToString())
 
@@ -92,7 +94,7 @@ def decode(content: bytes) -> bytes:
     """
     model = load(content)
     names = Names(model.graph)
-    for graph, found in find(model.graph):
+    for graph, found in _inner_first(model):
         _drop(graph, found)
         _insert(
             graph,
@@ -119,13 +121,18 @@ def store(model: Any, change: Callable[[Scattered], Array | None]) -> None:
         ValueError: If a number is too large for a tensor stored in float16.
     """
     names = Names(model.graph)
-    for graph, found in find(model.graph):
+    for graph, found in _inner_first(model):
         changes = [(tensor, change(tensor)) for tensor in found]
         changed = [(t, values) for t, values in changes if values is not None]
         tensors = [(tensor.name, values, tensor.is_half) for tensor, values in changed]
         forms = _smallest(tensors, names, sparse=True)
         _drop(graph, [tensor for tensor, _ in changed])
         _insert(graph, forms)
+
+
+def _inner_first(model: Any) -> list[tuple[Any, list[Scattered]]]:
+    # A graph that gets new nodes gets copies of its old ones, bodies included.
+    return list(reversed(find(model.graph)))
 
 
 def _eligible(graph: Any) -> list[Any]:
