@@ -189,7 +189,7 @@ def test_float16_is_the_rounded_number(arrays, opset):
         rounded = array.astype("float16").astype("float32")
         # Where a `Cast` costs more than it saves, the tensor is as it was.
         assert bits(output) in (bits(rounded), bits(array))
-        if array.size > 500:
+        if np.count_nonzero(array) > 100:
             assert bits(output) == bits(rounded)
     unrounded = encode(dense, half=True, sparse=False)
     assert list(map(bits, run(unrounded))) == list(map(bits, run(encoded)))

@@ -96,8 +96,8 @@ class _Scope:
 
     def __init__(self, graph: Any, outer: _Scope | None) -> None:
         self.graph = graph
-        self._constants = dict(outer._constants) if outer else {}
-        self._makers = dict(outer._makers) if outer else {}
+        self._constants: dict[str, Any] = dict(outer._constants) if outer else {}
+        self._makers: dict[str, Any] = dict(outer._makers) if outer else {}
         self._constants.update(constants(graph))
         for entry in graph.input:
             # Whoever runs the model may pass another value.

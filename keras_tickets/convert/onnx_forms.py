@@ -29,7 +29,7 @@ LOWEST_OPSET = 11
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """What stands for one tensor in a graph.
+    """What stands for one tensor in a graph; forms may share constants and nodes.
 
     Args:
         constants: Initializers.
@@ -88,20 +88,36 @@ def half_form(name: str, values: Array, names: Names) -> Form:
     return Form((stored,), (_cast(stored.name, name, "FLOAT"),), is_half=True)
 
 
-def make_axis(names: Names) -> Any:
-    """The initializer that says along which axis to sum; a graph needs one."""
-    return to_tensor(np.array(0, np.int32), names.new("axis"))
+class Shared:
+    """What the scatter forms of one graph have in common.
+
+    Args:
+        names: Makes names.
+    """
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self.axis = to_tensor(np.array(0, np.int32), names.new("axis"))
+        self._zeros: dict[int, tuple[Any, Any]] = {}
+
+    def zeros(self, size: int) -> tuple[Any, Any]:
+        """The constant and the node that make zeros; equal sizes get the same."""
+        if size not in self._zeros:
+            constant = to_tensor(np.array([size], np.int64), self._names.new("size"))
+            node = _node("ConstantOfShape", [constant.name], self._names.new("zeros"))
+            self._zeros[size] = constant, node
+        return self._zeros[size]
 
 
 def scatter_form(
-    name: str, values: Array, axis: Any, names: Names, is_half: bool
+    name: str, values: Array, shared: Shared, names: Names, is_half: bool
 ) -> Form:
     """A tensor as gaps and entries, and the nodes that put the entries in place.
 
     Args:
         name: The tensor's name.
         values: Its values: at least one, at most 2^31 - 1.
-        axis: What `make_axis` made for this graph.
+        shared: What the forms of this graph have in common.
         names: Makes the names of the helpers.
         is_half: Whether the entries are stored in float16.
 
@@ -111,19 +127,18 @@ def scatter_form(
     packed = packing.pack(_half(values) if is_half else values)
     gaps = to_tensor(packed[0], names.new("gaps"))
     entries = to_tensor(packed[1], names.new("entries"))
-    size = to_tensor(np.array([values.size], np.int64), names.new("size"))
-    constants, nodes = [gaps, entries, size, axis], []
+    size, zeros = shared.zeros(values.size)
+    constants, nodes = [gaps, entries, size, shared.axis], [zeros]
     source = entries.name
     if is_half:
         source = names.new("widened")
         nodes.append(_cast(entries.name, source, "FLOAT"))
-    steps, positions, zeros = map(names.new, ("steps", "positions", "zeros"))
+    steps, positions = names.new("steps"), names.new("positions")
     flat = names.new("flat") if values.ndim != 1 else name
     nodes += [
         _cast(gaps.name, steps, "INT32"),
-        _node("CumSum", [steps, axis.name], positions),
-        _node("ConstantOfShape", [size.name], zeros),
-        _node("ScatterElements", [zeros, positions, source], flat),
+        _node("CumSum", [steps, shared.axis.name], positions),
+        _node("ScatterElements", [zeros.output[0], positions, source], flat),
     ]
     if values.ndim != 1:
         shape = to_tensor(np.array(values.shape, np.int64), names.new("shape"))

@@ -16,9 +16,9 @@ from keras_tickets.convert.onnx_forms import (
     LOWEST_OPSET,
     Form,
     Names,
+    Shared,
     dense_form,
     half_form,
-    make_axis,
     scatter_form,
 )
 from keras_tickets.convert.onnx_graph import load, opset, replace, to_array, uses
@@ -153,14 +153,17 @@ def _smallest(
     tensors: list[tuple[str, Array, bool]], names: Names, sparse: bool
 ) -> list[Form]:
     """The form of each (name, values, may be float16) that takes least in the file."""
-    axis = make_axis(names)
+    shared = Shared(names)
     chosen = []
     for name, values, half in tensors:
         forms = [dense_form(name, values)]
         if half:
             forms.append(half_form(name, values, names))
         if sparse:
-            forms.append(scatter_form(name, values, axis, names, half))
+            forms += [
+                scatter_form(name, values, shared, names, is_half)
+                for is_half in sorted({False, half})
+            ]
         chosen.append(min(forms, key=lambda form: form.bytes))
         if chosen[-1].is_half:
             _check_half(name, values)
@@ -181,9 +184,10 @@ def _check_half(name: str, values: Array) -> None:
 
 def _insert(graph: Any, forms: list[Form]) -> None:
     """Adds forms to a graph: their nodes before all that may need the tensors."""
-    made = {proto.name: proto for form in forms for proto in form.constants}
-    graph.initializer.extend(made.values())
-    replace(graph.node, [*(n for form in forms for n in form.nodes), *graph.node])
+    constants = {proto.name: proto for form in forms for proto in form.constants}
+    nodes = {node.output[0]: node for form in forms for node in form.nodes}
+    graph.initializer.extend(constants.values())
+    replace(graph.node, [*nodes.values(), *graph.node])
 
 
 def _drop(graph: Any, found: list[Scattered]) -> None:
