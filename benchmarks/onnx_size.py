@@ -6,7 +6,7 @@
 the BatchNorm statistics are settled as in `mobilenet_size`. Each ticket is converted
 once, to a dense float32 file; the other files are made from that one. Dense and encoded
 files take turns, in alternating order, so that whatever else the machine does falls on
-both: a ratio is that of the medians, its spread that of the ratios of neighbouring turns.
+both. A ratio is that of the medians, its spread that of the ratios of neighbouring turns.
 
 The reference size is that of the non-zero values at the file's precision, plus
 log2 C(N, nonzeros) bits for their positions, plus what else the file holds, dense.
@@ -17,6 +17,8 @@ from __future__ import annotations
 import gzip
 import pathlib
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -37,6 +39,15 @@ from keras_tickets.convert.tensor import Array
 from keras_tickets.signature import input_signature
 
 LOADS, RUNS = 31, 101
+
+# Without Keras, which no app loads.
+FIRST_LOAD = """
+import sys, time
+import onnxruntime
+start = time.perf_counter()
+onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+print(1000 * (time.perf_counter() - start))
+"""
 
 # (sparsity, classes): how many classes the head has hardly matters to the ratios.
 CASES = ((0.8, 10), (0.9, 10), (0.95, 10), (0.9, 1000))
@@ -75,9 +86,18 @@ def measure(sparsity: float, classes: int) -> dict[str, Any]:
             "zeros_kept": lost == zeros,
             "files": {key: sizes(c, dense, key) for key, c in contents.items()},
             "identical_outputs": same_bits(paths, images),
-            "load": in_turns(paths["dense"], paths["float32"], load, LOADS),
-            "load_float16": in_turns(paths["dense"], paths["float16"], load, LOADS),
-            "run": in_turns(paths["dense"], paths["float32"], runner(images), RUNS),
+            "first_load": {
+                key: in_turns(paths["dense"], paths[key], first_load, LOADS)
+                for key in ("float32", "float16")
+            },
+            "load_again": {
+                key: in_turns(paths["dense"], paths[key], timed(load), LOADS)
+                for key in ("float32", "float16")
+            },
+            "run": {
+                key: in_turns(paths["dense"], paths[key], timed(runner(images)), RUNS)
+                for key in ("float32", "float16")
+            },
         }
 
 
@@ -151,6 +171,22 @@ def load(path: pathlib.Path) -> Any:
     return onnx_session(path, threads=0)
 
 
+def first_load(path: pathlib.Path) -> float:
+    """Milliseconds of the first load in a new process, as in an app that starts."""
+    command = [sys.executable, "-c", FIRST_LOAD, str(path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def timed(work: Callable[[pathlib.Path], Any]) -> Callable[[pathlib.Path], float]:
+    def milliseconds(path: pathlib.Path) -> float:
+        start = time.perf_counter()
+        work(path)
+        return 1000 * (time.perf_counter() - start)
+
+    return milliseconds
+
+
 def runner(images: Array) -> Callable[..., Array]:
     """Returns a function that runs a file; sessions stay open."""
     sessions: dict[pathlib.Path, Any] = {}
@@ -167,18 +203,16 @@ def runner(images: Array) -> Callable[..., Array]:
 def in_turns(
     dense: pathlib.Path,
     other: pathlib.Path,
-    work: Callable[[pathlib.Path], Any],
+    measured: Callable[[pathlib.Path], float],
     turns: int,
 ) -> dict[str, Any]:
-    """Milliseconds that `work` takes with each of two files."""
+    """Compares the milliseconds of two files."""
     times: dict[pathlib.Path, list[float]] = {dense: [], other: []}
     for path in times:
-        work(path)
+        measured(path)  # The first time, files are not in the memory yet.
     for turn in range(turns):
         for path in (dense, other) if turn % 2 else (other, dense):
-            start = time.perf_counter()
-            work(path)
-            times[path].append(1000 * (time.perf_counter() - start))
+            times[path].append(measured(path))
     ratios = sorted(o / d for o, d in zip(times[other], times[dense], strict=True))
     median = {path: statistics.median(values) for path, values in times.items()}
     return {
