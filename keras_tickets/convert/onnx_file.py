@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from keras_tickets.convert.onnx_find import Scattered, find
+from keras_tickets.convert.onnx_graph import (
+    STANDARD_DOMAINS,
+    constants,
+    graphs,
+    load,
+    nodes,
+    to_array,
+    to_tensor,
+)
+from keras_tickets.convert.onnx_scatter import decode, store
 from keras_tickets.convert.tensor import Array, FileTensor, Rewriter, rewritten
 from keras_tickets.extras import require
-
-# The operator sets that every ONNX runtime carries.
-_STANDARD_DOMAINS = ("", "ai.onnx")
 
 
 def tensors(content: bytes) -> list[FileTensor]:
     """Lists the constants of an `.onnx` file: initializers and `Constant` nodes.
+
+    A tensor that operators put together from its gaps and entries (see `onnx_scatter`)
+    is listed as one, under its own name.
 
     Args:
         content: The bytes of the file.
@@ -36,7 +47,9 @@ def tensors(content: bytes) -> list[FileTensor]:
         print(tensor.name, tensor.shape, tensor.nonzeros, tensor.encoding)
     ```
     """
-    return [_read(name, proto) for name, proto in _constants(_load(content).graph)]
+    graph = load(content).graph
+    stored, scattered = _stored(graph)
+    return [_read(*entry) for entry in stored] + [_decode(t) for t in scattered]
 
 
 def ops(content: bytes) -> dict[str, int]:
@@ -49,8 +62,8 @@ def ops(content: bytes) -> dict[str, int]:
         Operator name -> how often; operators outside the standard set have the
         prefix `custom:`, as have names that the standard set does not define.
     """
-    model = _load(content)
-    return dict(collections.Counter(_op_name(node) for node in _nodes(model.graph)))
+    graph = load(content).graph
+    return dict(collections.Counter(_op_name(node) for node in nodes(graph)))
 
 
 def rewrite(content: bytes, rewriter: Rewriter) -> bytes:
@@ -59,7 +72,8 @@ def rewrite(content: bytes, rewriter: Rewriter) -> bytes:
     Args:
         content: The bytes of the file.
         rewriter: Called with each constant tensor; returns new values of the same
-            shape and dtype, or None. They are stored in the tensor's encoding.
+            shape and dtype, or None. They are stored in the tensor's encoding; those
+            of a scattered tensor with their zeros where that takes less.
 
     Returns:
         The bytes of the new file.
@@ -67,11 +81,13 @@ def rewrite(content: bytes, rewriter: Rewriter) -> bytes:
     Raises:
         ValueError: If the bytes are no `.onnx` file, or new values do not fit.
     """
-    model = _load(content)
-    for name, proto in _constants(model.graph):
+    model = load(content)
+    stored, _ = _stored(model.graph)
+    for name, proto in stored:
         values = rewritten(_read(name, proto), rewriter)
         if values is not None:
             _write(name, proto, values)
+    store(model, lambda tensor: rewritten(_decode(tensor), rewriter))
     return bytes(model.SerializeToString())
 
 
@@ -86,9 +102,9 @@ def name_outputs(content: bytes, names: list[str | None]) -> bytes:
     Returns:
         The bytes of the new file.
     """
-    model = _load(content)
+    model = load(content)
     graph = model.graph
-    taken = {name for node in _nodes(graph) for name in (*node.input, *node.output)}
+    taken = {name for node in nodes(graph) for name in (*node.input, *node.output)}
     numbered = re.compile(r"(?:output|Identity)(?:_(\d+))?(?::0)?")
     new = {}
     for output in graph.output:
@@ -98,7 +114,7 @@ def name_outputs(content: bytes, names: list[str | None]) -> bytes:
                 new[output.name] = name
     for value in (*graph.output, *graph.value_info):
         value.name = new.get(value.name, value.name)
-    for node in _nodes(graph):
+    for node in nodes(graph):
         for ends in (node.input, node.output):
             ends[:] = [new.get(name, name) for name in ends]
     return bytes(model.SerializeToString())
@@ -106,55 +122,28 @@ def name_outputs(content: bytes, names: list[str | None]) -> bytes:
 
 def dense_bytes(content: bytes) -> int:
     """The size of an `.onnx` file if each tensor were stored with its zeros."""
-    saved = sum(t.dense_bytes - t.stored_bytes for t in tensors(content))
-    return len(content) + saved
+    decoded = decode(content)
+    saved = sum(t.dense_bytes - t.stored_bytes for t in tensors(decoded))
+    return len(decoded) + saved
 
 
-def _load(content: bytes) -> Any:
-    onnx = require("onnx", "export")
-    decode_error = require("google.protobuf.message", "export").DecodeError
-    try:
-        model = onnx.load_model_from_string(content)
-    except decode_error as error:
-        raise ValueError(f"Not an .onnx file: {error}") from error
-    if not model.ir_version:
-        raise ValueError("Not an .onnx file: it declares no version of ONNX.")
-    return model
+def _stored(graph: Any) -> tuple[list[tuple[str, Any]], list[Scattered]]:
+    """The constants that are tensors as they stand, and the scattered tensors."""
+    scattered = [tensor for _, found in find(graph) for tensor in found]
+    helpers = set[str]().union(*(tensor.helpers for tensor in scattered))
+    inner = itertools.chain.from_iterable(map(constants, graphs(graph)))
+    return [entry for entry in inner if entry[0] not in helpers], scattered
 
 
-def _nodes(graph: Any) -> Iterator[Any]:
-    """The nodes of a graph and of the bodies of its loops and branches."""
-    for node in graph.node:
-        yield node
-        for body in _bodies(node):
-            yield from _nodes(body)
-
-
-def _bodies(node: Any) -> Iterator[Any]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def _constants(graph: Any) -> Iterator[tuple[str, Any]]:
-    """Yields (name, TensorProto or SparseTensorProto) of each constant.
-
-    `Constant` nodes that hold a bare number or list have rank 0 or 1: no weights.
-    """
-    for proto in graph.initializer:
-        yield proto.name, proto
-    for proto in graph.sparse_initializer:
-        yield proto.values.name, proto
-    for node in graph.node:
-        if node.op_type == "Constant":
-            for attribute in node.attribute:
-                if attribute.name == "value":
-                    yield node.output[0], attribute.t
-                elif attribute.name == "sparse_value":
-                    yield node.output[0], attribute.sparse_tensor
-        for body in _bodies(node):
-            yield from _constants(body)
+def _decode(tensor: Scattered) -> FileTensor:
+    values = tensor.values()
+    return FileTensor(
+        tensor.name,
+        values,
+        "scatter",
+        tensor.stored_bytes,
+        itemsize=2 if tensor.is_half else values.itemsize,
+    )
 
 
 def _is_sparse(proto: Any) -> bool:
@@ -162,9 +151,8 @@ def _is_sparse(proto: Any) -> bool:
 
 
 def _read(name: str, proto: Any) -> FileTensor:
-    to_array = require("onnx.numpy_helper", "export").to_array
     if not _is_sparse(proto):
-        values = np.asarray(to_array(proto))
+        values = to_array(proto)
         return FileTensor(name, values, "dense", values.nbytes)
     stored, indices = to_array(proto.values), to_array(proto.indices)
     shape = tuple(proto.dims)
@@ -176,17 +164,16 @@ def _read(name: str, proto: Any) -> FileTensor:
 
 
 def _write(name: str, proto: Any, values: Array) -> None:
-    from_array = require("onnx.numpy_helper", "export").from_array
     if not _is_sparse(proto):
-        proto.CopyFrom(from_array(values, name))
+        proto.CopyFrom(to_tensor(values, name))
         return
     linear = np.flatnonzero(values)
-    proto.values.CopyFrom(from_array(values.reshape(-1)[linear], name))
-    proto.indices.CopyFrom(from_array(linear.astype(np.int64), proto.indices.name))
+    proto.values.CopyFrom(to_tensor(values.reshape(-1)[linear], name))
+    proto.indices.CopyFrom(to_tensor(linear.astype(np.int64), proto.indices.name))
 
 
 def _op_name(node: Any) -> str:
-    standard = node.domain in _STANDARD_DOMAINS
+    standard = node.domain in STANDARD_DOMAINS
     if standard and require("onnx.defs", "export").has(node.op_type):
         return str(node.op_type)
     return f"custom:{node.op_type}"

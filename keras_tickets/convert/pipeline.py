@@ -12,13 +12,13 @@ import keras
 
 from keras_tickets import signature as signatures
 from keras_tickets.checks import check_model
-from keras_tickets.convert import names, onnx_file, tflite_file
+from keras_tickets.convert import names, onnx_file, onnx_scatter, tflite_file
 from keras_tickets.convert import precision as precisions
 from keras_tickets.convert.child import convert_in_child
 from keras_tickets.convert.formats import SUFFIXES
 from keras_tickets.convert.litert import to_litert
 from keras_tickets.convert.mixed_precision import float32_compute
-from keras_tickets.convert.onnx import to_onnx
+from keras_tickets.convert.onnx import check_opset, to_onnx
 from keras_tickets.convert.precision import PRECISIONS, Precision, check_range
 from keras_tickets.convert.report import ExportReport, measure
 from keras_tickets.convert.sampling import Sample, cut_samples, make_samples
@@ -229,6 +229,7 @@ def _check_options(
         )
     if opset is not None and suffix != ".onnx":
         raise ValueError(f"`opset` is for '.onnx' files. Received: opset={opset!r}")
+    check_opset(opset)
 
 
 def _strip(model: keras.Model) -> keras.Model:
@@ -287,7 +288,10 @@ def _encode(
     content: bytes, suffix: str, precision: Precision, sparse: bool | str
 ) -> tuple[bytes, list[Barred]]:
     """Leaves the zeros out where that is smaller and safe."""
-    if suffix == ".onnx" or not sparse:
+    if suffix == ".onnx":
+        half = precision.name == "float16"
+        return onnx_scatter.encode(content, half=half, sparse=bool(sparse)), []
+    if not sparse:
         return content, []
     content, barred = sparsify(content, precision.name)
     if sparse is True and barred:
