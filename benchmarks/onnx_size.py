@@ -6,7 +6,7 @@
 the BatchNorm statistics are settled as in `mobilenet_size`. Each ticket is converted
 once, to a dense float32 file; the other files are made from that one. Dense and encoded
 files take turns, in alternating order, so that whatever else the machine does falls on
-both. A ratio is that of the medians, its spread that of the ratios of neighbouring turns.
+both. A ratio is that of the medians; its spread is that of neighbouring turns.
 
 The reference size is that of the non-zero values at the file's precision, plus
 log2 C(N, nonzeros) bits for their positions, plus what else the file holds, dense.
@@ -26,6 +26,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras_tickets.convert.reference import reference_bytes
 
 import keras_tickets as kt
 from benchmarks.mobilenet_size import SHAPE, coloured_noise, settle
@@ -33,7 +34,6 @@ from benchmarks.record import Record
 from keras_tickets.convert import onnx_file
 from keras_tickets.convert.onnx import to_onnx
 from keras_tickets.convert.onnx_scatter import encode
-from keras_tickets.convert.reference import reference_bytes
 from keras_tickets.convert.runtimes import onnx_session
 from keras_tickets.convert.tensor import Array
 from keras_tickets.signature import input_signature
