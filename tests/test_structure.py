@@ -17,7 +17,7 @@ import keras_tickets as kt
 from keras_tickets import structure
 from keras_tickets.allocation import Group, budget
 from keras_tickets.backend import on_host
-from keras_tickets.granules import Pattern
+from keras_tickets.granules import Granules, Pattern
 from keras_tickets.prunable import MatmulView, find_kernels
 from keras_tickets.selection import exchange, keep_within, select
 
