@@ -26,7 +26,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras_tickets.convert.reference import reference_bytes
 
 import keras_tickets as kt
 from benchmarks.mobilenet_size import SHAPE, coloured_noise, settle
@@ -34,6 +33,7 @@ from benchmarks.record import Record
 from keras_tickets.convert import onnx_file
 from keras_tickets.convert.onnx import to_onnx
 from keras_tickets.convert.onnx_scatter import encode
+from keras_tickets.convert.reference import reference_bytes
 from keras_tickets.convert.runtimes import onnx_session
 from keras_tickets.convert.tensor import Array
 from keras_tickets.signature import input_signature

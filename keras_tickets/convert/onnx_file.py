@@ -142,7 +142,7 @@ def _decode(tensor: Scattered) -> FileTensor:
         values,
         "scatter",
         tensor.stored_bytes,
-        itemsize=2 if tensor.is_half else values.itemsize,
+        itemsize=tensor.itemsize,
     )
 
 
