@@ -1,6 +1,6 @@
 """Which networks can be exported, to which file, in which precision; and how well.
 
-    KERAS_BACKEND=tensorflow python -m benchmarks.export_matrix [--only NAME] [--again]
+    KERAS_BACKEND=tensorflow python -m benchmarks.export_matrix [--only NAME ...] [--precision ...] [--again]
 
 Each network of `benchmarks.zoo` is wrapped, pruned to 90 %, and exported to each format
 in each precision that the format has; the export itself loads the file and compares it
@@ -38,9 +38,12 @@ NUMBERS = (
     "bytes",
     "gzip_bytes",
     "dense_bytes",
+    "reference_bytes",
     "weights",
     "sparsity",
     "max_relative_difference",
+    "argmax_agreement",
+    "tolerance",
 )
 
 
@@ -72,7 +75,9 @@ def measure(name: str, suffix: str, precision: str) -> dict:
             report = kt.export(
                 ticket,
                 pathlib.Path(folder, f"{name}{suffix}"),
+                precision=precision,
                 samples=inputs,
+                representative_data=inputs if precision == "int8" else None,
                 verbose=False,
             )
     except (RuntimeError, ValueError, UserWarning) as error:
@@ -92,20 +97,27 @@ def tried(worker: Worker, *row: str) -> dict:
 def main() -> None:
     """Runs what is not recorded yet, and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=zoo.NETWORKS, help="one network")
+    parser.add_argument("--only", choices=zoo.NETWORKS, nargs="+", metavar="NAME")
+    precisions = {precision for _, precision in export_table.COLUMNS}
+    parser.add_argument("--precision", choices=sorted(precisions), nargs="+")
     parser.add_argument(
         "--again", action="store_true", help="try again what was not verified"
     )
     parser.add_argument("--table", action="store_true", help="write the table only")
     arguments = parser.parse_args()
     record = Record("export_matrix", "made by the script: noise, and random word ids")
-    names = [arguments.only] if arguments.only else list(zoo.NETWORKS)
+    names = arguments.only or list(zoo.NETWORKS)
     if arguments.again:
         record.forget(
             lambda row: row["parameters"]["network"] in names
             and row["results"]["verdict"] != "verified"
         )
-    rows = [(name, *column) for name in names for column in export_table.COLUMNS]
+    columns = [
+        column
+        for column in export_table.COLUMNS
+        if column[1] in (arguments.precision or precisions)
+    ]
+    rows = [(name, *column) for name in names for column in columns]
     with Worker(measure, SECONDS) as worker:
         for name, suffix, precision in [] if arguments.table else rows:
             results = record.row(
