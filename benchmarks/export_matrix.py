@@ -1,11 +1,13 @@
 """Which networks can be exported, to which file, in which precision; and how well.
 
-    KERAS_BACKEND=tensorflow python -m benchmarks.export_matrix [--only NAME ...] [--precision ...] [--again]
+    KERAS_BACKEND=tensorflow python -m benchmarks.export_matrix [--only NAME ...]
+        [--precision NAME ...] [--again]
 
 Each network of `benchmarks.zoo` is wrapped, pruned to 90 %, and exported to each format
 in each precision that the format has; the export itself loads the file and compares it
-with Keras. BatchNorm statistics are settled on the inputs first, and these inputs are
-the samples of the comparison and the data that int8 is calibrated on.
+with Keras, within its default tolerances. BatchNorm statistics are settled on the
+inputs first, and these inputs are the samples of the comparison and the data that int8
+is calibrated on.
 
 A file is *verified*, or *refused* with the reason that the user is told. Rows are
 measured in another process, so that one which crashes or hangs is only a row. The table
@@ -22,7 +24,7 @@ import warnings
 
 import keras_tickets as kt
 from benchmarks import export_table, zoo
-from benchmarks.noise import settle
+from benchmarks.noise import calm, settle
 from benchmarks.record import Record
 from benchmarks.worker import Worker
 
@@ -30,9 +32,6 @@ SPARSITY = 0.9
 SAMPLES = 16
 # What one row may take; the slowest needs about two minutes.
 SECONDS = 900
-
-# Rounding grows from layer to layer, in a random network more than in a trained one.
-FLOAT32_TOLERANCE = 1e-4
 
 NUMBERS = (
     "bytes",
@@ -52,6 +51,7 @@ def ticket_of(name: str) -> kt.Ticket:
     network = zoo.NETWORKS[name]
     ticket = kt.wrap(network.build(), kt.Magnitude(SPARSITY, allocation="erk"))
     ticket.draw()
+    calm(ticket)
     settle(ticket, network.inputs(SAMPLES))
     return ticket
 
@@ -109,8 +109,10 @@ def main() -> None:
     names = arguments.only or list(zoo.NETWORKS)
     if arguments.again:
         record.forget(
-            lambda row: row["parameters"]["network"] in names
-            and row["results"]["verdict"] != "verified"
+            lambda row: (
+                row["parameters"]["network"] in names
+                and row["results"]["verdict"] != "verified"
+            )
         )
     columns = [
         column

@@ -94,9 +94,10 @@ def _reasons(cells: Cells) -> str:
 def _details(cells: Cells) -> str:
     lines = [
         "## Numbers\n",
-        "Bytes of the file, of the file compressed, and of the file if each tensor were "
-        "stored with its zeros; the largest difference to Keras, relative to the largest "
-        "output; how often the largest output is the same; seconds of the whole row.\n",
+        "Bytes of the file, of the file compressed, and of the file if each tensor "
+        "were stored with its zeros; the largest difference to Keras, relative to the "
+        "largest output; how often the largest output is the same; seconds of the "
+        "whole row.\n",
         "| network | file | precision | bytes | gzip | dense | sparsity | difference "
         "| same argmax | seconds |",
         "|---|---|---|--:|--:|--:|--:|--:|--:|--:|",

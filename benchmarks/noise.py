@@ -22,16 +22,32 @@ def coloured_noise(shape: tuple[int, ...], number: int = 16, seed: int = 0):
 
 
 def settle(model: keras.Model, inputs: Any) -> None:
-    """Moves the BatchNorm statistics of a model, or a ticket, to those of `inputs`."""
-    norms = [
+    """Gives the BatchNorm layers of a model or ticket the statistics of `inputs`."""
+    norms = batch_norms(model)
+    momentum = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 0.0
+    if norms:
+        model(inputs, training=True)
+    for layer, before in zip(norms, momentum, strict=True):
+        layer.momentum = before
+
+
+def calm(model: keras.Model) -> None:
+    """Moves BatchNorm offsets from 0 to 1, where fewer signals end at a ReLU.
+
+    With offsets of zero a deep random network is chaotic, as no trained one is: its
+    layers amplify rounding, so that float16 weights change the outputs of MobileNet by
+    3 %. With offsets of one it is 0.3 %.
+    """
+    for layer in batch_norms(model):
+        if layer.center:
+            layer.beta.assign(keras.ops.ones_like(layer.beta))
+
+
+def batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    return [
         layer
         for layer in sublayers(model)
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
-    momentum = [layer.momentum for layer in norms]
-    for layer in norms:
-        layer.momentum = 0.5
-    for _ in range(20 if norms else 0):
-        model(inputs, training=True)
-    for layer, before in zip(norms, momentum, strict=True):
-        layer.momentum = before

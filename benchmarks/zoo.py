@@ -57,6 +57,11 @@ def _words(number: int) -> np.ndarray:
     return np.array(ids, "int32")
 
 
+def _pixels(*shape: int) -> Callable[[int], np.ndarray]:
+    """Images of 0 to 255, for networks that begin by rescaling them."""
+    return lambda number: np.clip(60 * coloured_noise(shape, number) + 128, 0, 255)
+
+
 def _application(name: str, size: int) -> Network:
     def make() -> keras.Model:
         return getattr(keras.applications, name)(
@@ -66,7 +71,8 @@ def _application(name: str, size: int) -> Network:
             classifier_activation=None,
         )
 
-    return Network(make, _noise(size, size, 3))
+    rescales = name.startswith(("ConvNeXt", "EfficientNet", "MobileNetV3"))
+    return Network(make, (_pixels if rescales else _noise)(size, size, 3))
 
 
 def mlp() -> keras.Model:
@@ -137,9 +143,7 @@ def keywords_depthwise1d() -> keras.Model:
         x = layers.Conv1D(64, 1, use_bias=False)(x)
         x = layers.ReLU()(layers.BatchNormalization()(x))
     x = layers.GlobalAveragePooling1D()(x)
-    return keras.Model(
-        features, layers.Dense(CLASSES)(x), name="keywords_depthwise1d"
-    )
+    return keras.Model(features, layers.Dense(CLASSES)(x), name="keywords_depthwise1d")
 
 
 def unet() -> keras.Model:

@@ -9,6 +9,7 @@ at fault (no such file, a folder, another suffix), and 1 if the file is.
 from __future__ import annotations
 
 import json
+import sys
 from typing import NoReturn
 
 import click
@@ -46,6 +47,5 @@ def inspect(path: str, as_json: bool, everything: bool) -> None:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    error = click.ClickException(message)
-    error.exit_code = status
-    raise error
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(status)

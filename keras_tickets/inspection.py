@@ -14,7 +14,11 @@ from keras_tickets.convert.interface import Port
 from keras_tickets.convert.reference import reference_size
 from keras_tickets.convert.tensor import FileTensor
 from keras_tickets.files import check_source
+from keras_tickets.memory import bounded_memory
 from keras_tickets.tables import facts, render
+
+# A file that needs more of this machine's memory is damaged, or not for it.
+_MEMORY = 0.5
 
 # Below this many bytes a tensor (a bias, a scale, a shape) gets no row of its own.
 _SMALL = 1024
@@ -84,6 +88,7 @@ class Inspection:
     def _facts(self) -> str:
         ratio = self.bytes / self.reference_bytes if self.reference_bytes else 0
         rows = [
+            ("file", self.path),
             ("size", f"{self.bytes:,} bytes"),
             ("size, gzip", f"{self.gzip_bytes:,} bytes"),
             ("size if stored dense", f"{self.dense_bytes:,} bytes"),
@@ -97,7 +102,7 @@ class Inspection:
         ]
         if self.custom_ops:
             rows.append(("not built in", ", ".join(self.custom_ops)))
-        return facts(f"{self.path} ({self.format})", rows)
+        return facts(f"{self.format} file", rows)
 
 
 def inspect(path: str | os.PathLike[str]) -> Inspection:
@@ -127,20 +132,21 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     content = file.read_bytes()
     reader, ports = _READERS[file.suffix]
     try:
-        tensors = sorted(reader.tensors(content), key=_size, reverse=True)
-        inputs, outputs = ports(content)
-        return Inspection(
-            path=str(path),
-            format=SUFFIXES[file.suffix],
-            bytes=len(content),
-            gzip_bytes=len(gzip.compress(content, mtime=0)),
-            dense_bytes=reader.dense_bytes(content),
-            reference_bytes=reference_size(tensors),
-            tensors=tuple(tensors),
-            ops=dict(sorted(reader.ops(content).items())),
-            inputs=tuple(inputs),
-            outputs=tuple(outputs),
-        )
+        with bounded_memory(_MEMORY):
+            tensors = [_named(tensor) for tensor in reader.tensors(content)]
+            inputs, outputs = ports(content)
+            return Inspection(
+                path=str(path),
+                format=SUFFIXES[file.suffix],
+                bytes=len(content),
+                gzip_bytes=len(gzip.compress(content, mtime=0)),
+                dense_bytes=reader.dense_bytes(content),
+                reference_bytes=reference_size(tensors),
+                tensors=tuple(sorted(tensors, key=_size, reverse=True)),
+                ops=dict(sorted(reader.ops(content).items())),
+                inputs=tuple(inputs),
+                outputs=tuple(outputs),
+            )
     except ImportError:
         raise
     # Offsets that lead anywhere raise anything: struct.error, IndexError, MemoryError.
@@ -149,6 +155,10 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
             f"'{path}' cannot be read as {file.suffix}; it is damaged, cut off, or a "
             f"file of another kind. {_in_one_line(error)}"
         ) from error
+
+
+def _named(tensor: FileTensor) -> FileTensor:
+    return dataclasses.replace(tensor, name=interface.text(tensor.name))
 
 
 def _size(tensor: FileTensor) -> int:

@@ -1,4 +1,4 @@
-"""The public names; importing them makes every class known to `keras.models.load_model`."""
+"""The public names; importing them tells Keras all classes that a file may name."""
 
 from __future__ import annotations
 

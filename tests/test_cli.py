@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from keras_tickets import __version__
 from keras_tickets.cli import main
-from keras_tickets.convert import onnx_file, tflite_file
+from keras_tickets.convert import onnx_file, tflite_file, tflite_schema
 from keras_tickets.inspection import inspect
+from keras_tickets.memory import bounded_memory
 
 FILES = {".tflite": tflite_file, ".onnx": onnx_file}
 
@@ -129,19 +130,59 @@ def test_a_file_of_one_format_named_like_the_other_is_refused(tmp_path):
         assert run("inspect", path).exit_code == 1
 
 
+def damage(content: bytes, fields: list[int], value: int) -> bytes:
+    numbers = np.frombuffer(content[: len(content) // 4 * 4], np.uint32).copy()
+    numbers[[field % numbers.size for field in fields]] = value
+    return numbers.tobytes() + content[len(content) // 4 * 4 :]
+
+
 @settings(max_examples=60, deadline=None)
-@given(data=st.data(), suffix=st.sampled_from(SUFFIXES))
-def test_no_damage_escapes_as_a_traceback(tmp_path_factory, data, suffix):
-    """Bytes that changed are found or are not; nothing else may happen."""
-    content = np.frombuffer(exported_cnn(suffix)[0], np.uint8).copy()
-    places = data.draw(st.lists(st.integers(0, content.size - 1), max_size=8))
-    for place in places:
-        content[place] = data.draw(st.integers(0, 255))
+@given(
+    suffix=st.sampled_from(SUFFIXES),
+    fields=st.lists(st.integers(2, 10**5), min_size=1, max_size=6),
+    # Sizes that are huge, negative or nothing, and text that is no UTF-8.
+    value=st.sampled_from([0xFFFFFFFF, 0x7FFFFFFF, 0x80000000, 0x10000000, 0, 1]),
+)
+def test_no_damage_escapes_as_a_traceback(tmp_path_factory, suffix, fields, value):
     path = tmp_path_factory.mktemp("damaged") / f"m{suffix}"
-    path.write_bytes(content.tobytes())
+    path.write_bytes(damage(exported_cnn(suffix)[0], fields, value))
+    for option in ((), ("--json",)):
+        result = run("inspect", path, *option)
+        assert result.exit_code in (0, 1)
+        assert isinstance(result.exception, SystemExit | None)
+
+
+def test_names_that_are_no_text_are_shown(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    proto = onnx.numpy_helper.from_array(np.ones((3, 200), "float32"), "ABCD[red]")
+    graph = onnx.helper.make_graph([], "g", [], [], initializer=[proto])
+    content = onnx.helper.make_model(graph).SerializeToString()
+    path = tmp_path / "m.onnx"
+    path.write_bytes(content.replace(b"ABCD", b"A\x1b\xffD"))
     result = run("inspect", path)
-    assert result.exit_code in (0, 1)
-    assert isinstance(result.exception, SystemExit | None)
+    assert result.exit_code == 0
+    assert "A\ufffd\ufffdD[red]" in result.stdout
+    assert "\x1b" not in result.stdout
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux has the bound")
+def test_a_size_beyond_the_machine_is_refused(tmp_path):
+    """Two numbers say how large a sparse tensor is; they cost nothing to inflate."""
+    model = tflite_schema.unpack(exported_cnn(".tflite")[0])
+    for tensor in model.subgraphs[0].tensors:
+        if tensor.sparsity is not None:
+            tensor.shape = np.array([2**31 - 1, *tensor.shape[1:]], np.int32)
+    path = tmp_path / "m.tflite"
+    path.write_bytes(tflite_schema.pack(model, 10**5))
+    with pytest.raises(ValueError, match="MemoryError"):
+        inspect(path)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux has the bound")
+def test_memory_is_bounded_in_the_block_only():
+    with bounded_memory(share=1e-3), pytest.raises(MemoryError):
+        np.zeros(2**28)
+    assert np.zeros(2**28).size == 2**28
 
 
 def with_custom_operator() -> bytes:

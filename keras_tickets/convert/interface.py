@@ -79,9 +79,27 @@ def of_onnx(content: bytes) -> Interface:
     return [_onnx_port(v) for v in inputs], [_onnx_port(v) for v in graph.output]
 
 
+def text(name: str | bytes | None) -> str:
+    """A name of a file as text for a terminal.
+
+    Args:
+        name: What the file's reader returned; damaged text may come as bytes.
+
+    Returns:
+        The name; a mark stands for what is no printable character.
+
+    Example:
+    >>> text(b"dense/kernel")
+    'dense/kernel'
+    """
+    raw = name or ""
+    found = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in found)
+
+
 def _mapped(graph: Any, entry: Any) -> Port:
     port = _tflite_port(graph.tensors[entry.tensorIndex])
-    return dataclasses.replace(port, name=_text(entry.name))
+    return dataclasses.replace(port, name=text(entry.name))
 
 
 def _tflite_port(tensor: Any) -> Port:
@@ -90,7 +108,7 @@ def _tflite_port(tensor: Any) -> Port:
     shape = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
     sizes = [] if shape is None else shape.tolist()
     return Port(
-        _text(tensor.name),
+        text(tensor.name),
         tuple(None if size < 0 else size for size in sizes),
         types[tensor.type].lower(),
     )
@@ -104,10 +122,5 @@ def _onnx_port(value: Any) -> Port:
     )
     # ONNX says FLOAT and DOUBLE where all others say float32 and float64.
     name = kinds.Name(tensor.elem_type).lower()
-    return Port(
-        value.name, shape, {"float": "float32", "double": "float64"}.get(name, name)
-    )
-
-
-def _text(name: bytes | None) -> str:
-    return (name or b"").decode("utf-8", "replace")
+    dtype = {"float": "float32", "double": "float64"}.get(name, name)
+    return Port(text(value.name), shape, dtype)
