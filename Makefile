@@ -18,7 +18,8 @@ LOWEST_SELECTION := -m "not slow" \
     tests/test_pruners.py tests/test_ticket.py tests/test_masked.py \
     tests/test_convert.py tests/test_flow.py tests/test_scores.py \
     tests/test_backend.py tests/test_dynamic.py tests/test_accounting.py \
-    tests/test_mined.py tests/test_snapshot.py tests/test_ticket_file.py
+    tests/test_mined.py tests/test_snapshot.py tests/test_ticket_file.py \
+    tests/test_cli.py
 
 # pip shows its own progress. The package is installed in place: edits count at once.
 INSTALL := bin/python -m pip install --no-warn-script-location

@@ -16,26 +16,12 @@ import pathlib
 import tempfile
 
 import keras
-import numpy as np
 
 import keras_tickets as kt
+from benchmarks.noise import coloured_noise, settle
 from benchmarks.record import Record
 
 SHAPE, CLASSES = (96, 96, 3), 10
-
-
-def coloured_noise(number: int = 16) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    colours = rng.uniform(-1, 1, (number, 1, 1, SHAPE[-1]))
-    return (colours + rng.normal(0, 0.3, (number, *SHAPE))).astype("float32")
-
-
-def settle(model: keras.Model, inner: keras.Model, images: np.ndarray) -> None:
-    for layer in inner.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.5
-    for _ in range(20):
-        model(images, training=True)
 
 
 def main() -> None:
@@ -55,9 +41,9 @@ def measure(suffix: str) -> dict:
         keras.models.clone_model(dense), kt.Magnitude(0.9, allocation="erk")
     )
     ticket.draw()
-    images = coloured_noise()
-    settle(dense, dense, images)
-    settle(ticket, ticket.model, images)
+    images = coloured_noise(SHAPE)
+    settle(dense, images)
+    settle(ticket, images)
     with tempfile.TemporaryDirectory() as folder:
         export = {
             name: kt.export(

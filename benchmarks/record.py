@@ -65,6 +65,11 @@ class Record:
         write(self.path, self.content)
         return results
 
+    def forget(self, unwanted: Callable[[dict[str, Any]], bool]) -> None:
+        """Drops the rows that `unwanted` returns true for: they are measured again."""
+        kept = [row for row in self.content["rows"] if not unwanted(row)]
+        self.content["rows"] = kept
+
     def _resume(self, earlier: dict[str, Any]) -> None:
         for key in ("backend", "versions", "machine", "data"):
             if earlier[key] != self.content[key]:

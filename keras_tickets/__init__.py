@@ -2,93 +2,14 @@
 
 from __future__ import annotations
 
-from keras_tickets import (
-    allocation,
-    flow,
-    growth,
-    presets,
-    prunable,
-    pruners,
-    schedules,
-    scores,
-    structure,
-)
-from keras_tickets.accounting import Cost, flops
-from keras_tickets.convert import ExportReport, export
-from keras_tickets.masked import Masked
-from keras_tickets.mobile import BenchmarkReport, benchmark
-from keras_tickets.pruners import (
-    ESPN,
-    IMP,
-    SET,
-    SNFS,
-    SNIP,
-    STR,
-    EarlyBird,
-    EdgePopup,
-    Fisher,
-    GemMiner,
-    GradualMagnitude,
-    GraSP,
-    LayerCollapseError,
-    Magnitude,
-    Random,
-    RigL,
-    Static,
-    SynFlow,
-)
-from keras_tickets.report import summary
-from keras_tickets.sanity import Challenge, challenge
-from keras_tickets.shrink import ShrinkPlan, shrink, shrink_plan
-from keras_tickets.strip import strip
-from keras_tickets.ticket import Ticket, wrap
-from keras_tickets.ticket_file import load_ticket
+import pathlib
+import sys
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "ESPN",
-    "IMP",
-    "SET",
-    "SNFS",
-    "SNIP",
-    "STR",
-    "BenchmarkReport",
-    "Challenge",
-    "Cost",
-    "EarlyBird",
-    "EdgePopup",
-    "ExportReport",
-    "Fisher",
-    "GemMiner",
-    "GraSP",
-    "GradualMagnitude",
-    "LayerCollapseError",
-    "Magnitude",
-    "Masked",
-    "Random",
-    "RigL",
-    "ShrinkPlan",
-    "Static",
-    "SynFlow",
-    "Ticket",
-    "allocation",
-    "benchmark",
-    "challenge",
-    "export",
-    "flops",
-    "flow",
-    "growth",
-    "load_ticket",
-    "presets",
-    "prunable",
-    "pruners",
-    "schedules",
-    "scores",
-    "shrink",
-    "shrink_plan",
-    "strip",
-    "structure",
-    "summary",
-    "wrap",
-]
+# The command reads files only, and leaves Keras alone so as to start at once. Everybody
+# else gets all names now, not at first use: `keras.models.load_model` finds the classes
+# of a saved ticket only if they were imported before.
+if pathlib.Path(*sys.argv[:1]).stem != "keras-tickets":
+    from keras_tickets.public import *  # noqa: F403
+    from keras_tickets.public import __all__ as __all__

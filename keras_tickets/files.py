@@ -1,4 +1,4 @@
-"""Where the file goes: checked before any work, replaced in one step at the end."""
+"""Files of the user: checked before any work, replaced in one step at the end."""
 
 from __future__ import annotations
 
@@ -57,6 +57,38 @@ def check_target(
             f"'{path}' exists. Choose another path, or pass `overwrite=True`."
         )
     return target
+
+
+def check_source(
+    path: str | os.PathLike[str], suffixes: Mapping[str, str]
+) -> pathlib.Path:
+    """Checks that there is a file to read at `path`.
+
+    Args:
+        path: The user's path.
+        suffixes: The suffixes that it may have, and what they stand for.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If the suffix names no format.
+        FileNotFoundError: If there is no such file.
+        IsADirectoryError: If the path is a folder.
+    """
+    file = pathlib.Path(path).expanduser()
+    if file.suffix not in suffixes:
+        raise ValueError(
+            f"Expected a file that ends with {' or '.join(map(repr, suffixes))}. "
+            f"Received: path='{path}'"
+        )
+    if file.is_dir():
+        raise IsADirectoryError(f"Expected a file, but '{path}' is a folder.")
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"There is no file '{path}'. Write it with `kt.export` first."
+        )
+    return file
 
 
 def replace(target: pathlib.Path, content: bytes) -> None:

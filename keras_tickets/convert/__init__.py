@@ -2,11 +2,7 @@
 
 Nothing here is trusted: the written file is loaded in the runtime that will run it,
 its outputs are compared with those of Keras, and its zeros are counted again.
+
+Import each room by its full name: those that read files (`tflite_file`, `onnx_file`)
+do without Keras.
 """
-
-from __future__ import annotations
-
-from keras_tickets.convert.pipeline import export
-from keras_tickets.convert.report import ExportReport
-
-__all__ = ["ExportReport", "export"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pathlib
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_tickets.convert.formats import SUFFIXES
+from keras_tickets.files import check_source
 from keras_tickets.mobile.runners import RUNNERS
 from keras_tickets.tables import facts
 
@@ -110,6 +110,7 @@ def benchmark(
     Raises:
         ValueError: If a number makes no sense, or `on` or the suffix is unknown.
         FileNotFoundError: If there is no such file.
+        IsADirectoryError: If the path is a folder.
         RuntimeError: If the runtime cannot run the file.
         ImportError: If `keras-tickets[export]` is not installed.
 
@@ -120,7 +121,7 @@ def benchmark(
     print(kt.benchmark("model.tflite", on="host", threads=2))
     ```
     """
-    file = _check_file(path)
+    file = check_source(path, SUFFIXES)
     if on not in RUNNERS:
         available = ", ".join(repr(name) for name in RUNNERS)
         raise ValueError(f"Unknown place: on='{on}'. Available: {available}.")
@@ -145,17 +146,3 @@ def benchmark(
         warmup=warmup,
         times_ms=tuple(second * 1000 for second in timing.seconds),
     )
-
-
-def _check_file(path: str | os.PathLike[str]) -> pathlib.Path:
-    file = pathlib.Path(path).expanduser()
-    if file.suffix not in SUFFIXES:
-        raise ValueError(
-            f"Expected a file that ends with {' or '.join(map(repr, SUFFIXES))}. "
-            f"Received: path='{path}'"
-        )
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"There is no file '{path}'. Write it with `kt.export` first."
-        )
-    return file

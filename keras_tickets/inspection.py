@@ -1,0 +1,227 @@
+"""What an exported file holds, read from the file alone: no Keras, no model."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import os
+import shutil
+from typing import Any
+
+from keras_tickets.convert import interface, onnx_file, tflite_file
+from keras_tickets.convert.formats import SUFFIXES
+from keras_tickets.convert.interface import Port
+from keras_tickets.convert.reference import reference_size
+from keras_tickets.convert.tensor import FileTensor
+from keras_tickets.files import check_source
+from keras_tickets.memory import bounded_memory
+from keras_tickets.tables import facts, render
+
+# A file that needs more of this machine's memory is damaged, or not for it.
+_MEMORY = 0.5
+
+# Below this many bytes a tensor (a bias, a scale, a shape) gets no row of its own.
+_SMALL = 1024
+
+_READERS: dict[str, Any] = {
+    ".tflite": (tflite_file, interface.of_tflite),
+    ".onnx": (onnx_file, interface.of_onnx),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """The content of a `.tflite` or `.onnx` file.
+
+    Args:
+        path: The file.
+        format: `"LiteRT"` or `"ONNX"`.
+        bytes: Its size.
+        gzip_bytes: Its size compressed, as app stores deliver it.
+        dense_bytes: Its size if each tensor were stored with its zeros.
+        reference_bytes: What its constants need at least, by the formula of
+            `convert.reference`.
+        tensors: Its constants, the largest first.
+        ops: Operator -> how often it occurs; `custom:` stands before those that the
+            runtime of the format does not carry.
+        inputs: What goes in.
+        outputs: What comes out.
+    """
+
+    path: str
+    format: str
+    bytes: int
+    gzip_bytes: int
+    dense_bytes: int
+    reference_bytes: int
+    tensors: tuple[FileTensor, ...]
+    ops: dict[str, int]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+    @property
+    def custom_ops(self) -> list[str]:
+        """The operators that the format's own runtime does not carry."""
+        return [op for op in self.ops if op.startswith("custom:")]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything but the values, ready for `json.dumps`."""
+        return {
+            **{
+                field.name: getattr(self, field.name)
+                for field in dataclasses.fields(self)
+            },
+            "tensors": [_numbers(tensor) for tensor in self.tensors],
+            "inputs": [dataclasses.asdict(port) for port in self.inputs],
+            "outputs": [dataclasses.asdict(port) for port in self.outputs],
+        }
+
+    def table(self, everything: bool = False) -> str:
+        """Returns the content as text.
+
+        Args:
+            everything: Whether tensors of less than 1 kB get a row each.
+        """
+        shown = [t for t in self.tensors if everything or t.dense_bytes >= _SMALL]
+        return f"{_tensor_table(shown, self.tensors)}\n\n{self._facts()}"
+
+    def _facts(self) -> str:
+        ratio = self.bytes / self.reference_bytes if self.reference_bytes else 0
+        rows = [
+            ("file", self.path),
+            ("size", f"{self.bytes:,} bytes"),
+            ("size, gzip", f"{self.gzip_bytes:,} bytes"),
+            ("size if stored dense", f"{self.dense_bytes:,} bytes"),
+            (
+                "reference size",
+                f"{self.reference_bytes:,} bytes; the file is {ratio:.2f} times that",
+            ),
+            ("inputs", "\n".join(map(str, self.inputs))),
+            ("outputs", "\n".join(map(str, self.outputs))),
+            ("operators", ", ".join(f"{n} {name}" for name, n in self.ops.items())),
+        ]
+        if self.custom_ops:
+            rows.append(("not built in", ", ".join(self.custom_ops)))
+        return facts(f"{self.format} file", rows)
+
+
+def inspect(path: str | os.PathLike[str]) -> Inspection:
+    """Reads a `.tflite` or `.onnx` file.
+
+    Args:
+        path: The file. It need not be written by this package.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        ValueError: If the suffix is unknown, or the file is damaged or of another
+            kind than its suffix says.
+        FileNotFoundError: If there is no such file.
+        IsADirectoryError: If the path is a folder.
+        ImportError: If `keras-tickets[export]` is not installed.
+
+    Example:
+
+    ```python
+    kt.export(ticket, "model.tflite")
+    print(inspect("model.tflite").table())
+    ```
+    """
+    file = check_source(path, SUFFIXES)
+    content = file.read_bytes()
+    reader, ports = _READERS[file.suffix]
+    try:
+        with bounded_memory(_MEMORY):
+            tensors = [_named(tensor) for tensor in reader.tensors(content)]
+            inputs, outputs = ports(content)
+            return Inspection(
+                path=str(path),
+                format=SUFFIXES[file.suffix],
+                bytes=len(content),
+                gzip_bytes=len(gzip.compress(content, mtime=0)),
+                dense_bytes=reader.dense_bytes(content),
+                reference_bytes=reference_size(tensors),
+                tensors=tuple(sorted(tensors, key=_size, reverse=True)),
+                ops=dict(sorted(reader.ops(content).items())),
+                inputs=tuple(inputs),
+                outputs=tuple(outputs),
+            )
+    except ImportError:
+        raise
+    # Offsets that lead anywhere raise anything: struct.error, IndexError, MemoryError.
+    except Exception as error:
+        raise ValueError(
+            f"'{path}' cannot be read as {file.suffix}; it is damaged, cut off, or a "
+            f"file of another kind. {_in_one_line(error)}"
+        ) from error
+
+
+def _named(tensor: FileTensor) -> FileTensor:
+    return dataclasses.replace(tensor, name=interface.text(tensor.name))
+
+
+def _size(tensor: FileTensor) -> int:
+    return tensor.dense_bytes
+
+
+def _sparsity(tensors: list[FileTensor]) -> float:
+    size = sum(tensor.values.size for tensor in tensors)
+    return sum(tensor.zeros for tensor in tensors) / size if size else 0.0
+
+
+def _numbers(tensor: FileTensor) -> dict[str, Any]:
+    return {
+        "name": tensor.name,
+        "shape": list(tensor.shape),
+        "dtype": tensor.dtype,
+        "encoding": tensor.encoding,
+        "zeros": tensor.zeros,
+        "sparsity": _sparsity([tensor]),
+        "stored_bytes": tensor.stored_bytes,
+        "dense_bytes": tensor.dense_bytes,
+    }
+
+
+def _tensor_table(shown: list[FileTensor], every: tuple[FileTensor, ...]) -> str:
+    # Imported late, as everywhere: most of the package prints nothing.
+    import rich.box
+    import rich.table
+
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
+    table.add_column("tensor", overflow="fold", ratio=1)
+    for name in ("shape", "dtype", "encoding"):
+        table.add_column(name, no_wrap=True)
+    for name in ("sparsity", "stored bytes", "dense bytes"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for tensor in shown:
+        table.add_row(
+            tensor.name,
+            str(tensor.shape),
+            tensor.dtype,
+            tensor.encoding,
+            *_columns([tensor]),
+        )
+    shown_ids = {id(tensor) for tensor in shown}
+    small = [tensor for tensor in every if id(tensor) not in shown_ids]
+    table.add_section()
+    if small:
+        row = f"{len(small)} of less than {_SMALL:,} bytes"
+        table.add_row(row, "", "", "", *_columns(small))
+    weights = [tensor for tensor in every if tensor.is_weight]
+    table.add_row(f"{len(weights)} weights", "", "", "", *_columns(weights))
+    table.add_row(f"{len(every)} tensors", "", "", "", *_columns(list(every)))
+    width = shutil.get_terminal_size(fallback=(120, 24)).columns
+    return render(table, width=max(100, width))
+
+
+def _columns(tensors: list[FileTensor]) -> tuple[str, str, str]:
+    return (
+        f"{100 * _sparsity(tensors):.2f} %",
+        f"{sum(tensor.stored_bytes for tensor in tensors):,}",
+        f"{sum(tensor.dense_bytes for tensor in tensors):,}",
+    )
+
+
+def _in_one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
