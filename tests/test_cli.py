@@ -204,6 +204,20 @@ def test_operators_that_are_not_built_in_are_marked(tmp_path):
     assert "x (?, 3) float32" in result.stdout
 
 
+def test_flex_operators_are_marked(tmp_path):
+    model = tflite_schema.unpack(exported_cnn(".tflite")[0])
+    code = model.operatorCodes[0]
+    custom = tflite_schema.schema().BuiltinOperator.CUSTOM
+    code.builtinCode = code.deprecatedBuiltinCode = custom
+    code.customCode = b"FlexStrange"
+    path = tmp_path / "m.tflite"
+    path.write_bytes(tflite_schema.pack(model, 10**5))
+    result = run("inspect", path)
+    assert result.exit_code == 0
+    (line,) = (li for li in result.stdout.splitlines() if "not built in" in li)
+    assert "custom:FlexStrange" in line
+
+
 def test_it_runs_without_keras(file, tmp_path):
     """As pip installs it: the script's name is what tells the package to be brief."""
     script = tmp_path / "keras-tickets"
