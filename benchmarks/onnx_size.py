@@ -28,7 +28,8 @@ import keras
 import numpy as np
 
 import keras_tickets as kt
-from benchmarks.mobilenet_size import SHAPE, coloured_noise, settle
+from benchmarks.mobilenet_size import SHAPE
+from benchmarks.noise import coloured_noise, settle
 from benchmarks.record import Record
 from keras_tickets.convert import onnx_file
 from keras_tickets.convert.onnx import to_onnx
@@ -63,7 +64,7 @@ def main() -> None:
 
 
 def measure(sparsity: float, classes: int) -> dict[str, Any]:
-    images = coloured_noise()
+    images = coloured_noise(SHAPE)
     ticket = make_ticket(sparsity, classes, images)
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -108,7 +109,7 @@ def make_ticket(sparsity: float, classes: int, images: Array) -> kt.Ticket:
     )
     ticket = kt.wrap(model, kt.Magnitude(sparsity, allocation="erk"))
     ticket.draw()
-    settle(ticket, ticket.model, images)
+    settle(ticket, images)
     return ticket
 
 

@@ -29,20 +29,16 @@ SLICE = (
 )
 # A child takes seconds, and what it does is tested here on TensorFlow.
 IN_CHILD = {("shared", ".tflite"), ("subclassed", ".onnx")}
-# tf2onnx writes an exact GELU with an operator that no runtime has.
-NEEDS_ERFC = {("transformer", ".onnx")}
 OLD_LITERT = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 15)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("name", SLICE)
-def test_networks_are_verified(name, suffix, request):
+def test_networks_are_verified(name, suffix):
     if keras.backend.backend() != "tensorflow" and (name, suffix) not in IN_CHILD:
         pytest.skip("the conversion is the child's, tested on TensorFlow")
     if OLD_LITERT and (name, suffix) == ("text_gru", ".tflite"):
         pytest.skip("needs the exporter of Keras 3.15")
-    if (name, suffix) in NEEDS_ERFC:
-        request.applymarker(pytest.mark.xfail(reason="needs Erfc", strict=True))
     results = export_matrix.measure(name, suffix, "float32")
     assert results["verdict"] == "verified", results["reason"]
     assert results["max_relative_difference"] <= 1e-5
