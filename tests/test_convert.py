@@ -27,6 +27,7 @@ from exported import (
 
 import keras_tickets as kt
 from keras_tickets.convert import names, onnx_file, tflite_file, tflite_schema
+from keras_tickets.convert.isolated import isolated
 from keras_tickets.convert.runtimes import open_runtime
 from keras_tickets.convert.tflite_sparsity import Levels, decode, encode
 
@@ -369,3 +370,30 @@ def test_dead_channels_are_removed_first_when_asked(suffix, tmp_path):
     # Half of the 8 filters of 3x3x3, of what the depthwise and the 1x1 kernel read.
     assert whole - small == 4 * (27 + 9 + 64)
     assert reports[1].max_relative_difference <= 1e-5
+
+
+def grouped():
+    return keras.Sequential(
+        [keras.Input((6, 6, 4)), keras.layers.Conv2D(8, 3, groups=2)]
+    )
+
+
+def adapted():
+    mean = keras.layers.Normalization(mean=[0.5, 2.0, 1.0], variance=[2.0, 1.0, 4.0])
+    return keras.Sequential([keras.Input((3,)), mean, keras.layers.Dense(4)])
+
+
+def exact_gelu():
+    return keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(4, activation="gelu")]
+    )
+
+
+@converts_here
+@pytest.mark.parametrize("build", [grouped, adapted, exact_gelu])
+def test_what_tf2onnx_leaves_undone(build, tmp_path):
+    """A function, an input of its own, an operator that is none."""
+    report = kt.export(build(), tmp_path / "m.onnx", verbose=False)
+    assert report.max_relative_difference <= 1e-5
+    with isolated(tmp_path / "m.onnx") as runtime:
+        assert len(runtime.inputs) == 1

@@ -216,8 +216,8 @@ def test_swapped_inputs_are_noticed(tmp_path, convert_to):
 def test_operators_outside_the_standard_set_are_named(target, convert_to, monkeypatch):
     convert_to(exported_cnn(target.suffix)[0])
     file = FILES[target.suffix]
-    monkeypatch.setattr(file, "ops", lambda content: {"custom:FlexErf": 2})
-    with pytest.raises(RuntimeError, match="does not carry: FlexErf"):
+    monkeypatch.setattr(file, "foreign", lambda content: {"FlexErf": "cnn/dense/Erf"})
+    with pytest.raises(RuntimeError, match=r"does not carry: FlexErf \(in layer 'd"):
         export(sparse_cnn(), target)
 
 
@@ -325,9 +325,10 @@ def test_layers_beyond_the_built_in_operators_are_named(target):
         def call(self, inputs):
             return tf.math.igamma(inputs, inputs)
 
+    inner = keras.Sequential([keras.Input((4,)), Gamma(name="odd")], name="inner")
     inputs = keras.Input((4,))
-    model = keras.Model(inputs, Gamma()(inputs), name="odd")
-    with pytest.raises(RuntimeError, match="Igamma"):
+    model = keras.Model(inputs, inner(keras.layers.Dense(4)(inputs)), name="model")
+    with pytest.raises(RuntimeError, match=r"Igamma \(in layer 'inner/odd'\)"):
         export(model, target, samples=np.ones((4, 4)))
 
 

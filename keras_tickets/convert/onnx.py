@@ -72,7 +72,7 @@ def to_onnx(
         for module in ("tensorflow", "onnx", "tf2onnx"):
             require(module, "export")
         try:
-            with _plain_constants(model):
+            with _plain_constants(model), _inlined():
                 model.export(
                     str(path),
                     format="onnx",
@@ -88,6 +88,21 @@ def to_onnx(
                 f"tf2onnx could not convert '{model.name}' to .onnx. "
                 f"{type(error).__name__}: {str(error).strip()[-1500:]}"
             ) from error
+
+
+@contextlib.contextmanager
+def _inlined() -> Iterator[None]:
+    """Leaves no function in the graph: tf2onnx does not look into compiled ones.
+
+    Keras compiles a grouped convolution as a function of its own.
+    """
+    config = require("tensorflow", "export").config
+    before = config.functions_run_eagerly()
+    config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        config.run_functions_eagerly(before)
 
 
 @contextlib.contextmanager

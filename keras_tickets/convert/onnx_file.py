@@ -66,6 +66,22 @@ def ops(content: bytes) -> dict[str, int]:
     return dict(collections.Counter(_op_name(node) for node in nodes(graph)))
 
 
+def foreign(content: bytes) -> dict[str, str]:
+    """The operators of an `.onnx` file that the standard does not define.
+
+    Args:
+        content: The bytes of the file.
+
+    Returns:
+        Operator -> the name of a node that is one; converters make it of the layer's.
+    """
+    return {
+        node.op_type: node.name
+        for node in nodes(load(content).graph)
+        if _op_name(node).startswith("custom:")
+    }
+
+
 def rewrite(content: bytes, rewriter: Rewriter) -> bytes:
     """Rewrites an `.onnx` file tensor by tensor.
 

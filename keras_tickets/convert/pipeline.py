@@ -155,7 +155,7 @@ def export(
             content = file.rewrite(content, rewrite)
         begin("comparing with Keras")
         tensors, ops = file.tensors(content), file.ops(content)
-        _check_ops(plain.name, ops)
+        _check_ops(plain, file.foreign(content))
         limit = chosen.tolerance if tolerance is None else tolerance
         # Not beside the target: whoever is killed here leaves nothing there.
         with tempfile.TemporaryDirectory() as folder:
@@ -305,11 +305,14 @@ def _encode(
     return content, barred
 
 
-def _check_ops(name: str, ops: dict[str, int]) -> None:
-    custom = [op.removeprefix("custom:") for op in ops if op.startswith("custom:")]
-    if custom:
+def _check_ops(model: keras.Model, foreign: dict[str, str]) -> None:
+    if foreign:
+        found = [
+            f"{op} (in layer '{names.layer_of(model, scope)}')" if scope else op
+            for op, scope in foreign.items()
+        ]
         raise RuntimeError(
-            f"The file of '{name}' needs operators that its runtime does not carry: "
-            f"{', '.join(custom)}. Replace the layers that use them; no file was "
+            f"The file of '{model.name}' needs operators that its runtime does not "
+            f"carry: {', '.join(found)}. Replace the layers that use them; no file was "
             "written."
         )

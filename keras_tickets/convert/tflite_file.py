@@ -56,6 +56,22 @@ def ops(content: bytes) -> dict[str, int]:
     )
 
 
+def foreign(content: bytes) -> dict[str, str]:
+    """The operators of a `.tflite` file that are not built into the runtime.
+
+    Args:
+        content: The bytes of the file.
+
+    Returns:
+        Operator -> where it comes from, which such a file does not tell.
+    """
+    return {
+        name.removeprefix("custom:"): ""
+        for name in ops(content)
+        if name.startswith("custom:")
+    }
+
+
 def rewrite(content: bytes, rewriter: Rewriter) -> bytes:
     """Rewrites a `.tflite` file tensor by tensor.
 
