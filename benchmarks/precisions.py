@@ -1,9 +1,9 @@
-"""Which precision and which zeros go together in a `.tflite`: sizes, speed, what breaks.
+"""Which precision and which zeros go together in a `.tflite`, and what breaks.
 
     KERAS_BACKEND=tensorflow python -m benchmarks.precisions
 
-A network of 1x1 convolutions and one of dense layers, 90 % of the prunable weights zero,
-in each structure and precision: all zeros stored; each tensor without zeros where
+A network of 1x1 convolutions and one of dense layers, 90 % of the prunable weights
+zero, in each structure and precision: all zeros stored; each tensor without zeros where
 `kt.export` finds that safe (`auto`); and all of them without, safe or not (`forced`),
 where `auto` held back. Files take turns on this host, one thread, beside the dense
 float32 file; a ratio is that of the medians, its spread that of the turns.
