@@ -102,7 +102,7 @@ def measure(
     rows = []
     for suffix in (".tflite", ".onnx"):
         path = folder / f"{name}{suffix}"
-        report = kt.export(model, path, samples=images[:16])
+        report = kt.export(model, path, samples=images[:16], overwrite=True)
         timing = kt.benchmark(path, on="host", runs=500, warmup=50)
         rows.append(Row(name, accuracy["accuracy"], report, timing))
     return rows

@@ -20,7 +20,7 @@ def python_blocks(path: pathlib.Path) -> list[str]:
 def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
     pytest.importorskip("sklearn")
     blocks = python_blocks(README)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     for block in blocks:
@@ -28,7 +28,9 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "model.tflite").stat().st_size == names["report"].bytes
     assert names["report"].zeros >= names["ticket"].mask_set.count().zeros
     assert "90.00 %" in capsys.readouterr().out
-    names["kt"].export(names["ticket"], "model.onnx", samples=names["x"][:4])
+    names["kt"].export(
+        names["ticket"], "model.onnx", samples=names["x"][:4], overwrite=True
+    )
     for block in python_blocks(ROOT / "export" / "README.md"):
         exec(compile(block, "export/README.md", "exec"), {})
     assert "(1, 10)" in capsys.readouterr().out
