@@ -60,10 +60,14 @@ class Isolated(Runtime):
             print(line, file=self._process.stdin, flush=True)
 
     def _answer(self, what: str) -> dict[str, Any]:
-        line = self._process.stdout.readline() if self._process.stdout else ""
+        stdout = self._process.stdout or ()
+        # Whatever else a process prints is not for us.
+        line = next((line for line in stdout if line.startswith("{")), "")
         if not line:
+            log = (self._folder / "log.txt").read_text("utf-8", "replace").strip()
             raise RuntimeError(
                 f"The runtime {end(self._process.wait())} when the file was {what}."
+                + (f" Its last words:\n{log[-1000:]}" if log else "")
             )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
@@ -85,11 +89,12 @@ def isolated(path: pathlib.Path) -> Iterator[Isolated]:
     command = [sys.executable, "-P", runtimes.__file__, str(path)]
     with (
         tempfile.TemporaryDirectory() as folder,
+        open(pathlib.Path(folder, "log.txt"), "wb") as log,
         subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=log,
             text=True,
         ) as process,
     ):
