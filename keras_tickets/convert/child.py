@@ -81,7 +81,7 @@ def convert_in_child(
                 f"The process that converts '{model.name}' on the TensorFlow backend "
                 f"{end(status)}. For recurrent layers in int8 use "
                 "precision='int8-dynamic' or 'float16'; else choose another precision "
-                f"or format. Its last words:\n{log.strip()[-1500:]}"
+                f"or format.{_last_words(log)}"
             )
         reply = json.loads(answer.read_text())
     if reply["error"]:
@@ -105,6 +105,17 @@ def _converted(job_file: pathlib.Path) -> tuple[int, str]:
             return process.wait(), log
         finally:
             process.kill()
+
+
+def _last_words(log: str) -> str:
+    """What a process said, without TensorFlow's remarks about its own start."""
+    lines = [
+        line
+        for line in log.splitlines()
+        if not re.match(r"WARNING: All log messages|[IW]\d{4} ", line)
+    ]
+    said = "\n".join(lines).strip()
+    return f" Its last words:\n{said[-1500:]}" if said else ""
 
 
 def _end_with_parent() -> None:
