@@ -189,7 +189,7 @@ def _tensor_table(shown: list[FileTensor], every: tuple[FileTensor, ...]) -> str
     import rich.table
 
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-    table.add_column("tensor", overflow="fold", ratio=1)
+    table.add_column("tensor", overflow="fold", min_width=30, ratio=1)
     for name in ("shape", "dtype", "encoding"):
         table.add_column(name, no_wrap=True)
     for name in ("sparsity", "stored bytes", "dense bytes"):
@@ -212,7 +212,7 @@ def _tensor_table(shown: list[FileTensor], every: tuple[FileTensor, ...]) -> str
     table.add_row(f"{len(weights)} weights", "", "", "", *_columns(weights))
     table.add_row(f"{len(every)} tensors", "", "", "", *_columns(list(every)))
     width = shutil.get_terminal_size(fallback=(120, 24)).columns
-    return render(table, width=max(100, width))
+    return render(table, width=max(112, width))
 
 
 def _columns(tensors: list[FileTensor]) -> tuple[str, str, str]:

@@ -583,7 +583,7 @@ def test_rewriting_in_float16_refuses_overflow():
 
 @pytest.mark.parametrize("half", [False, True])
 def test_the_file_of_a_model(half, tmp_path):
-    dense, _ = exported_cnn(".onnx")
+    dense = decode(exported_cnn(".onnx")[0])
     encoded = encode(dense, half=half)
     onnx.checker.check_model(encoded, full_check=True)
     assert len(encoded) < len(dense)
