@@ -42,7 +42,7 @@ def calm(model: keras.Model) -> None:
     """
     for layer in batch_norms(model):
         if layer.center:
-            layer.beta.assign(keras.ops.ones_like(layer.beta))
+            layer.beta.assign(keras.ops.ones(layer.beta.shape))
 
 
 def batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
