@@ -6,8 +6,8 @@ import json
 import subprocess
 import sys
 
-import numpy as np
 import keras
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from exported import SUFFIXES, exported_cnn
