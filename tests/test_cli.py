@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 
 from keras_tickets import __version__
 from keras_tickets.cli import main
-from keras_tickets.convert import onnx_file, tflite_file, tflite_schema
+from keras_tickets.convert import tflite_schema
+from keras_tickets.convert.formats import FILES
 from keras_tickets.inspection import inspect
 from keras_tickets.memory import bounded_memory
-
-FILES = {".tflite": tflite_file, ".onnx": onnx_file}
 
 
 @pytest.fixture(params=SUFFIXES)

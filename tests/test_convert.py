@@ -27,11 +27,10 @@ from exported import (
 
 import keras_tickets as kt
 from keras_tickets.convert import names, onnx_file, tflite_file, tflite_schema
+from keras_tickets.convert.formats import FILES
 from keras_tickets.convert.isolated import isolated
 from keras_tickets.convert.runtimes import open_runtime
 from keras_tickets.convert.tflite_sparsity import Levels, decode, encode
-
-FILES = {".tflite": tflite_file, ".onnx": onnx_file}
 
 in_child = keras.backend.backend() != "tensorflow"
 converts_here = pytest.mark.skipif(

@@ -287,11 +287,8 @@ def test_any_model(name):
 
 @pytest.mark.skipif(BACKEND == "torch", reason="slow, and the same code")
 def test_mixed_precision_scales_the_loss_and_masks_move():
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
+    with zoo.dtype_policy("mixed_float16"):
         model = zoo.build("nested")
-    finally:
-        keras.config.set_dtype_policy("float32")
     ticket = kt.wrap(model, kt.RigL(0.5, update_every=1, seed=2))
     zoo.compile_for("nested", ticket)
     assert isinstance(ticket.optimizer, keras.optimizers.LossScaleOptimizer)
@@ -364,11 +361,8 @@ def test_a_layer_frozen_since_it_was_wrapped_stays(pruner):
 
 
 def test_bfloat16():
-    keras.config.set_dtype_policy("bfloat16")
-    try:
+    with zoo.dtype_policy("bfloat16"):
         model = zoo.build("sequential")
-    finally:
-        keras.config.set_dtype_policy("float32")
     ticket = kt.wrap(model, kt.RigL(0.5, update_every=1, seed=2))
     zoo.compile_for("sequential", ticket)
     ticket.draw()

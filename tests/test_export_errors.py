@@ -18,13 +18,12 @@ from keras_tickets.convert import (
     isolated,
     onnx_file,
     pipeline,
-    tflite_file,
     verify,
 )
+from keras_tickets.convert.formats import FILES
 from keras_tickets.convert.tensor import FileTensor
 from keras_tickets.convert.zeros import Weight, check_zeros
 
-FILES = {".tflite": tflite_file, ".onnx": onnx_file}
 OLD = b"the file of last week"
 
 export = functools.partial(kt.export, overwrite=True)

@@ -335,11 +335,8 @@ def test_mixed_precision_does_not_reach_the_flow(policy):
     keras.utils.set_random_seed(0)
     _, expected = scored(image_model(layers.BatchNormalization(), squeeze_excite))
     keras.utils.set_random_seed(0)
-    keras.config.set_dtype_policy(policy)
-    try:
+    with zoo.dtype_policy(policy):
         _, values = scored(image_model(layers.BatchNormalization(), squeeze_excite))
-    finally:
-        keras.config.set_dtype_policy("float32")
     for name, value in expected.items():
         np.testing.assert_allclose(values[name], value, rtol=1e-5)
 

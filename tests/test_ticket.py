@@ -143,11 +143,8 @@ def test_masks_propagate_in_and_out():
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_trains_and_scales_the_loss(policy):
-    keras.config.set_dtype_policy(policy)
-    try:
+    with zoo.dtype_policy(policy):
         ticket = kt.wrap(zoo.build("nested"), kt.Random(0.5, seed=0))
-    finally:
-        keras.config.set_dtype_policy("float32")
     zoo.compile_for("nested", ticket)
     scaled = isinstance(ticket.optimizer, keras.optimizers.LossScaleOptimizer)
     assert scaled == (policy == "mixed_float16")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import keras
 import numpy as np
 from keras import layers, ops
@@ -215,6 +217,16 @@ def build(name: str, seed: int = 0) -> keras.Model:
     """Build a model of the zoo, with the same weights every time."""
     keras.utils.set_random_seed(seed)
     return BUILDERS[name]()
+
+
+@contextlib.contextmanager
+def dtype_policy(policy: str):
+    """What is built within the block has this dtype policy."""
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy("float32")
 
 
 def inputs_of(name: str):
