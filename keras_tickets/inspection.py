@@ -8,8 +8,8 @@ import os
 import shutil
 from typing import Any
 
-from keras_tickets.convert import interface, onnx_file, tflite_file
-from keras_tickets.convert.formats import SUFFIXES
+from keras_tickets.convert import interface
+from keras_tickets.convert.formats import FILES, SUFFIXES
 from keras_tickets.convert.interface import Port
 from keras_tickets.convert.reference import reference_size
 from keras_tickets.convert.tensor import FileTensor
@@ -23,10 +23,7 @@ _MEMORY = 0.5
 # Below this many bytes a tensor (a bias, a scale, a shape) gets no row of its own.
 _SMALL = 1024
 
-_READERS: dict[str, Any] = {
-    ".tflite": (tflite_file, interface.of_tflite),
-    ".onnx": (onnx_file, interface.of_onnx),
-}
+_INTERFACES = {".tflite": interface.of_tflite, ".onnx": interface.of_onnx}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +127,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     """
     file = check_source(path, SUFFIXES)
     content = file.read_bytes()
-    reader, ports = _READERS[file.suffix]
+    reader, ports = FILES[file.suffix], _INTERFACES[file.suffix]
     try:
         with bounded_memory(_MEMORY):
             tensors = [_named(tensor) for tensor in reader.tensors(content)]

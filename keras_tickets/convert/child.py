@@ -4,9 +4,9 @@
 
 The route for JAX and torch users: TFLite's converter reads TensorFlow graphs only, and
 Keras' backend cannot change within a process. And for conversions that may crash. The
-parent saves the plain model as `.keras`, and this child
-loads it and converts it. The job file says what to do; the child writes how it went
-into the file that the job names as `answer`.
+parent saves the plain model as `.keras`, and this child loads it and converts it. The
+job file says what to do; the child writes how it went into the file that the job names
+as `answer`.
 """
 
 from __future__ import annotations

@@ -2,4 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from keras_tickets.convert import onnx_file, tflite_file
+
 SUFFIXES = {".tflite": "LiteRT", ".onnx": "ONNX"}
+
+# The room that reads and rewrites the files of each format; all have one interface.
+FILES: dict[str, Any] = {".tflite": tflite_file, ".onnx": onnx_file}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from keras_tickets.convert.onnx_graph import load
 from keras_tickets.convert.tflite_schema import schema, unpack
 from keras_tickets.extras import require
 
@@ -72,7 +73,7 @@ def of_onnx(content: bytes) -> Interface:
     Returns:
         The inputs and the outputs.
     """
-    graph = require("onnx", "export").load_model_from_string(content).graph
+    graph = load(content).graph
     # Before version 4 of the format each initializer was an input too.
     constants = {proto.name for proto in graph.initializer}
     inputs = [value for value in graph.input if value.name not in constants]

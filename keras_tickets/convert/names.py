@@ -30,17 +30,17 @@ def aliases(structure: Any, own_names: list[str | None]) -> list[list[str]]:
     return known
 
 
-def of_outputs(model: keras.Model) -> list[str | None]:
-    """The names of a model's outputs, one for each leaf of what it returns.
+def of_outputs(model: keras.Model) -> dict[int, str]:
+    """The names of a model's outputs, by position among the leaves that it returns.
 
     A dict names its entries itself; else an output has the name of the layer that it
-    comes from. Where names repeat, or a subclassed model has none: None.
+    comes from. Where names repeat, or a subclassed model has none: none.
     """
     names = list(getattr(model, "output_names", None) or [])
-    leaves = tree.flatten(getattr(model, "output", None)) if names else [None]
+    leaves = tree.flatten(getattr(model, "output", None)) if names else []
     if len(names) != len(leaves) or len(set(names)) != len(names):
-        return [None] * len(leaves)
-    return names
+        return {}
+    return dict(enumerate(names))
 
 
 def match(what: str, file_names: list[str], known: list[list[str]]) -> dict[str, int]:

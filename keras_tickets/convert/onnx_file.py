@@ -107,13 +107,13 @@ def rewrite(content: bytes, rewriter: Rewriter) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def name_outputs(content: bytes, names: list[str | None]) -> bytes:
+def name_outputs(content: bytes, names: dict[int, str]) -> bytes:
     """Gives the outputs of an `.onnx` file the names of the model's.
 
     Args:
         content: The bytes of the file.
-        names: The names, in the model's order. Only outputs that the converter
-            numbered (`output_0`, `Identity_1:0`) take one.
+        names: The names, by position in the model's order. Only outputs that the
+            converter numbered (`output_0`, `Identity_1:0`) take one.
 
     Returns:
         The bytes of the new file.
@@ -125,7 +125,7 @@ def name_outputs(content: bytes, names: list[str | None]) -> bytes:
     new = {}
     for output in graph.output:
         if found := numbered.fullmatch(output.name):
-            name = dict(enumerate(names)).get(int(found[1] or 0))
+            name = names.get(int(found[1] or 0))
             if name and name not in taken:
                 new[output.name] = name
     for value in (*graph.output, *graph.value_info):

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_tickets.convert.onnx_graph import graphs, load, names, replace, to_tensor
+from keras_tickets.convert.onnx_forms import Names
+from keras_tickets.convert.onnx_graph import graphs, load, replace, to_tensor
 from keras_tickets.extras import require
 
 
@@ -25,28 +26,21 @@ def repair(content: bytes) -> bytes:
         ValueError: If the bytes are no `.onnx` file.
     """
     model = load(content)
-    taken = names(model.graph)
+    names = Names(model.graph)
     for graph in graphs(model.graph):
         nodes = []
         for node in graph.node:
             is_erfc = node.op_type == "Erfc"
-            nodes += _complement(graph, node, taken) if is_erfc else [node]
+            nodes += _complement(graph, node, names) if is_erfc else [node]
         replace(graph.node, nodes)
     return bytes(model.SerializeToString())
 
 
-def _complement(graph: Any, node: Any, taken: set[str]) -> list[Any]:
+def _complement(graph: Any, node: Any, names: Names) -> list[Any]:
     make_node = require("onnx.helper", "export").make_node
-    one, erf = (_unused(f"{node.output[0]}/{name}", taken) for name in ("one", "erf"))
+    one, erf = (names.new(f"{node.output[0]}/{name}") for name in ("one", "erf"))
     graph.initializer.append(to_tensor(np.ones((), np.float32), one))
     return [
         make_node("Erf", node.input, [erf], name=erf),
         make_node("Sub", [one, erf], node.output, name=node.name),
     ]
-
-
-def _unused(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name

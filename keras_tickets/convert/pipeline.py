@@ -16,14 +16,14 @@ from keras_tickets.checks import check_model
 from keras_tickets.convert import names
 from keras_tickets.convert.child import convert_in_child
 from keras_tickets.convert.comparison import Comparison
-from keras_tickets.convert.formats import SUFFIXES
+from keras_tickets.convert.formats import FILES, SUFFIXES
 from keras_tickets.convert.litert import to_litert
 from keras_tickets.convert.mixed_precision import float32_compute
 from keras_tickets.convert.onnx import to_onnx
 from keras_tickets.convert.onnx_scatter import encode
 from keras_tickets.convert.options import Options, check_options
 from keras_tickets.convert.precision import check_range
-from keras_tickets.convert.report import FILES, ExportReport, measure
+from keras_tickets.convert.report import ExportReport, measure
 from keras_tickets.convert.sampling import Sample, cut_samples, make_samples
 from keras_tickets.convert.stages import stages
 from keras_tickets.convert.tensor import Rewriter

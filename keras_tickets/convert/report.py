@@ -7,9 +7,8 @@ import dataclasses
 import gzip
 from typing import Any
 
-from keras_tickets.convert import onnx_file, tflite_file
 from keras_tickets.convert.comparison import Comparison
-from keras_tickets.convert.formats import SUFFIXES
+from keras_tickets.convert.formats import FILES, SUFFIXES
 from keras_tickets.convert.options import Options
 from keras_tickets.convert.precision import PRECISIONS
 from keras_tickets.convert.reference import reference_size
@@ -18,9 +17,6 @@ from keras_tickets.convert.tflite_encode import Barred
 from keras_tickets.convert.zeros import Weight
 from keras_tickets.masking import count
 from keras_tickets.tables import facts
-
-# What reads a file of each format.
-FILES: dict[str, Any] = {".tflite": tflite_file, ".onnx": onnx_file}
 
 # How many barred tensors the table names.
 _SHOWN = 4

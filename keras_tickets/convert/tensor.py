@@ -19,7 +19,8 @@ class FileTensor:
     Args:
         name: The tensor's name in the file.
         values: Its values, decoded: always a dense array.
-        encoding: How the file stores it: `"dense"`, `"sparse"`, `"block 1x4"`, ...
+        encoding: How the file stores it: `"dense"`, `"sparse"`, `"sparse 1x4"` or
+            `"scatter"`.
         stored_bytes: Bytes that its values and indices take in the file.
         zero: The stored number that stands for zero; quantised tensors choose one.
         quantized: Whether whole numbers stand for real ones.

@@ -94,13 +94,13 @@ def rewrite(content: bytes, rewriter: Rewriter) -> bytes:
     return pack(model, len(content))
 
 
-def name_outputs(content: bytes, names: list[str | None]) -> bytes:
+def name_outputs(content: bytes, names: dict[int, str]) -> bytes:
     """Gives the outputs of a `.tflite` file's signature the names of the model's.
 
     Args:
         content: The bytes of the file.
-        names: The names, in the model's order. Only outputs that the converter
-            numbered (`output_0`) take one.
+        names: The names, by position in the model's order. Only outputs that the
+            converter numbered (`output_0`) take one.
 
     Returns:
         The bytes of the new file.
@@ -109,8 +109,7 @@ def name_outputs(content: bytes, names: list[str | None]) -> bytes:
     for signature in model.signatureDefs or []:
         for output in signature.outputs:
             numbered = re.fullmatch(rb"output_(\d+)", output.name)
-            position = int(numbered[1]) if numbered else len(names)
-            if name := dict(enumerate(names)).get(position):
+            if numbered and (name := names.get(int(numbered[1]))):
                 output.name = name.encode()
     return pack(model, len(content))
 

@@ -160,8 +160,8 @@ def _matched(
     )
     count = len(tree.flatten(structure))
     own = naming.of_outputs(model)
-    own = own if len(own) == count else [None] * count
-    outputs = naming.match("output", runtime.outputs, naming.aliases(structure, own))
+    known = naming.aliases(structure, [own.get(i) for i in range(count)])
+    outputs = naming.match("output", runtime.outputs, known)
     if len(outputs) != count:
         raise RuntimeError(
             f"The model has {count} outputs, the converted file {len(outputs)}: "
