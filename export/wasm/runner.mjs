@@ -1,7 +1,8 @@
 // Runs one .tflite file in LiteRT.js: `node runner.mjs FILE`.
 //
 // One line of JSON on stdout says that the file is loaded, or why not; then each line
-// of JSON on stdin asks for one run, and one on stdout answers. Arrays are raw files.
+// of JSON on stdin asks for some runs on the same inputs, and one on stdout answers with
+// their times. Arrays are raw files; the outputs are those of the last run.
 
 import fs from "node:fs";
 import path from "node:path";
@@ -16,7 +17,7 @@ const errors = [];
 for (const level of ["debug", "info", "log", "warn", "error"]) {
   console[level] = (...words) => {
     const line = words.join(" ");
-    if (/^\s*ERROR\b|^E\d{4}|\bFailed\b/i.test(line)) errors.push(line.trim());
+    if (line.startsWith("ERROR: ")) errors.push(line.slice("ERROR: ".length));
     process.stderr.write(line + "\n");
   };
 }
@@ -46,25 +47,27 @@ const ports = (details) =>
 
 async function run(model, request) {
   const inputs = model.getInputDetails().map(({ name }) => read(request.inputs[name]));
-  let outputs;
+  const seconds = [];
+  let outputs = [];
   try {
-    const start = performance.now();
-    outputs = await model.run(inputs);
-    const seconds = (performance.now() - start) / 1000;
+    for (let i = 0; i < request.runs; i++) {
+      for (const tensor of outputs) tensor.delete();
+      const start = performance.now();
+      outputs = await model.run(inputs);
+      seconds.push((performance.now() - start) / 1000);
+    }
     refuse();
-    const folder = request.outputs;
-    if (folder) outputs.forEach((tensor, i) => {
-      fs.writeFileSync(path.join(folder, `output_${i}`), tensor.toTypedArray());
+    outputs.forEach((tensor, i) => {
+      fs.writeFileSync(path.join(request.outputs, `output_${i}`), tensor.toTypedArray());
     });
-    return { seconds };
+    return { seconds, shapes: outputs.map(({ type }) => [...type.layout.dimensions]) };
   } finally {
-    for (const tensor of [...inputs, ...(outputs ?? [])]) tensor.delete();
+    for (const tensor of [...inputs, ...outputs]) tensor.delete();
   }
 }
 
 async function serve(file) {
   await loadLiteRt(path.join(CORE, "wasm") + "/");
-  errors.length = 0; // It misses a GPU, which is not asked for.
   const model = await loadAndCompile(fs.readFileSync(file), { accelerator: "wasm" });
   refuse();
   say({

@@ -7,18 +7,15 @@ leave nothing behind.
 from __future__ import annotations
 
 import contextlib
-import json
 import pathlib
-import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from keras_tickets.convert import runtimes
+from keras_tickets.convert.conversation import Conversation, converse
 from keras_tickets.convert.runtimes import Arrays, Runtime
 
 
@@ -26,7 +23,7 @@ class Isolated(Runtime):
     """A file that is loaded in another process.
 
     Args:
-        process: The process, just started.
+        conversation: With the process, just started.
         folder: Where arrays are exchanged.
 
     Attributes:
@@ -37,9 +34,9 @@ class Isolated(Runtime):
         RuntimeError: If the runtime refuses the file, or dies of it.
     """
 
-    def __init__(self, process: subprocess.Popen[str], folder: pathlib.Path) -> None:
-        self._process, self._folder = process, folder
-        names = self._answer("loaded")
+    def __init__(self, conversation: Conversation, folder: pathlib.Path) -> None:
+        self._conversation, self._folder = conversation, folder
+        names = conversation.answer("loaded")
         self.inputs, self.outputs = names["inputs"], names["outputs"]
         self.peak_bytes = 0
 
@@ -48,59 +45,25 @@ class Isolated(Runtime):
         sent, received = self._folder / "inputs.npz", self._folder / "outputs.npz"
         np.savez(sent, *values.values())
         names = {name: f"arr_{i}" for i, name in enumerate(values)}
-        request = {"inputs": str(sent), "outputs": str(received), "names": names}
-        self._say(json.dumps(request))
-        self.peak_bytes = self._answer("run")["peak"]
+        question = {"inputs": str(sent), "outputs": str(received), "names": names}
+        self.peak_bytes = self._conversation.ask(question, "run")["peak"]
         with np.load(received) as arrays:
             return {name: arrays[f"arr_{i}"] for i, name in enumerate(self.outputs)}
 
-    def _say(self, line: str) -> None:
-        # A process that died says so when it is asked for its answer.
-        with contextlib.suppress(BrokenPipeError):
-            print(line, file=self._process.stdin, flush=True)
-
-    def _answer(self, what: str) -> dict[str, Any]:
-        line = self._process.stdout.readline() if self._process.stdout else ""
-        if not line:
-            raise RuntimeError(
-                f"The runtime {end(self._process.wait())} when the file was {what}."
-            )
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise RuntimeError(answer["error"])
-        return answer
-
 
 @contextlib.contextmanager
-def isolated(path: pathlib.Path) -> Iterator[Isolated]:
+def isolated(path: pathlib.Path, *, reference: bool = False) -> Iterator[Isolated]:
     """Loads a file in a process that ends with the block.
 
     Args:
         path: A `.tflite` or `.onnx` file.
+        reference: Whether the runtime's plain kernels run it, not its fast ones.
 
     Yields:
         The runtime.
     """
     # -P: the folder of the program holds an `onnx.py`, which is not the package.
     command = [sys.executable, "-P", runtimes.__file__, str(path)]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        ) as process,
-    ):
-        try:
-            yield Isolated(process, pathlib.Path(folder))
-        finally:
-            process.kill()
-
-
-def end(status: int) -> str:
-    """Says how a process ended, after a subject."""
-    if status < 0:
-        return f"crashed ({signal.Signals(-status).name})"
-    return f"ended with exit status {status}"
+    command += [runtimes.REFERENCE] if reference else []
+    with tempfile.TemporaryDirectory() as folder, converse(command) as conversation:
+        yield Isolated(conversation, pathlib.Path(folder))

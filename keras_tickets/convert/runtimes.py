@@ -17,6 +17,9 @@ import numpy as np
 
 SIGNATURE = "serving_default"
 
+# An argument of the program: run the plain kernels, not the fast ones.
+REFERENCE = "--reference"
+
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
 
@@ -37,13 +40,22 @@ class Runtime(abc.ABC):
 
 
 class LiteRT(Runtime):
-    """A `.tflite` file in LiteRT's interpreter, through its signature."""
+    """A `.tflite` file in LiteRT's interpreter, through its signature.
 
-    def __init__(self, path: pathlib.Path) -> None:
-        """Loads `path`."""
-        from ai_edge_litert.interpreter import Interpreter
+    Args:
+        path: The file.
+        reference: Whether LiteRT's own kernels run it, without XNNPACK.
+    """
 
-        self._interpreter = Interpreter(model_path=str(path))
+    def __init__(self, path: pathlib.Path, reference: bool = False) -> None:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        self._interpreter = Interpreter(
+            model_path=str(path),
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            if reference
+            else OpResolverType.AUTO,
+        )
         self._runner = self._interpreter.get_signature_runner(SIGNATURE)
         self._details = self._runner.get_input_details()
         signature = self._interpreter.get_signature_list()[SIGNATURE]
@@ -61,11 +73,15 @@ class LiteRT(Runtime):
 
 
 class OnnxRuntime(Runtime):
-    """An `.onnx` file in ONNX Runtime on the CPU."""
+    """An `.onnx` file in ONNX Runtime on the CPU.
 
-    def __init__(self, path: pathlib.Path) -> None:
-        """Loads `path`."""
-        self._session = onnx_session(path, threads=0)
+    Args:
+        path: The file.
+        reference: Whether its graph runs as it stands, not optimised.
+    """
+
+    def __init__(self, path: pathlib.Path, reference: bool = False) -> None:
+        self._session = onnx_session(path, threads=0, optimise=not reference)
         self.inputs = [entry.name for entry in self._session.get_inputs()]
         self.outputs = [entry.name for entry in self._session.get_outputs()]
 
@@ -75,23 +91,28 @@ class OnnxRuntime(Runtime):
         return dict(zip(self.outputs, results, strict=True))
 
 
-def open_runtime(path: pathlib.Path) -> Runtime:
+def open_runtime(path: pathlib.Path, reference: bool = False) -> Runtime:
     """Loads a file in its own runtime, chosen by its suffix."""
-    return LiteRT(path) if path.suffix == ".tflite" else OnnxRuntime(path)
+    kind = LiteRT if path.suffix == ".tflite" else OnnxRuntime
+    return kind(path, reference)
 
 
-def onnx_session(path: pathlib.Path, threads: int) -> Any:
+def onnx_session(path: pathlib.Path, threads: int, optimise: bool = True) -> Any:
     """Opens a session of ONNX Runtime on the CPU.
 
     Args:
         path: The `.onnx` file.
         threads: Threads within an operator; 0 lets the runtime choose.
+        optimise: Whether the graph is optimised.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # Errors only.
+    if not optimise:
+        level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.graph_optimization_level = level
     return onnxruntime.InferenceSession(
         str(path), options, providers=["CPUExecutionProvider"]
     )
@@ -108,7 +129,7 @@ def _peak_memory() -> int:
     return int(peak.split()[1]) * 1024
 
 
-def _serve(path: pathlib.Path) -> None:
+def _serve(path: pathlib.Path, reference: bool) -> None:
     """Loads a file, then runs it on each file of arrays named on a line of stdin."""
     if path.suffix == ".tflite":
         import ai_edge_litert.interpreter  # noqa: F401
@@ -116,7 +137,7 @@ def _serve(path: pathlib.Path) -> None:
         import onnxruntime  # noqa: F401
     before = _peak_memory()
     try:
-        runtime = open_runtime(path)
+        runtime = open_runtime(path, reference)
         _say(inputs=runtime.inputs, outputs=runtime.outputs)
         for line in sys.stdin:
             request = json.loads(line)
@@ -134,4 +155,4 @@ def _say(**answer: Any) -> None:
 
 
 if __name__ == "__main__":
-    _serve(pathlib.Path(sys.argv[1]))
+    _serve(pathlib.Path(sys.argv[1]), reference=REFERENCE in sys.argv)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from keras_tickets.mobile.runners.base import Runner
 from keras_tickets.mobile.runners.host import Host
 from keras_tickets.mobile.runners.timing import Timing
+from keras_tickets.mobile.runners.wasm import Wasm
 
-RUNNERS: dict[str, Runner] = {runner.name: runner for runner in (Host(),)}
+RUNNERS: dict[str, Runner] = {runner.name: runner for runner in (Host(), Wasm())}
 
 
 def get(name: str) -> Runner:
