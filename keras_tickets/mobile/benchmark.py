@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_tickets.convert.formats import SUFFIXES
 from keras_tickets.files import check_source
-from keras_tickets.mobile.runners import RUNNERS
+from keras_tickets.mobile import runners
 from keras_tickets.tables import facts
 
 
@@ -111,8 +111,7 @@ def benchmark(
         ValueError: If a number makes no sense, or `on` or the suffix is unknown.
         FileNotFoundError: If there is no such file.
         IsADirectoryError: If the path is a folder.
-        RuntimeError: If the runtime cannot run the file.
-        ImportError: If `keras-tickets[export]` is not installed.
+        RuntimeError: If the runtime is not installed, or cannot run the file.
 
     Example:
 
@@ -122,9 +121,7 @@ def benchmark(
     ```
     """
     file = check_source(path, SUFFIXES)
-    if on not in RUNNERS:
-        available = ", ".join(repr(name) for name in RUNNERS)
-        raise ValueError(f"Unknown place: on='{on}'. Available: {available}.")
+    runner = runners.get(on)
     for name, value, least in (
         ("runs", runs, 1),
         ("warmup", warmup, 0),
@@ -135,8 +132,9 @@ def benchmark(
                 f"`{name}` must be a whole number of at least {least}. "
                 f"Received: {name}={value!r}"
             )
+    runner.check(file)
     bar = keras.utils.Progbar(warmup + runs, unit_name="run", verbose=int(verbose))
-    timing = RUNNERS[on](file, runs, warmup, threads, bar.update)
+    timing = runner.time(file, runs, warmup, threads, bar.update)
     return BenchmarkReport(
         path=str(path),
         on=on,
