@@ -13,7 +13,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,31 +29,61 @@ class Isolated(Runtime):
     Args:
         process: The process, just started.
         folder: Where arrays are exchanged.
+        timeout: Seconds that one answer may take; None waits for ever.
 
     Attributes:
         peak_bytes: The most memory that loading and running took, the runtime's own
             code apart; 0 where the system does not tell.
 
     Raises:
-        RuntimeError: If the runtime refuses the file, or dies of it.
+        RuntimeError: If the runtime refuses the file, dies of it, or is silent for
+            too long.
     """
 
-    def __init__(self, process: subprocess.Popen[str], folder: pathlib.Path) -> None:
-        self._process, self._folder = process, folder
+    def __init__(
+        self,
+        process: subprocess.Popen[str],
+        folder: pathlib.Path,
+        timeout: float | None = None,
+    ) -> None:
+        self._process, self._folder, self._timeout = process, folder, timeout
         names = self._answer("loaded")
         self.inputs, self.outputs = names["inputs"], names["outputs"]
         self.peak_bytes = 0
 
     def run(self, values: Arrays) -> Arrays:
         """Runs the file once."""
-        sent, received = self._folder / "inputs.npz", self._folder / "outputs.npz"
-        np.savez(sent, *values.values())
-        names = {name: f"arr_{i}" for i, name in enumerate(values)}
-        request = {"inputs": str(sent), "outputs": str(received), "names": names}
-        self._say(json.dumps(request))
+        received = self._folder / "outputs.npz"
+        self._ask(values, outputs=str(received))
         self.peak_bytes = self._answer("run")["peak"]
         with np.load(received) as arrays:
             return {name: arrays[f"arr_{i}"] for i, name in enumerate(self.outputs)}
+
+    def time(
+        self, values: Arrays, runs: int, progress: Callable[[int], None]
+    ) -> list[float]:
+        """Runs the file several times on the same inputs.
+
+        Args:
+            values: The inputs.
+            runs: How many times.
+            progress: Called with the number of runs done so far.
+
+        Returns:
+            The seconds of each run, in order; the inputs' way there is not counted.
+        """
+        self._ask(values, runs=runs)
+        seconds = []
+        for index in range(runs):
+            seconds.append(self._answer("run")["seconds"])
+            progress(index + 1)
+        return seconds
+
+    def _ask(self, values: Arrays, **request: Any) -> None:
+        sent = self._folder / "inputs.npz"
+        np.savez(sent, *values.values())
+        names = {name: f"arr_{i}" for i, name in enumerate(values)}
+        self._say(json.dumps({"inputs": str(sent), "names": names, **request}))
 
     def _say(self, line: str) -> None:
         # A process that died says so when it is asked for its answer.
@@ -60,7 +91,12 @@ class Isolated(Runtime):
             print(line, file=self._process.stdin, flush=True)
 
     def _answer(self, what: str) -> dict[str, Any]:
-        line = self._process.stdout.readline() if self._process.stdout else ""
+        line, late = self._line()
+        if late:
+            raise RuntimeError(
+                f"The runtime was ended: it gave no answer for {self._timeout:g} "
+                f"seconds when the file was {what}."
+            )
         if not line:
             raise RuntimeError(
                 f"The runtime {end(self._process.wait())} when the file was {what}."
@@ -70,19 +106,50 @@ class Isolated(Runtime):
             raise RuntimeError(answer["error"])
         return answer
 
+    def _line(self) -> tuple[str, bool]:
+        """The next line, empty if the process has ended; and whether it was too late."""
+        if self._timeout is None:
+            return self._read(), False
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            self._process.kill()
+
+        watchdog = threading.Timer(self._timeout, stop)
+        watchdog.start()
+        try:
+            return self._read(), late.is_set()
+        finally:
+            watchdog.cancel()
+
+    def _read(self) -> str:
+        return self._process.stdout.readline() if self._process.stdout else ""
+
 
 @contextlib.contextmanager
-def isolated(path: pathlib.Path) -> Iterator[Isolated]:
+def isolated(
+    path: pathlib.Path,
+    *,
+    python: Sequence[str] = (sys.executable,),
+    environment: Mapping[str, str] | None = None,
+    threads: int = 0,
+    timeout: float | None = None,
+) -> Iterator[Isolated]:
     """Loads a file in a process that ends with the block.
 
     Args:
         path: A `.tflite` or `.onnx` file.
+        python: The command of a Python that has NumPy and the runtime.
+        environment: Its environment variables; None hands on this process' own.
+        threads: Threads that the runtime may use; 0 lets it choose.
+        timeout: Seconds that loading and each run may take; None waits for ever.
 
     Yields:
         The runtime.
     """
     # -P: the folder of the program holds an `onnx.py`, which is not the package.
-    command = [sys.executable, "-P", runtimes.__file__, str(path)]
+    command = [*python, "-P", runtimes.__file__, str(path), str(threads)]
     with (
         tempfile.TemporaryDirectory() as folder,
         subprocess.Popen(
@@ -90,11 +157,12 @@ def isolated(path: pathlib.Path) -> Iterator[Isolated]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env=environment,
             text=True,
         ) as process,
     ):
         try:
-            yield Isolated(process, pathlib.Path(folder))
+            yield Isolated(process, pathlib.Path(folder), timeout)
         finally:
             process.kill()
 

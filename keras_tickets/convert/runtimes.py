@@ -2,7 +2,8 @@
 
 Also a program of its own, which loads one file and answers requests: a runtime may
 crash on a file, and then only this process ends (see `isolated.py`). It knows nothing
-but NumPy and the runtime, so that it starts at once and its memory is the runtime's.
+but NumPy and the runtime, so that it starts at once, its memory is the runtime's, and
+it runs where Keras is not: in the emulated machine of `mobile/runners/arm64.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import abc
 import json
 import pathlib
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,14 +39,22 @@ class Runtime(abc.ABC):
         """Runs the file once."""
 
 
-class LiteRT(Runtime):
+class LocalRuntime(Runtime):
+    """A file that is loaded in this process."""
+
+    @abc.abstractmethod
+    def prepare(self, values: Arrays) -> Callable[[], object]:
+        """Takes the inputs in, and returns what runs the file and does no more."""
+
+
+class LiteRT(LocalRuntime):
     """A `.tflite` file in LiteRT's interpreter, through its signature."""
 
-    def __init__(self, path: pathlib.Path) -> None:
-        """Loads `path`."""
+    def __init__(self, path: pathlib.Path, threads: int = 0) -> None:
+        """Loads `path`; 0 threads lets the runtime choose."""
         from ai_edge_litert.interpreter import Interpreter
 
-        self._interpreter = Interpreter(model_path=str(path))
+        self._interpreter = Interpreter(str(path), num_threads=threads or None)
         self._runner = self._interpreter.get_signature_runner(SIGNATURE)
         self._details = self._runner.get_input_details()
         signature = self._interpreter.get_signature_list()[SIGNATURE]
@@ -52,20 +63,35 @@ class LiteRT(Runtime):
 
     def run(self, values: Arrays) -> Arrays:
         """Runs the file once."""
-        typed = {
+        result: Arrays = self._runner(**self._typed(values))
+        return result
+
+    def prepare(self, values: Arrays) -> Callable[[], object]:
+        """Takes the inputs in, and returns what runs the file and does no more."""
+        # Not by the signature's runner, which copies inputs and outputs each time.
+        typed = self._typed(values)
+        for name, value in typed.items():
+            index = self._details[name]["index"]
+            self._interpreter.resize_tensor_input(index, value.shape)
+        self._interpreter.allocate_tensors()
+        for name, value in typed.items():
+            self._interpreter.set_tensor(self._details[name]["index"], value)
+        invoke: Callable[[], object] = self._interpreter.invoke
+        return invoke
+
+    def _typed(self, values: Arrays) -> Arrays:
+        return {
             name: value.astype(self._details[name]["dtype"])
             for name, value in values.items()
         }
-        result: Arrays = self._runner(**typed)
-        return result
 
 
-class OnnxRuntime(Runtime):
+class OnnxRuntime(LocalRuntime):
     """An `.onnx` file in ONNX Runtime on the CPU."""
 
-    def __init__(self, path: pathlib.Path) -> None:
-        """Loads `path`."""
-        self._session = onnx_session(path, threads=0)
+    def __init__(self, path: pathlib.Path, threads: int = 0) -> None:
+        """Loads `path`; 0 threads lets the runtime choose."""
+        self._session = onnx_session(path, threads)
         self.inputs = [entry.name for entry in self._session.get_inputs()]
         self.outputs = [entry.name for entry in self._session.get_outputs()]
 
@@ -74,10 +100,15 @@ class OnnxRuntime(Runtime):
         results = self._session.run(None, values)
         return dict(zip(self.outputs, results, strict=True))
 
+    def prepare(self, values: Arrays) -> Callable[[], object]:
+        """Takes the inputs in, and returns what runs the file and does no more."""
+        return lambda: self._session.run(None, values)
 
-def open_runtime(path: pathlib.Path) -> Runtime:
+
+def open_runtime(path: pathlib.Path, threads: int = 0) -> LocalRuntime:
     """Loads a file in its own runtime, chosen by its suffix."""
-    return LiteRT(path) if path.suffix == ".tflite" else OnnxRuntime(path)
+    kind = LiteRT if path.suffix == ".tflite" else OnnxRuntime
+    return kind(path, threads)
 
 
 def onnx_session(path: pathlib.Path, threads: int) -> Any:
@@ -108,20 +139,23 @@ def _peak_memory() -> int:
     return int(peak.split()[1]) * 1024
 
 
-def _serve(path: pathlib.Path) -> None:
-    """Loads a file, then runs it on each file of arrays named on a line of stdin."""
+def _serve(path: pathlib.Path, threads: int) -> None:
+    """Loads a file, then does what each line of stdin asks for."""
     if path.suffix == ".tflite":
         import ai_edge_litert.interpreter  # noqa: F401
     else:
         import onnxruntime  # noqa: F401
     before = _peak_memory()
     try:
-        runtime = open_runtime(path)
+        runtime = open_runtime(path, threads)
         _say(inputs=runtime.inputs, outputs=runtime.outputs)
         for line in sys.stdin:
             request = json.loads(line)
             with np.load(request["inputs"]) as arrays:
                 values = {name: arrays[key] for name, key in request["names"].items()}
+            if "runs" in request:
+                _time(runtime.prepare(values), request["runs"])
+                continue
             results = runtime.run(values)
             np.savez(request["outputs"], *[results[name] for name in runtime.outputs])
             _say(peak=_peak_memory() - before)
@@ -129,9 +163,17 @@ def _serve(path: pathlib.Path) -> None:
         _say(error=f"{type(error).__name__}: {error}")
 
 
+def _time(call: Callable[[], object], runs: int) -> None:
+    """Says the time of each run as soon as it is known: some take minutes."""
+    for _ in range(runs):
+        start = time.perf_counter()
+        call()
+        _say(seconds=time.perf_counter() - start)
+
+
 def _say(**answer: Any) -> None:
     print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":
-    _serve(pathlib.Path(sys.argv[1]))
+    _serve(pathlib.Path(sys.argv[1]), threads=int(sys.argv[2]))
