@@ -13,11 +13,8 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
-
-# Seconds until an answer; no model for a phone takes nearly as long, even emulated.
-LIMIT = 300.0
 
 
 class Conversation:
@@ -26,16 +23,20 @@ class Conversation:
     Args:
         process: The process.
         log: The file that its stderr goes to.
-        limit: Seconds that it has for each answer; then it is ended.
+        timeout: Seconds that it has for each answer, then it is ended; None waits for
+            ever.
     """
 
     def __init__(
-        self, process: subprocess.Popen[str], log: IO[bytes], limit: float
+        self,
+        process: subprocess.Popen[str],
+        log: IO[bytes],
+        timeout: float | None = None,
     ) -> None:
-        self._process, self._log, self._limit = process, log, limit
+        self._process, self._log, self._timeout = process, log, timeout
 
     def ask(self, question: dict[str, Any], what: str) -> dict[str, Any]:
-        """Asks, and waits for the answer.
+        """Asks, and waits for the first answer; more may follow.
 
         Args:
             question: What is asked.
@@ -53,12 +54,12 @@ class Conversation:
         return self.answer(what)
 
     def answer(self, what: str) -> dict[str, Any]:
-        """Waits for an answer; `ask` does, and who expects one unasked."""
+        """Waits for an answer that was not asked for, or one more."""
         line, late = self._line()
         if late:
             raise RuntimeError(
-                f"The runtime was ended: it gave no answer for {self._limit:g} seconds "
-                f"when the file was {what}."
+                f"The runtime was ended: it gave no answer for {self._timeout:g} "
+                f"seconds when the file was {what}."
             )
         try:
             answer: dict[str, Any] = json.loads(line)
@@ -71,21 +72,24 @@ class Conversation:
         return answer
 
     def _line(self) -> tuple[str, bool]:
-        """The next line, empty at the end; and whether the time was up."""
+        """The next line, empty if the process has ended; and whether it was late."""
+        if self._timeout is None:
+            return self._read(), False
         late = threading.Event()
 
-        def give_up() -> None:
+        def stop() -> None:
             late.set()
             self._process.kill()
 
-        timer = threading.Timer(self._limit, give_up)
-        timer.daemon = True
-        timer.start()
+        watchdog = threading.Timer(self._timeout, stop)
+        watchdog.start()
         try:
-            line = self._process.stdout.readline() if self._process.stdout else ""
+            return self._read(), late.is_set()
         finally:
-            timer.cancel()
-        return line, late.is_set()
+            watchdog.cancel()
+
+    def _read(self) -> str:
+        return self._process.stdout.readline() if self._process.stdout else ""
 
     def _end(self) -> str:
         try:
@@ -101,12 +105,17 @@ class Conversation:
 
 
 @contextlib.contextmanager
-def converse(command: list[str], limit: float = LIMIT) -> Iterator[Conversation]:
+def converse(
+    command: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+) -> Iterator[Conversation]:
     """Starts a process that ends with the block, whatever ends the block.
 
     Args:
         command: The program and its arguments.
-        limit: Seconds that it has for each answer.
+        environment: Its environment variables; None hands on this process' own.
+        timeout: Seconds that it has for each answer; None waits for ever.
 
     Yields:
         The conversation.
@@ -118,12 +127,13 @@ def converse(command: list[str], limit: float = LIMIT) -> Iterator[Conversation]
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
+            env=environment,
             encoding="utf-8",
             errors="replace",
         ) as process,
     ):
         try:
-            yield Conversation(process, log, limit)
+            yield Conversation(process, log, timeout)
         finally:
             process.kill()
 

@@ -2,7 +2,8 @@
 
 Also a program of its own, which loads one file and answers requests: a runtime may
 crash on a file, and then only this process ends (see `isolated.py`). It knows nothing
-but NumPy and the runtime, so that it starts at once and its memory is the runtime's.
+but NumPy and the runtime, so that it starts at once, its memory is the runtime's, and
+it runs where Keras is not: in the emulated machine of `mobile/runners/arm64.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import abc
 import json
 import pathlib
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,49 +42,74 @@ class Runtime(abc.ABC):
         """Runs the file once."""
 
 
-class LiteRT(Runtime):
-    """A `.tflite` file in LiteRT's interpreter, through its signature.
+class LocalRuntime(Runtime):
+    """A file that is loaded in this process."""
 
-    Args:
-        path: The file.
-        reference: Whether LiteRT's own kernels run it, without XNNPACK.
-    """
+    @abc.abstractmethod
+    def prepare(self, values: Arrays) -> Callable[[], object]:
+        """Takes the inputs in, and returns what runs the file and does no more."""
 
-    def __init__(self, path: pathlib.Path, reference: bool = False) -> None:
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-        self._interpreter = Interpreter(
-            model_path=str(path),
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-            if reference
-            else OpResolverType.AUTO,
-        )
-        self._runner = self._interpreter.get_signature_runner(SIGNATURE)
+class LiteRT(LocalRuntime):
+    """A `.tflite` file in LiteRT's interpreter, through its signature."""
+
+    def __init__(self, path: pathlib.Path, threads: int = 0) -> None:
+        """Loads `path`; 0 threads lets the runtime choose."""
+        self._path, self._threads = path, threads
+        interpreter = self._load()
+        self._runner = interpreter.get_signature_runner(SIGNATURE)
         self._details = self._runner.get_input_details()
-        signature = self._interpreter.get_signature_list()[SIGNATURE]
+        signature = interpreter.get_signature_list()[SIGNATURE]
         self.inputs = signature["inputs"]
         self.outputs = signature["outputs"]
 
     def run(self, values: Arrays) -> Arrays:
         """Runs the file once."""
-        typed = {
+        result: Arrays = self._runner(**self._typed(values))
+        return result
+
+    def prepare(self, values: Arrays) -> Callable[[], object]:
+        """Takes the inputs in, and returns what runs the file and does no more."""
+        # A second interpreter: a signature's runner keeps its own from being run by
+        # anyone else, and copies inputs and outputs each time.
+        interpreter = self._load()
+        tensors = {self._details[n]["index"]: v for n, v in self._typed(values).items()}
+        for index, value in tensors.items():
+            interpreter.resize_tensor_input(index, value.shape)
+        interpreter.allocate_tensors()
+        for index, value in tensors.items():
+            interpreter.set_tensor(index, value)
+        invoke: Callable[[], object] = interpreter.invoke
+        return invoke
+
+    def _load(self) -> Any:
+        from ai_edge_litert.interpreter import Interpreter
+
+        return Interpreter(str(self._path), num_threads=self._threads or None)
+
+    def _typed(self, values: Arrays) -> Arrays:
+        return {
             name: value.astype(self._details[name]["dtype"])
             for name, value in values.items()
         }
-        result: Arrays = self._runner(**typed)
-        return result
 
 
-class OnnxRuntime(Runtime):
-    """An `.onnx` file in ONNX Runtime on the CPU.
+class PlainLiteRT(LiteRT):
+    """The same in LiteRT's own kernels, without XNNPACK: slow, and rarely wrong."""
 
-    Args:
-        path: The file.
-        reference: Whether its graph runs as it stands, not optimised.
-    """
+    def _load(self) -> Any:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    def __init__(self, path: pathlib.Path, reference: bool = False) -> None:
-        self._session = onnx_session(path, threads=0, optimise=not reference)
+        kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        return Interpreter(str(self._path), experimental_op_resolver_type=kernels)
+
+
+class OnnxRuntime(LocalRuntime):
+    """An `.onnx` file in ONNX Runtime on the CPU."""
+
+    def __init__(self, path: pathlib.Path, threads: int = 0) -> None:
+        """Loads `path`; 0 threads lets the runtime choose."""
+        self._session = self._load(path, threads)
         self.inputs = [entry.name for entry in self._session.get_inputs()]
         self.outputs = [entry.name for entry in self._session.get_outputs()]
 
@@ -90,11 +118,43 @@ class OnnxRuntime(Runtime):
         results = self._session.run(None, values)
         return dict(zip(self.outputs, results, strict=True))
 
+    def prepare(self, values: Arrays) -> Callable[[], object]:
+        """Takes the inputs in, and returns what runs the file and does no more."""
+        return lambda: self._session.run(None, values)
 
-def open_runtime(path: pathlib.Path, reference: bool = False) -> Runtime:
-    """Loads a file in its own runtime, chosen by its suffix."""
-    kind = LiteRT if path.suffix == ".tflite" else OnnxRuntime
-    return kind(path, reference)
+    def _load(self, path: pathlib.Path, threads: int) -> Any:
+        return onnx_session(path, threads)
+
+
+class PlainOnnxRuntime(OnnxRuntime):
+    """The same with the graph as it stands, not optimised."""
+
+    def _load(self, path: pathlib.Path, threads: int) -> Any:
+        return onnx_session(path, threads, optimise=False)
+
+
+_KINDS: dict[tuple[str, bool], Callable[[pathlib.Path, int], LocalRuntime]] = {
+    (".tflite", False): LiteRT,
+    (".tflite", True): PlainLiteRT,
+    (".onnx", False): OnnxRuntime,
+    (".onnx", True): PlainOnnxRuntime,
+}
+
+
+def open_runtime(
+    path: pathlib.Path, threads: int = 0, reference: bool = False
+) -> LocalRuntime:
+    """Loads a file in its own runtime, chosen by its suffix.
+
+    Args:
+        path: The file.
+        threads: Threads that the runtime may use; 0 lets it choose.
+        reference: Whether plain kernels run it, not the fast ones.
+
+    Returns:
+        The loaded file.
+    """
+    return _KINDS[path.suffix, reference](path, threads)
 
 
 def onnx_session(path: pathlib.Path, threads: int, optimise: bool = True) -> Any:
@@ -129,20 +189,23 @@ def _peak_memory() -> int:
     return int(peak.split()[1]) * 1024
 
 
-def _serve(path: pathlib.Path, reference: bool) -> None:
-    """Loads a file, then runs it on each file of arrays named on a line of stdin."""
+def _serve(path: pathlib.Path, threads: int, reference: bool) -> None:
+    """Loads a file, then does what each line of stdin asks for."""
     if path.suffix == ".tflite":
         import ai_edge_litert.interpreter  # noqa: F401
     else:
         import onnxruntime  # noqa: F401
     before = _peak_memory()
     try:
-        runtime = open_runtime(path, reference)
+        runtime = open_runtime(path, threads, reference)
         _say(inputs=runtime.inputs, outputs=runtime.outputs)
         for line in sys.stdin:
             request = json.loads(line)
             with np.load(request["inputs"]) as arrays:
                 values = {name: arrays[key] for name, key in request["names"].items()}
+            if "runs" in request:
+                _time(runtime.prepare(values), request["runs"])
+                continue
             results = runtime.run(values)
             np.savez(request["outputs"], *[results[name] for name in runtime.outputs])
             _say(peak=_peak_memory() - before)
@@ -150,9 +213,21 @@ def _serve(path: pathlib.Path, reference: bool) -> None:
         _say(error=f"{type(error).__name__}: {error}")
 
 
+def _time(call: Callable[[], object], runs: int) -> None:
+    """Says the time of each run as soon as it is known: some take minutes."""
+    for _ in range(runs):
+        start = time.perf_counter()
+        call()
+        _say(seconds=time.perf_counter() - start)
+
+
 def _say(**answer: Any) -> None:
     print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":
-    _serve(pathlib.Path(sys.argv[1]), reference=REFERENCE in sys.argv)
+    _serve(
+        pathlib.Path(sys.argv[1]),
+        threads=int(sys.argv[2]),
+        reference=REFERENCE in sys.argv,
+    )

@@ -24,6 +24,8 @@ class BenchmarkReport:
         on: Where it ran, as passed to `benchmark`.
         runtime: Which program ran it, with its version.
         device: Which machine it ran on.
+        emulated: Whether it was an emulated one: then the times can be compared with
+            each other, and with nothing else.
         threads: Threads that the runtime was allowed.
         warmup: Runs before, not timed.
         times_ms: The time of each run, in order.
@@ -33,6 +35,7 @@ class BenchmarkReport:
     on: str
     runtime: str
     device: str
+    emulated: bool
     threads: int
     warmup: int
     times_ms: tuple[float, ...]
@@ -82,6 +85,8 @@ class BenchmarkReport:
             ("fastest", f"{self.min_ms:.3f} ms"),
             ("runs", f"{self.runs} after {self.warmup} to warm up"),
         ]
+        if self.emulated:
+            return facts("Emulated time, batch size 1: good for ratios only", rows)
         return facts("Latency, batch size 1", rows)
 
 
@@ -98,7 +103,8 @@ def benchmark(
 
     Args:
         path: A `.tflite` or `.onnx` file.
-        on: Where to run it: `"host"` is this machine's CPU.
+        on: Where to run it: `"host"` is this machine's CPU, `"arm64"` the ARM64
+            runtimes on an emulated processor.
         runs: How many runs are timed.
         warmup: How many runs before are not.
         threads: Threads that the runtime may use.
@@ -140,6 +146,7 @@ def benchmark(
         on=on,
         runtime=timing.runtime,
         device=timing.device,
+        emulated=timing.emulated,
         threads=threads,
         warmup=warmup,
         times_ms=tuple(second * 1000 for second in timing.seconds),

@@ -19,10 +19,14 @@ import numpy as np
 
 from keras_tickets.convert.conversation import Conversation, converse
 from keras_tickets.convert.runtimes import Arrays, Runtime
-from keras_tickets.mobile.runners import inputs, lab
+from keras_tickets.mobile.runners import inputs
 from keras_tickets.mobile.runners.base import Runner
+from keras_tickets.mobile.runners.folders import folder_of
 from keras_tickets.mobile.runners.host import device
 from keras_tickets.mobile.runners.timing import Timing
+
+# The version in `export/wasm/package.json`: what is built elsewhere may be older.
+_PROGRAM = "1.0.0"
 
 _NODE = 20  # The oldest that runs LiteRT.js's relaxed SIMD.
 _GET_NODE = (
@@ -36,25 +40,39 @@ _PORTION = 0.5
 
 
 class Wasm(Runner):
-    """LiteRT.js in Node on this machine, one thread."""
+    """LiteRT.js in Node on this machine, one thread.
+
+    Args:
+        timeout: Seconds that loading a file, and half a second of runs, may take.
+
+    Attributes:
+        timeout: The same.
+    """
 
     name = "wasm"
     suffixes = (".tflite",)
 
+    def __init__(self, timeout: float = 600.0) -> None:
+        self.timeout = timeout
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Where `export/wasm/build` puts LiteRT.js."""
+        return folder_of("wasm")
+
     def missing(self, suffix: str) -> str | None:
         """Says whether Node or LiteRT.js is not installed, or not as needed."""
-        folder = lab.folder(self.name)
-        if not folder.is_dir():
-            return lab.absent(self.name)
-        return _node_missing() or _litert_missing(folder)
+        return _node_missing() or _program_missing(self.folder)
 
     @contextlib.contextmanager
     def open(self, path: pathlib.Path) -> Iterator[LiteRTJs]:
         """Loads a file in a Node process."""
         node = shutil.which("node") or "node"
-        program = lab.folder(self.name) / "runner.mjs"
-        command = [node, str(program), str(path.absolute())]
-        with tempfile.TemporaryDirectory() as folder, converse(command) as conversation:
+        command = [node, str(self.folder / "runner.mjs"), str(path.absolute())]
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            converse(command, timeout=self.timeout) as conversation,
+        ):
             yield LiteRTJs(conversation, pathlib.Path(folder))
 
     def time(
@@ -167,15 +185,23 @@ def _node_missing() -> str | None:
     )
 
 
-def _litert_missing(folder: pathlib.Path) -> str | None:
-    """Whether the LiteRT.js in `node_modules` is the one that `package.json` pins."""
-    package = "@litertjs/core"
-    pinned = json.loads((folder / "package.json").read_text())["dependencies"][package]
-    installed = folder / "node_modules" / package / "package.json"
-    install = f"Install it with: npm ci --prefix '{folder}'"
-    if not installed.is_file():
-        return f"LiteRT.js {pinned} is not installed. {install}"
-    version = json.loads(installed.read_text())["version"]
-    if version != pinned:
-        return f"LiteRT.js is {version}, but {pinned} is needed. {install}"
+def _program_missing(folder: pathlib.Path) -> str | None:
+    """Whether what was built is what `export/wasm/` holds today."""
+    build = "Build it with Node's npm by export/wasm/build of the repository."
+    program = _package(folder)
+    if program is None:
+        return f"It needs LiteRT.js, and there is none in '{folder}'. {build}"
+    if program["version"] != _PROGRAM:
+        return (
+            f"'{folder}' is of version {program['version']}, but {_PROGRAM} is needed. "
+            f"{build}"
+        )
     return None
+
+
+def _package(folder: pathlib.Path) -> dict[str, Any] | None:
+    """What `package.json` says, if it and what it asks for is there."""
+    if not (folder / "node_modules" / "@litertjs" / "core").is_dir():
+        return None
+    found: dict[str, Any] = json.loads((folder / "package.json").read_text())
+    return found
