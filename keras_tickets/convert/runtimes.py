@@ -32,10 +32,13 @@ class Runtime(abc.ABC):
     Attributes:
         inputs: The names of the inputs, in the file's order.
         outputs: The names of the outputs, in the file's order.
+        peak_bytes: The most memory that loading and running took, the runtime's own
+            code apart; 0 where nobody tells.
     """
 
     inputs: list[str]
     outputs: list[str]
+    peak_bytes: int = 0
 
     @abc.abstractmethod
     def run(self, values: Arrays) -> Arrays:

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from keras_tickets.mobile.benchmark import BenchmarkReport, benchmark
+from keras_tickets.mobile.verify import verify
 
-__all__ = ["BenchmarkReport", "benchmark"]
+__all__ = ["BenchmarkReport", "benchmark", "verify"]
