@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
@@ -157,30 +158,41 @@ def _against_plain(
     vocabulary = _IDS if _LOOKUPS & found.ops.keys() else None
     chosen = comparison_samples(signature, vocabulary, samples)
     every = [sample for kind in chosen.values() for sample in kind]
-    names = sorted(specs)
+    names = sorted(specs)  # As `tree.flatten` takes a dict.
     outputs = [port.name for port in found.outputs]
-    with isolated(file, reference=True) as runtime:
-        values = [_outputs(runtime, names, outputs, sample) for sample in every]
+    try:
+        wanted = _run_all(isolated(file, reference=True), names, outputs, every)
+    except RuntimeError as error:
+        raise RuntimeError(
+            "There is nothing to compare with: the plain kernels of its runtime on "
+            f"this machine cannot run it. Pass the model. {error}"
+        ) from error
     expected = Expected(
         who="The same file in plain kernels",
         name=f"'{file.name}' in plain kernels",
         labels=[f"output '{name}'" for name in outputs],
-        outputs=values,
+        outputs=wanted,
     )
-    with runner.open(file) as runtime:
-        received = [_outputs(runtime, names, outputs, sample) for sample in every]
+    received = _run_all(runner.open(file), names, outputs, every)
     counts = {kind: len(own) for kind, own in chosen.items()}
     limits = comparing.limits(counts, precision, limit)
     return judge(expected, received, counts, limits)
 
 
-def _outputs(
-    runtime: Runtime, names: list[str], outputs: list[str], sample: Sample
-) -> list[Array]:
-    # `flatten` takes a dict by its sorted keys.
-    values = dict(zip(names, tree.flatten(sample), strict=True))
-    results = comparing.run(runtime, values)
-    return [results[name] for name in outputs]
+def _run_all(
+    loaded: AbstractContextManager[Runtime],
+    names: list[str],
+    outputs: list[str],
+    samples: list[Sample],
+) -> list[list[Array]]:
+    """The outputs of a file for each sample; `names` is the order within a sample."""
+    received = []
+    with loaded as runtime:
+        for sample in samples:
+            values = dict(zip(names, tree.flatten(sample), strict=True))
+            results = comparing.run(runtime, values)
+            received.append([results[name] for name in outputs])
+    return received
 
 
 def _spec(port: Port, suffix: str) -> keras.InputSpec:
