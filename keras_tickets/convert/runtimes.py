@@ -52,12 +52,11 @@ class LiteRT(LocalRuntime):
 
     def __init__(self, path: pathlib.Path, threads: int = 0) -> None:
         """Loads `path`; 0 threads lets the runtime choose."""
-        from ai_edge_litert.interpreter import Interpreter
-
-        self._interpreter = Interpreter(str(path), num_threads=threads or None)
-        self._runner = self._interpreter.get_signature_runner(SIGNATURE)
+        self._path, self._threads = path, threads
+        interpreter = self._load()
+        self._runner = interpreter.get_signature_runner(SIGNATURE)
         self._details = self._runner.get_input_details()
-        signature = self._interpreter.get_signature_list()[SIGNATURE]
+        signature = interpreter.get_signature_list()[SIGNATURE]
         self.inputs = signature["inputs"]
         self.outputs = signature["outputs"]
 
@@ -68,16 +67,22 @@ class LiteRT(LocalRuntime):
 
     def prepare(self, values: Arrays) -> Callable[[], object]:
         """Takes the inputs in, and returns what runs the file and does no more."""
-        # Not by the signature's runner, which copies inputs and outputs each time.
-        typed = self._typed(values)
-        for name, value in typed.items():
-            index = self._details[name]["index"]
-            self._interpreter.resize_tensor_input(index, value.shape)
-        self._interpreter.allocate_tensors()
-        for name, value in typed.items():
-            self._interpreter.set_tensor(self._details[name]["index"], value)
-        invoke: Callable[[], object] = self._interpreter.invoke
+        # A second interpreter: a signature's runner keeps its own from being run by
+        # anyone else, and copies inputs and outputs each time.
+        interpreter = self._load()
+        tensors = {self._details[n]["index"]: v for n, v in self._typed(values).items()}
+        for index, value in tensors.items():
+            interpreter.resize_tensor_input(index, value.shape)
+        interpreter.allocate_tensors()
+        for index, value in tensors.items():
+            interpreter.set_tensor(index, value)
+        invoke: Callable[[], object] = interpreter.invoke
         return invoke
+
+    def _load(self) -> Any:
+        from ai_edge_litert.interpreter import Interpreter
+
+        return Interpreter(str(self._path), num_threads=self._threads or None)
 
     def _typed(self, values: Arrays) -> Arrays:
         return {
