@@ -107,7 +107,7 @@ class Isolated(Runtime):
         return answer
 
     def _line(self) -> tuple[str, bool]:
-        """The next line, empty if the process has ended; and whether it was too late."""
+        """The next line, empty if the process ended; and whether that was too late."""
         if self._timeout is None:
             return self._read(), False
         late = threading.Event()

@@ -3,5 +3,12 @@
 from __future__ import annotations
 
 from keras_tickets.mobile.benchmark import BenchmarkReport, benchmark
+from keras_tickets.mobile.probe import SparseKernel, SparsePath, sparse_path
 
-__all__ = ["BenchmarkReport", "benchmark"]
+__all__ = [
+    "BenchmarkReport",
+    "SparseKernel",
+    "SparsePath",
+    "benchmark",
+    "sparse_path",
+]

@@ -81,7 +81,10 @@ class Arm64(Runner):
                 f"'{path}' cannot be run by {package} on emulated ARM64. {error}"
             ) from error
         return Timing(
-            tuple(seconds[warmup:]), self._version(package), self._device(), emulated=True
+            tuple(seconds[warmup:]),
+            self._version(package),
+            self._device(),
+            emulated=True,
         )
 
     def command(self) -> list[str]:

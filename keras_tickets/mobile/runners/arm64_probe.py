@@ -2,9 +2,9 @@
 
 A program of its own, of NumPy, LiteRT and nothing else. XNNPACK keeps the address of
 each sparse kernel in a structure, and LiteRT's library still names its functions: so
-the address is replaced by a counter, which calls the kernel. TFLite calls its own sparse
-kernels directly: there the first instructions of the function become a jump to the
-counter. What is counted has run; nothing is concluded from the file.
+the address is replaced by a counter, which calls the kernel. TFLite calls its own
+sparse kernels directly: there the first instructions of the function become a jump to
+the counter. What is counted has run; nothing is concluded from the file.
 """
 
 from __future__ import annotations
@@ -48,11 +48,13 @@ class Kernel:
     """One sparse kernel, and the weights that it was called with.
 
     Args:
-        name: The type of the weights, and the rows and columns of a block.
+        kind: What runs in it: `"convolution"` or `"dense"`.
+        name: The type of the weights, and how much is computed together.
         nodes: Address of the weights -> their number of outputs.
         calls: How often it ran.
     """
 
+    kind: str
     name: str
     nodes: dict[int, int] = dataclasses.field(default_factory=dict)
     calls: int = 0
@@ -104,14 +106,16 @@ def _count_spmm(symbols: dict[str, int], base: int) -> list[Kernel]:
     kernels = []
     for kind, configs in _CONFIGS.items():
         for name in configs:
-            start = ctypes.CFUNCTYPE(ctypes.c_void_p)(base + symbols[f"xnn_init_{name}"])
+            start = ctypes.CFUNCTYPE(ctypes.c_void_p)(
+                base + symbols[f"xnn_init_{name}"]
+            )
             address = start()
             if address is None:
                 continue  # Not a processor for this kernel.
             rows, columns = ctypes.string_at(address + 16, 2)
             if rows not in (16, 32) or columns not in (1, 2, 4):
                 raise RuntimeError(f"XNNPACK's {name} has another layout.")
-            kernel = Kernel(f"{kind} {rows}x{columns}")
+            kernel = Kernel("convolution", f"{kind} {rows}x{columns}")
             slot = ctypes.c_void_p.from_address(address)
             original = _function(slot.value, _SPMM_ARGUMENTS)
             counter = _counter(
@@ -128,7 +132,7 @@ def _count_dense(symbols: dict[str, int], base: int) -> list[Kernel]:
     for part, (name, arguments) in _DENSE.items():
         mangled = f"{len(part)}{part}E"
         value = next(at for symbol, at in symbols.items() if mangled in symbol)
-        kernel = Kernel(name)
+        kernel = Kernel("dense", name)
         _jump_first(kernel, base + value, arguments)
         kernels.append(kernel)
     return kernels
@@ -222,14 +226,16 @@ def main(path: str) -> None:
         scale = 1 if np.issubdtype(dtype, np.floating) else 0
         interpreter.set_tensor(detail["index"], (values * scale).astype(dtype))
     interpreter.invoke()
-    print(
-        json.dumps(
-            [
-                {"kernel": k.name, "outputs": [*k.nodes.values()], "calls": k.calls}
-                for k in kernels
-            ]
-        )
-    )
+    counted = [
+        {
+            "kind": k.kind,
+            "kernel": k.name,
+            "outputs": [*k.nodes.values()],
+            "calls": k.calls,
+        }
+        for k in kernels
+    ]
+    print(json.dumps(counted))
 
 
 if __name__ == "__main__":
