@@ -15,6 +15,7 @@ log2 C(N, nonzeros) bits for their positions, plus what else the file holds, den
 from __future__ import annotations
 
 import gzip
+import os
 import pathlib
 import statistics
 import subprocess
@@ -34,7 +35,7 @@ from benchmarks.record import Record
 from keras_tickets.convert import onnx_file
 from keras_tickets.convert.onnx import to_onnx
 from keras_tickets.convert.onnx_scatter import encode
-from keras_tickets.convert.reference import reference_bytes
+from keras_tickets.convert.reference import reference_size
 from keras_tickets.convert.runtimes import onnx_session
 from keras_tickets.convert.tensor import Array
 from keras_tickets.signature import input_signature
@@ -85,10 +86,14 @@ def measure(sparsity: float, classes: int) -> dict[str, Any]:
             "zeros_in_file": sum(zeros.values()),
             "weights": sum(nonzeros.values()) + sum(zeros.values()),
             "zeros_kept": lost == zeros,
-            "files": {key: sizes(c, dense, key) for key, c in contents.items()},
+            "files": {key: sizes(c, dense) for key, c in contents.items()},
             "identical_outputs": same_bits(paths, images),
             "first_load": {
                 key: in_turns(paths["dense"], paths[key], first_load, LOADS)
+                for key in ("float32", "float16")
+            },
+            "cold_load": {
+                key: in_turns(paths["dense"], paths[key], cold_load, LOADS)
                 for key in ("float32", "float16")
             },
             "load_again": {
@@ -124,27 +129,17 @@ def weights(content: bytes) -> dict[str, Any]:
     return {t.name: t for t in onnx_file.tensors(content) if t.is_weight}
 
 
-def sizes(content: bytes, dense: bytes, key: str) -> dict[str, Any]:
-    itemsize = 2 if key.endswith("16") else 4
-    reference = reference_size(content, itemsize)
+def sizes(content: bytes, dense: bytes) -> dict[str, Any]:
+    reference = reference_size(onnx_file.tensors(content))
     return {
         "bytes": len(content),
         "gzip_bytes": len(gzip.compress(content, mtime=0)),
         "ratio_to_dense": round(len(content) / len(dense), 4),
-        "reference_bytes": round(reference),
+        "reference_bytes": reference,
         "ratio_to_reference": round(len(content) / reference, 4),
         "nodes": sum(onnx_file.ops(content).values()),
         "scattered": sum(t.encoding == "scatter" for t in onnx_file.tensors(content)),
     }
-
-
-def reference_size(content: bytes, itemsize: int) -> float:
-    return sum(
-        reference_bytes(t.nonzeros, t.values.size, itemsize)
-        if t.is_weight
-        else t.dense_bytes
-        for t in onnx_file.tensors(content)
-    )
 
 
 def same_bits(paths: dict[str, pathlib.Path], images: Array) -> dict[str, Any]:
@@ -177,6 +172,14 @@ def first_load(path: pathlib.Path) -> float:
     command = [sys.executable, "-c", FIRST_LOAD, str(path)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout)
+
+
+def cold_load(path: pathlib.Path) -> float:
+    """The same where the file is not in memory yet, as after an installation."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return first_load(path)
 
 
 def timed(work: Callable[[pathlib.Path], Any]) -> Callable[[pathlib.Path], float]:

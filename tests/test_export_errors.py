@@ -355,7 +355,7 @@ def test_while_it_is_checked_nothing_lies_beside_the_target(convert_to, tmp_path
         patch.setattr(verify, "isolated", spy)
         export(sparse_cnn(), tmp_path / "m.onnx", verbose=False)
     ((name, checked, beside),) = seen
-    assert (name, beside) == ("m.onnx", [])
+    assert (name, beside) == ("model.onnx", [])
     assert checked == (tmp_path / "m.onnx").read_bytes()
 
 

@@ -7,19 +7,16 @@ leave nothing behind.
 from __future__ import annotations
 
 import contextlib
-import json
 import pathlib
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from keras_tickets.convert import runtimes
+from keras_tickets.convert.conversation import Conversation, converse
 from keras_tickets.convert.runtimes import Arrays, Runtime
 
 
@@ -27,9 +24,8 @@ class Isolated(Runtime):
     """A file that is loaded in another process.
 
     Args:
-        process: The process, just started.
+        conversation: With the process, just started.
         folder: Where arrays are exchanged.
-        timeout: Seconds that one answer may take; None waits for ever.
 
     Attributes:
         peak_bytes: The most memory that loading and running took, the runtime's own
@@ -40,22 +36,16 @@ class Isolated(Runtime):
             too long.
     """
 
-    def __init__(
-        self,
-        process: subprocess.Popen[str],
-        folder: pathlib.Path,
-        timeout: float | None = None,
-    ) -> None:
-        self._process, self._folder, self._timeout = process, folder, timeout
-        names = self._answer("loaded")
+    def __init__(self, conversation: Conversation, folder: pathlib.Path) -> None:
+        self._conversation, self._folder = conversation, folder
+        names = conversation.answer("loaded")
         self.inputs, self.outputs = names["inputs"], names["outputs"]
         self.peak_bytes = 0
 
     def run(self, values: Arrays) -> Arrays:
         """Runs the file once."""
         received = self._folder / "outputs.npz"
-        self._ask(values, outputs=str(received))
-        self.peak_bytes = self._answer("run")["peak"]
+        self.peak_bytes = self._ask(values, outputs=str(received))["peak"]
         with np.load(received) as arrays:
             return {name: arrays[f"arr_{i}"] for i, name in enumerate(self.outputs)}
 
@@ -66,65 +56,25 @@ class Isolated(Runtime):
 
         Args:
             values: The inputs.
-            runs: How many times.
+            runs: How many times, at least once.
             progress: Called with the number of runs done so far.
 
         Returns:
             The seconds of each run, in order; the inputs' way there is not counted.
         """
-        self._ask(values, runs=runs)
-        seconds = []
-        for index in range(runs):
-            seconds.append(self._answer("run")["seconds"])
-            progress(index + 1)
+        seconds = [self._ask(values, runs=runs)["seconds"]]
+        progress(1)
+        while len(seconds) < runs:
+            seconds.append(self._conversation.answer("run")["seconds"])
+            progress(len(seconds))
         return seconds
 
-    def _ask(self, values: Arrays, **request: Any) -> None:
+    def _ask(self, values: Arrays, **question: Any) -> dict[str, Any]:
         sent = self._folder / "inputs.npz"
         np.savez(sent, *values.values())
         names = {name: f"arr_{i}" for i, name in enumerate(values)}
-        self._say(json.dumps({"inputs": str(sent), "names": names, **request}))
-
-    def _say(self, line: str) -> None:
-        # A process that died says so when it is asked for its answer.
-        with contextlib.suppress(BrokenPipeError):
-            print(line, file=self._process.stdin, flush=True)
-
-    def _answer(self, what: str) -> dict[str, Any]:
-        line, late = self._line()
-        if late:
-            raise RuntimeError(
-                f"The runtime was ended: it gave no answer for {self._timeout:g} "
-                f"seconds when the file was {what}."
-            )
-        if not line:
-            raise RuntimeError(
-                f"The runtime {end(self._process.wait())} when the file was {what}."
-            )
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise RuntimeError(answer["error"])
-        return answer
-
-    def _line(self) -> tuple[str, bool]:
-        """The next line, empty if the process ended; and whether that was too late."""
-        if self._timeout is None:
-            return self._read(), False
-        late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            self._process.kill()
-
-        watchdog = threading.Timer(self._timeout, stop)
-        watchdog.start()
-        try:
-            return self._read(), late.is_set()
-        finally:
-            watchdog.cancel()
-
-    def _read(self) -> str:
-        return self._process.stdout.readline() if self._process.stdout else ""
+        asked = {"inputs": str(sent), "names": names, **question}
+        return self._conversation.ask(asked, "run")
 
 
 @contextlib.contextmanager
@@ -135,6 +85,7 @@ def isolated(
     environment: Mapping[str, str] | None = None,
     threads: int = 0,
     timeout: float | None = None,
+    reference: bool = False,
 ) -> Iterator[Isolated]:
     """Loads a file in a process that ends with the block.
 
@@ -144,31 +95,16 @@ def isolated(
         environment: Its environment variables; None hands on this process' own.
         threads: Threads that the runtime may use; 0 lets it choose.
         timeout: Seconds that loading and each run may take; None waits for ever.
+        reference: Whether the runtime's plain kernels run it, not its fast ones.
 
     Yields:
         The runtime.
     """
     # -P: the folder of the program holds an `onnx.py`, which is not the package.
     command = [*python, "-P", runtimes.__file__, str(path), str(threads)]
+    command += [runtimes.REFERENCE] if reference else []
     with (
         tempfile.TemporaryDirectory() as folder,
-        subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            text=True,
-        ) as process,
+        converse(command, environment, timeout) as conversation,
     ):
-        try:
-            yield Isolated(process, pathlib.Path(folder), timeout)
-        finally:
-            process.kill()
-
-
-def end(status: int) -> str:
-    """Says how a process ended, after a subject."""
-    if status < 0:
-        return f"crashed ({signal.Signals(-status).name})"
-    return f"ended with exit status {status}"
+        yield Isolated(conversation, pathlib.Path(folder))

@@ -12,15 +12,17 @@ import keras
 
 from keras_tickets import signature as signatures
 from keras_tickets.checks import check_model
-from keras_tickets.convert import names, onnx_file, onnx_scatter, tflite_file
-from keras_tickets.convert import precision as precisions
+from keras_tickets.convert import names
 from keras_tickets.convert.child import convert_in_child
+from keras_tickets.convert.comparison import Comparison
 from keras_tickets.convert.formats import SUFFIXES
 from keras_tickets.convert.litert import to_litert
 from keras_tickets.convert.mixed_precision import float32_compute
-from keras_tickets.convert.onnx import check_opset, to_onnx
-from keras_tickets.convert.precision import PRECISIONS, Precision, check_range
-from keras_tickets.convert.report import ExportReport, measure
+from keras_tickets.convert.onnx import to_onnx
+from keras_tickets.convert.onnx_scatter import encode
+from keras_tickets.convert.options import Options, check_options
+from keras_tickets.convert.precision import check_range
+from keras_tickets.convert.report import FILES, ExportReport, measure
 from keras_tickets.convert.sampling import Sample, cut_samples, make_samples
 from keras_tickets.convert.stages import stages
 from keras_tickets.convert.tensor import Rewriter
@@ -37,7 +39,6 @@ _RANDOM, _REAL = 4, 16
 # How many inputs show the range of activations at most.
 _CALIBRATION = 500
 
-_FILES: dict[str, Any] = {".tflite": tflite_file, ".onnx": onnx_file}
 _NEEDED = {
     ".tflite": ("ai_edge_litert.interpreter", "ai_edge_litert.schema_py_generated"),
     ".onnx": ("onnx", "onnxruntime"),
@@ -129,13 +130,12 @@ def export(
     check_model(model)
     _check_drawn(model)
     target = check_target(path, SUFFIXES, overwrite)
-    chosen = precisions.get(precision, target.suffix)
-    _check_options(target.suffix, chosen, sparse, representative_data, opset)
+    options = check_options(
+        target.suffix, precision, sparse, representative_data, opset, tolerance
+    )
     for module in _NEEDED[target.suffix]:
         require(module, "export")
-    file = _FILES[target.suffix]
-    with contextlib.ExitStack() as block:
-        begin = block.enter_context(stages(4, verbose))
+    with stages(4, verbose) as begin, contextlib.ExitStack() as block:
         begin("removing the masks")
         whole = _strip(model)
         plain = _shrink(whole) if shrink else whole
@@ -148,42 +148,20 @@ def export(
         data = _cut(representative_data, signature, _CALIBRATION, "representative_data")
         inputs = _inputs(plain, signature, samples, data)
         begin("converting")
-        content = _convert(plain, target.suffix, signature, chosen, opset, data)
-        content = file.name_outputs(content, names.of_outputs(plain))
-        content, barred = _encode(content, target.suffix, chosen, sparse)
+        content = _convert(plain, signature, options, data)
+        content, barred = _encode(content, options)
         if rewrite is not None:
-            content = file.rewrite(content, rewrite)
+            content = FILES[target.suffix].rewrite(content, rewrite)
         begin("comparing with Keras")
-        tensors, ops = file.tensors(content), file.ops(content)
-        _check_ops(plain, file.foreign(content))
-        limit = chosen.tolerance if tolerance is None else tolerance
-        # Not beside the target: whoever is killed here leaves nothing there.
-        with tempfile.TemporaryDirectory() as folder:
-            candidate = pathlib.Path(folder, target.name)
-            candidate.write_bytes(content)
-            # With the model before anything was removed from it.
-            comparisons, peak = verify(
-                whole, candidate, signature, inputs, chosen, limit
-            )
+        _check_ops(plain, FILES[target.suffix].foreign(content))
+        # With the model before anything was removed from it.
+        comparisons, peak = _verify(whole, content, signature, inputs, options)
+        tensors = FILES[target.suffix].tensors(content)
         check_zeros(weights, tensors)
         begin("writing")
         replace(target, content)
     report = measure(
-        str(path),
-        SUFFIXES[target.suffix],
-        chosen.name,
-        content,
-        file.dense_bytes(content),
-        tensors,
-        ops,
-        comparisons,
-        limit,
-        keras_counts=(
-            sum(weight.values.size for weight in weights),
-            sum(weight.values.size - weight.zeros for weight in weights),
-        ),
-        peak_bytes=peak,
-        barred={entry.name: entry.reason for entry in barred},
+        str(path), content, tensors, weights, options, comparisons, peak, barred
     )
     if verbose:
         print(report.line)
@@ -198,38 +176,6 @@ def _check_drawn(model: keras.Model) -> None:
             "Call `ticket.draw()` or `ticket.fit(...)` first; to export the dense "
             "model, pass the model itself."
         )
-
-
-def _check_options(
-    suffix: str, precision: Precision, sparse: Any, data: Any, opset: int | None
-) -> None:
-    """Refuses arguments that do not go together, before any work is done."""
-    if sparse not in ("auto", True, False):
-        raise ValueError(
-            f"`sparse` must be 'auto', True or False. Received: {sparse!r}"
-        )
-    if precision.calibrated and data is None:
-        raise ValueError(
-            f"precision='{precision.name}' needs the range of the activations: pass "
-            "`representative_data=x_train[:200]`, real inputs as the model gets them. "
-            "Without data, use precision='int8-dynamic'."
-        )
-    if data is not None and not precision.calibrated:
-        calibrated = ", ".join(p.name for p in PRECISIONS.values() if p.calibrated)
-        raise ValueError(
-            f"`representative_data` is for precision='{calibrated}' only. "
-            f"Received: precision='{precision.name}'"
-        )
-    if sparse is True and precision.name == "int8-dynamic":
-        raise ValueError(
-            "sparse=True with precision='int8-dynamic' is refused: LiteRT fails to "
-            "load such files, crashes, or computes wrong numbers. Use sparse='auto' "
-            "(the zeros are stored, and compress well), precision='float16', or "
-            "precision='int8' with blocks of 16 inputs."
-        )
-    if opset is not None and suffix != ".onnx":
-        raise ValueError(f"`opset` is for '.onnx' files. Received: opset={opset!r}")
-    check_opset(opset)
 
 
 def _strip(model: keras.Model) -> keras.Model:
@@ -264,37 +210,32 @@ def _inputs(
 
 
 def _convert(
-    model: keras.Model,
-    suffix: str,
-    signature: Signature,
-    precision: Precision,
-    opset: int | None,
-    data: list[Sample],
+    model: keras.Model, signature: Signature, options: Options, data: list[Sample]
 ) -> bytes:
     """Converts to bytes, in this process or in a child; zeros are stored."""
+    precision, opset = options.precision.name, options.opset
     with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder, f"model{suffix}")
+        path = pathlib.Path(folder, f"model{options.suffix}")
         # TensorFlow's calibration is known to crash (on recurrent layers): not here.
-        if keras.backend.backend() != "tensorflow" or precision.calibrated:
-            convert_in_child(model, path, signature, precision.name, opset, data)
-        elif suffix == ".tflite":
-            to_litert(model, path, signature, precision.name, data)
+        if keras.backend.backend() != "tensorflow" or options.precision.calibrated:
+            convert_in_child(model, path, signature, precision, opset, data)
+        elif options.suffix == ".tflite":
+            to_litert(model, path, signature, precision, data)
         else:
             to_onnx(model, path, signature, opset)
-        return path.read_bytes()
+        content = path.read_bytes()
+    return bytes(FILES[options.suffix].name_outputs(content, names.of_outputs(model)))
 
 
-def _encode(
-    content: bytes, suffix: str, precision: Precision, sparse: bool | str
-) -> tuple[bytes, list[Barred]]:
+def _encode(content: bytes, options: Options) -> tuple[bytes, list[Barred]]:
     """Leaves the zeros out where that is smaller and safe."""
-    if suffix == ".onnx":
-        half = precision.name == "float16"
-        return onnx_scatter.encode(content, half=half, sparse=bool(sparse)), []
-    if not sparse:
+    if options.suffix == ".onnx":
+        half = options.precision.name == "float16"
+        return encode(content, half=half, sparse=bool(options.sparse)), []
+    if not options.sparse:
         return content, []
-    content, barred = sparsify(content, precision.name)
-    if sparse is True and barred:
+    content, barred = sparsify(content, options.precision.name)
+    if options.sparse is True and barred:
         first = barred[0]
         raise ValueError(
             f"sparse=True, but {len(barred)} tensor(s) have to be stored with their "
@@ -303,6 +244,22 @@ def _encode(
             "written."
         )
     return content, barred
+
+
+def _verify(
+    model: keras.Model,
+    content: bytes,
+    signature: Signature,
+    inputs: dict[str, list[Sample]],
+    options: Options,
+) -> tuple[dict[str, Comparison], int]:
+    """Runs the file away from its target: who is killed here leaves nothing there."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, f"model{options.suffix}")
+        path.write_bytes(content)
+        return verify(
+            model, path, signature, inputs, options.precision, options.tolerance
+        )
 
 
 def _check_ops(model: keras.Model, foreign: dict[str, str]) -> None:

@@ -7,11 +7,19 @@ import dataclasses
 import gzip
 from typing import Any
 
+from keras_tickets.convert import onnx_file, tflite_file
 from keras_tickets.convert.comparison import Comparison
+from keras_tickets.convert.formats import SUFFIXES
+from keras_tickets.convert.options import Options
 from keras_tickets.convert.reference import reference_size
 from keras_tickets.convert.tensor import FileTensor
+from keras_tickets.convert.tflite_encode import Barred
+from keras_tickets.convert.zeros import Weight
 from keras_tickets.masking import count
 from keras_tickets.tables import facts
+
+# What reads a file of each format.
+FILES: dict[str, Any] = {".tflite": tflite_file, ".onnx": onnx_file}
 
 # How many barred tensors the table names.
 _SHOWN = 4
@@ -170,56 +178,49 @@ def _counted(numbers: dict[str, int]) -> str:
 
 def measure(
     path: str,
-    name: str,
-    precision: str,
     content: bytes,
-    dense_bytes: int,
     tensors: list[FileTensor],
-    ops: dict[str, int],
+    weights: list[Weight],
+    options: Options,
     comparisons: dict[str, Comparison],
-    tolerance: float,
-    keras_counts: tuple[int, int],
     peak_bytes: int,
-    barred: dict[str, str],
+    barred: list[Barred],
 ) -> ExportReport:
     """Counts what a file holds.
 
     Args:
-        path: Where the file will be.
-        name: The format's name.
-        precision: The precision's name.
+        path: Where the file is.
         content: The bytes of the file.
-        dense_bytes: The size that it would have without sparse tensors.
         tensors: Its constants.
-        ops: Its operators.
+        weights: The weights of the model that it was made from.
+        options: How it was written.
         comparisons: How it compares with the model.
-        tolerance: The relative difference that was allowed.
-        keras_counts: The model's weights and how many of them are not zero.
         peak_bytes: The memory of a run.
         barred: What is stored with its zeros, and why.
 
     Returns:
         The report.
     """
-    weights = [tensor for tensor in tensors if tensor.is_weight]
-    encodings = collections.Counter(tensor.encoding for tensor in weights)
-    counted = count([tensor.values != tensor.zero for tensor in weights])
+    file = FILES[options.suffix]
+    stored = [tensor for tensor in tensors if tensor.is_weight]
+    encodings = collections.Counter(tensor.encoding for tensor in stored)
+    counted = count([tensor.values != tensor.zero for tensor in stored])
     return ExportReport(
         path=path,
-        format=name,
-        precision=precision,
+        format=SUFFIXES[options.suffix],
+        precision=options.precision.name,
         bytes=len(content),
         gzip_bytes=len(gzip.compress(content, mtime=0)),
-        dense_bytes=dense_bytes,
+        dense_bytes=file.dense_bytes(content),
         reference_bytes=reference_size(tensors),
         weights=counted.total,
         nonzeros=counted.kept,
-        keras_weights=keras_counts[0],
-        keras_nonzeros=keras_counts[1],
+        keras_weights=sum(weight.values.size for weight in weights),
+        keras_nonzeros=sum(weight.values.size - weight.zeros for weight in weights),
         comparisons=comparisons,
-        tolerance=tolerance,
+        tolerance=options.tolerance,
         peak_bytes=peak_bytes,
-        ops=dict(sorted(ops.items())),
+        ops=dict(sorted(file.ops(content).items())),
         encodings=dict(sorted(encodings.items())),
-        barred=barred,
+        barred={entry.name: entry.reason for entry in barred},
     )

@@ -20,6 +20,9 @@ import numpy as np
 
 SIGNATURE = "serving_default"
 
+# An argument of the program: run the plain kernels, not the fast ones.
+REFERENCE = "--reference"
+
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
 
@@ -91,12 +94,22 @@ class LiteRT(LocalRuntime):
         }
 
 
+class PlainLiteRT(LiteRT):
+    """The same in LiteRT's own kernels, without XNNPACK: slow, and rarely wrong."""
+
+    def _load(self) -> Any:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        return Interpreter(str(self._path), experimental_op_resolver_type=kernels)
+
+
 class OnnxRuntime(LocalRuntime):
     """An `.onnx` file in ONNX Runtime on the CPU."""
 
     def __init__(self, path: pathlib.Path, threads: int = 0) -> None:
         """Loads `path`; 0 threads lets the runtime choose."""
-        self._session = onnx_session(path, threads)
+        self._session = self._load(path, threads)
         self.inputs = [entry.name for entry in self._session.get_inputs()]
         self.outputs = [entry.name for entry in self._session.get_outputs()]
 
@@ -109,25 +122,57 @@ class OnnxRuntime(LocalRuntime):
         """Takes the inputs in, and returns what runs the file and does no more."""
         return lambda: self._session.run(None, values)
 
-
-def open_runtime(path: pathlib.Path, threads: int = 0) -> LocalRuntime:
-    """Loads a file in its own runtime, chosen by its suffix."""
-    kind = LiteRT if path.suffix == ".tflite" else OnnxRuntime
-    return kind(path, threads)
+    def _load(self, path: pathlib.Path, threads: int) -> Any:
+        return onnx_session(path, threads)
 
 
-def onnx_session(path: pathlib.Path, threads: int) -> Any:
+class PlainOnnxRuntime(OnnxRuntime):
+    """The same with the graph as it stands, not optimised."""
+
+    def _load(self, path: pathlib.Path, threads: int) -> Any:
+        return onnx_session(path, threads, optimise=False)
+
+
+_KINDS: dict[tuple[str, bool], Callable[[pathlib.Path, int], LocalRuntime]] = {
+    (".tflite", False): LiteRT,
+    (".tflite", True): PlainLiteRT,
+    (".onnx", False): OnnxRuntime,
+    (".onnx", True): PlainOnnxRuntime,
+}
+
+
+def open_runtime(
+    path: pathlib.Path, threads: int = 0, reference: bool = False
+) -> LocalRuntime:
+    """Loads a file in its own runtime, chosen by its suffix.
+
+    Args:
+        path: The file.
+        threads: Threads that the runtime may use; 0 lets it choose.
+        reference: Whether plain kernels run it, not the fast ones.
+
+    Returns:
+        The loaded file.
+    """
+    return _KINDS[path.suffix, reference](path, threads)
+
+
+def onnx_session(path: pathlib.Path, threads: int, optimise: bool = True) -> Any:
     """Opens a session of ONNX Runtime on the CPU.
 
     Args:
         path: The `.onnx` file.
         threads: Threads within an operator; 0 lets the runtime choose.
+        optimise: Whether the graph is optimised.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # Errors only.
+    if not optimise:
+        level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.graph_optimization_level = level
     return onnxruntime.InferenceSession(
         str(path), options, providers=["CPUExecutionProvider"]
     )
@@ -144,7 +189,7 @@ def _peak_memory() -> int:
     return int(peak.split()[1]) * 1024
 
 
-def _serve(path: pathlib.Path, threads: int) -> None:
+def _serve(path: pathlib.Path, threads: int, reference: bool) -> None:
     """Loads a file, then does what each line of stdin asks for."""
     if path.suffix == ".tflite":
         import ai_edge_litert.interpreter  # noqa: F401
@@ -152,7 +197,7 @@ def _serve(path: pathlib.Path, threads: int) -> None:
         import onnxruntime  # noqa: F401
     before = _peak_memory()
     try:
-        runtime = open_runtime(path, threads)
+        runtime = open_runtime(path, threads, reference)
         _say(inputs=runtime.inputs, outputs=runtime.outputs)
         for line in sys.stdin:
             request = json.loads(line)
@@ -181,4 +226,8 @@ def _say(**answer: Any) -> None:
 
 
 if __name__ == "__main__":
-    _serve(pathlib.Path(sys.argv[1]), threads=int(sys.argv[2]))
+    _serve(
+        pathlib.Path(sys.argv[1]),
+        threads=int(sys.argv[2]),
+        reference=REFERENCE in sys.argv,
+    )

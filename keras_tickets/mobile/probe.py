@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
-import subprocess
+from typing import Any
 
-from keras_tickets.convert.isolated import end
+from keras_tickets.convert.conversation import converse
 from keras_tickets.convert.formats import SUFFIXES
 from keras_tickets.files import check_source
 from keras_tickets.mobile.runners import arm64_probe
@@ -101,57 +100,41 @@ def sparse_path(path: str | os.PathLike[str]) -> SparsePath:
     file = check_source(path, {".tflite": SUFFIXES[".tflite"]})
     runner = Arm64()
     runner.check(file)
-    return parse(str(path), _run(runner, file))
+    return parse(str(path), _count(runner, file))
 
 
-def _run(runner: Arm64, file: pathlib.Path) -> str:
-    """What the probe prints."""
+def _count(runner: Arm64, file: pathlib.Path) -> dict[str, Any]:
+    """What the probe answers."""
     command = [*runner.command(), "-P", arm64_probe.__file__, str(file.absolute())]
     try:
-        done = subprocess.run(
-            command,
-            env=runner.environment(),
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            timeout=runner.timeout,
-        )
-    except subprocess.TimeoutExpired:
+        with converse(command, runner.environment(), runner.timeout) as probe:
+            return probe.answer("run")
+    except RuntimeError as error:
         raise RuntimeError(
-            f"'{file}' did not run on emulated ARM64 within {runner.timeout:g} seconds."
-        ) from None
-    if done.returncode:
-        said = "".join(done.stderr.strip().splitlines()[-1:])
-        raise RuntimeError(
-            f"'{file}' cannot be run by LiteRT on emulated ARM64, which "
-            f"{end(done.returncode)}. {said}"
-        )
-    return done.stdout
+            f"'{file}' cannot be run by LiteRT on emulated ARM64. {error}"
+        ) from error
 
 
-def parse(path: str, printed: str) -> SparsePath:
-    """Reads what the probe printed.
+def parse(path: str, counted: dict[str, Any]) -> SparsePath:
+    """Reads what the probe counted.
 
     Args:
         path: The file it ran.
-        printed: All of its output: the last line counts.
+        counted: Its answer.
 
     Returns:
         The kernels.
 
-    Raises:
-        RuntimeError: If it did not print its result.
+    Example:
+    >>> ran = {"kernel": "f32 1x4", "outputs": [64, 10], "calls": 2}
+    >>> parse("m.tflite", {"convolution": [], "dense": [ran]}).nodes
+    2
     """
-    try:
-        counted = json.loads(printed.strip().splitlines()[-1])
-        kinds: dict[str, list[SparseKernel]] = {"convolution": [], "dense": []}
-        for entry in counted:
-            kernel = SparseKernel(
-                entry["kernel"], tuple(entry["outputs"]), entry["calls"]
-            )
-            kinds[entry["kind"]].append(kernel)
-    except (IndexError, KeyError, TypeError, ValueError) as error:
-        raise RuntimeError(
-            f"The probe of '{path}' printed no result, but {printed[-200:]!r}."
-        ) from error
-    return SparsePath(path, tuple(kinds["convolution"]), tuple(kinds["dense"]))
+    convolutions, dense = (
+        tuple(
+            SparseKernel(entry["kernel"], tuple(entry["outputs"]), entry["calls"])
+            for entry in counted[kind]
+        )
+        for kind in ("convolution", "dense")
+    )
+    return SparsePath(path, convolutions, dense)

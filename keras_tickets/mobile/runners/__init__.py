@@ -9,8 +9,11 @@ from keras_tickets.mobile.runners.arm64 import Arm64
 from keras_tickets.mobile.runners.base import Runner
 from keras_tickets.mobile.runners.host import Host
 from keras_tickets.mobile.runners.timing import Timing
+from keras_tickets.mobile.runners.wasm import Wasm
 
-RUNNERS: dict[str, Runner] = {runner.name: runner for runner in (Host(), Arm64())}
+RUNNERS: dict[str, Runner] = {
+    runner.name: runner for runner in (Host(), Wasm(), Arm64())
+}
 
 
 def get(name: str) -> Runner:

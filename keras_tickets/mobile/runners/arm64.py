@@ -14,8 +14,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from keras_tickets.convert.isolated import Isolated, isolated
-from keras_tickets.mobile.runners import inputs, lab
+from keras_tickets.mobile.runners import inputs
 from keras_tickets.mobile.runners.base import Runner
+from keras_tickets.mobile.runners.folders import folder_of
 from keras_tickets.mobile.runners.timing import Timing
 
 # Half-precision arithmetic and dot products, as phones have had since 2018.
@@ -43,19 +44,17 @@ class Arm64(Runner):
     @property
     def folder(self) -> pathlib.Path:
         """Where `export/arm64/build` puts the emulated machine."""
-        return lab.folder(self.name) / "machine"
+        return folder_of(self.name)
 
     def missing(self, suffix: str) -> str | None:
         """Says whether the emulated machine has to be built."""
-        if not self.folder.parent.exists():
-            return lab.absent(self.name)
         parts = (self._emulator, self._interpreter, self._site)
         lacking = next((part for part in parts if not part.exists()), None)
         if lacking is None:
             return None
         return (
-            f"It needs an emulated ARM64 machine, of which '{lacking}' does not exist. "
-            f"Build it on Debian, without root, with {self.folder.parent / 'build'}."
+            f"It needs an emulated ARM64 machine, and '{lacking}' does not exist. Build "
+            "it on Debian, without root, by export/arm64/build of the repository."
         )
 
     def open(self, path: pathlib.Path) -> AbstractContextManager[Isolated]:

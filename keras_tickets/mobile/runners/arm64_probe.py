@@ -48,13 +48,11 @@ class Kernel:
     """One sparse kernel, and the weights that it was called with.
 
     Args:
-        kind: What runs in it: `"convolution"` or `"dense"`.
         name: The type of the weights, and how much is computed together.
         nodes: Address of the weights -> their number of outputs.
         calls: How often it ran.
     """
 
-    kind: str
     name: str
     nodes: dict[int, int] = dataclasses.field(default_factory=dict)
     calls: int = 0
@@ -63,6 +61,14 @@ class Kernel:
         """Counts one call."""
         self.calls += 1
         self.nodes.setdefault(weights, outputs)
+
+    def counted(self) -> dict[str, Any]:
+        """Returns what was counted, ready for JSON."""
+        return {
+            "kernel": self.name,
+            "outputs": [*self.nodes.values()],
+            "calls": self.calls,
+        }
 
 
 def symbols(content: bytes) -> dict[str, int]:
@@ -115,7 +121,7 @@ def _count_spmm(symbols: dict[str, int], base: int) -> list[Kernel]:
             rows, columns = ctypes.string_at(address + 16, 2)
             if rows not in (16, 32) or columns not in (1, 2, 4):
                 raise RuntimeError(f"XNNPACK's {name} has another layout.")
-            kernel = Kernel("convolution", f"{kind} {rows}x{columns}")
+            kernel = Kernel(f"{kind} {rows}x{columns}")
             slot = ctypes.c_void_p.from_address(address)
             original = _function(slot.value, _SPMM_ARGUMENTS)
             counter = _counter(
@@ -132,7 +138,7 @@ def _count_dense(symbols: dict[str, int], base: int) -> list[Kernel]:
     for part, (name, arguments) in _DENSE.items():
         mangled = f"{len(part)}{part}E"
         value = next(at for symbol, at in symbols.items() if mangled in symbol)
-        kernel = Kernel("dense", name)
+        kernel = Kernel(name)
         _jump_first(kernel, base + value, arguments)
         kernels.append(kernel)
     return kernels
@@ -216,7 +222,10 @@ def main(path: str) -> None:
     library = pathlib.Path(ai_edge_litert.__file__).parent / _LIBRARY
     names = symbols(library.read_bytes())
     base = _base(_LIBRARY)
-    kernels = [*_count_spmm(names, base), *_count_dense(names, base)]
+    kernels = {
+        "convolution": _count_spmm(names, base),
+        "dense": _count_dense(names, base),
+    }
     # One thread: the counters are Python, and each node is to be one call or more.
     interpreter = Interpreter(path, num_threads=1)
     interpreter.allocate_tensors()
@@ -226,15 +235,7 @@ def main(path: str) -> None:
         scale = 1 if np.issubdtype(dtype, np.floating) else 0
         interpreter.set_tensor(detail["index"], (values * scale).astype(dtype))
     interpreter.invoke()
-    counted = [
-        {
-            "kind": k.kind,
-            "kernel": k.name,
-            "outputs": [*k.nodes.values()],
-            "calls": k.calls,
-        }
-        for k in kernels
-    ]
+    counted = {kind: [k.counted() for k in found] for kind, found in kernels.items()}
     print(json.dumps(counted))
 
 
