@@ -240,4 +240,7 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    try:
+        main(sys.argv[1])
+    except Exception as error:
+        print(json.dumps({"error": f"{type(error).__name__}: {error}"}))
