@@ -149,7 +149,7 @@ def test_a_damaged_file_is_refused(suffix, tmp_path):
     path = tmp_path / f"m{suffix}"
     path.write_bytes(content[: len(content) // 2])
     with (
-        pytest.raises(RuntimeError, match="arm64|ARM64|Error"),
+        pytest.raises(RuntimeError, match="Error"),
         RUNNERS["arm64"].open(path),
     ):
         pass
@@ -196,7 +196,7 @@ def test_it_says_what_is_missing_and_how_to_get_it(tmp_path, monkeypatch):
     for call in (functools.partial(kt.benchmark, on="arm64"), kt.mobile.sparse_path):
         with pytest.raises(RuntimeError, match=r"not available here.*arm64/build"):
             call(path)
-    with pytest.raises(ValueError, match="suffix|tflite"):
+    with pytest.raises(ValueError, match=r"ends with '\.tflite'"):
         kt.mobile.sparse_path(tmp_path / "m.onnx")
 
 

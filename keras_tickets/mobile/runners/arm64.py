@@ -53,8 +53,8 @@ class Arm64(Runner):
         if lacking is None:
             return None
         return (
-            f"It needs an emulated ARM64 machine, and there is no '{lacking}'. Build it "
-            "on Debian, without root, by export/arm64/build of the repository."
+            f"It needs an emulated ARM64 machine, and there is no '{lacking}'. Build "
+            "one on Debian, without root, by export/arm64/build of the repository."
         )
 
     def open(self, path: pathlib.Path) -> AbstractContextManager[Isolated]:
