@@ -1,6 +1,6 @@
-"""Files on emulated ARM64: what they compute, and which nodes ran in a sparse kernel.
+"""Files on emulated ARM64: which nodes run in a sparse kernel, and what is computed.
 
-Most tests need what `export/arm64/build` builds, and are skipped where it is not.
+What it has in common with other places is in `test_runners.py`. Most tests need what `export/arm64/build` builds, and are skipped where it is not.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import time
 import keras
 import numpy as np
 import pytest
-from exported import exported_cnn, sparse_cnn
+from exported import exported_cnn
 from keras import layers
 
 import keras_tickets as kt
 from keras_tickets.mobile import probe
-from keras_tickets.mobile.runners import RUNNERS, arm64_probe, inputs
+from keras_tickets.mobile.runners import RUNNERS, arm64_probe
 from keras_tickets.mobile.runners.arm64 import Arm64, emulator_version
 from keras_tickets.mobile.runners.folders import VARIABLE, folder_of
 
@@ -118,21 +118,9 @@ def test_nodes_run_in_the_kernel_for_their_structure(
 
 
 @emulated
-def test_onnx_computes_what_keras_does(tmp_path):
-    path = tmp_path / "m.onnx"
-    path.write_bytes(exported_cnn(".onnx")[0])
-    values = inputs.of_file(path)
-    with RUNNERS["arm64"].open(path) as file:
-        (received,) = file.run(values).values()
-    expected = keras.ops.convert_to_numpy(sparse_cnn()(*values.values()))
-    np.testing.assert_allclose(received, expected, atol=1e-5)
-
-
-@emulated
-@pytest.mark.parametrize("suffix", RUNNERS["arm64"].suffixes)
-def test_times_are_labelled_as_emulated(suffix, tmp_path):
-    path = tmp_path / f"m{suffix}"
-    path.write_bytes(exported_cnn(suffix)[0])
+def test_times_are_labelled_as_emulated(tmp_path):
+    path = tmp_path / "m.tflite"
+    path.write_bytes(exported_cnn(".tflite")[0])
     report = kt.benchmark(path, on="arm64", runs=3, warmup=1, verbose=False)
     assert report.emulated
     assert report.runs == 3
@@ -140,21 +128,6 @@ def test_times_are_labelled_as_emulated(suffix, tmp_path):
     assert "(aarch64)" in report.runtime
     assert "emulated" in report.device
     assert "ratios only" in str(report)
-
-
-@emulated
-@pytest.mark.parametrize("suffix", RUNNERS["arm64"].suffixes)
-def test_a_damaged_file_is_refused(suffix, tmp_path):
-    content = exported_cnn(suffix)[0]
-    path = tmp_path / f"m{suffix}"
-    path.write_bytes(content[: len(content) // 2])
-    with (
-        pytest.raises(RuntimeError, match="Error"),
-        RUNNERS["arm64"].open(path),
-    ):
-        pass
-    with pytest.raises(RuntimeError, match=f"{path.name}' cannot be"):
-        kt.benchmark(path, on="arm64", runs=1, verbose=False)
 
 
 @emulated

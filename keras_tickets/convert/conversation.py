@@ -93,7 +93,7 @@ class Conversation:
 
     def _end(self) -> str:
         try:
-            return end(self._process.wait(timeout=5))
+            return end(self._process.wait(timeout=1))
         except subprocess.TimeoutExpired:
             return "said what is no answer"
 

@@ -27,10 +27,6 @@ class Isolated(Runtime):
         conversation: With the process, just started.
         folder: Where arrays are exchanged.
 
-    Attributes:
-        peak_bytes: The most memory that loading and running took, the runtime's own
-            code apart; 0 where the system does not tell.
-
     Raises:
         RuntimeError: If the runtime refuses the file, dies of it, or is silent for
             too long.
@@ -40,7 +36,6 @@ class Isolated(Runtime):
         self._conversation, self._folder = conversation, folder
         names = conversation.answer("loaded")
         self.inputs, self.outputs = names["inputs"], names["outputs"]
-        self.peak_bytes = 0
 
     def run(self, values: Arrays) -> Arrays:
         """Runs the file once."""

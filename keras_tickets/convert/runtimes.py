@@ -32,10 +32,13 @@ class Runtime(abc.ABC):
     Attributes:
         inputs: The names of the inputs, in the file's order.
         outputs: The names of the outputs, in the file's order.
+        peak_bytes: The most memory that loading and running took, the runtime's own
+            code apart; 0 where nobody tells.
     """
 
     inputs: list[str]
     outputs: list[str]
+    peak_bytes: int = 0
 
     @abc.abstractmethod
     def run(self, values: Arrays) -> Arrays:
@@ -51,17 +54,19 @@ class LocalRuntime(Runtime):
 
 
 class LiteRT(LocalRuntime):
-    """A `.tflite` file in LiteRT's interpreter, through its signature."""
+    """A `.tflite` file in LiteRT's interpreter, through its first signature."""
 
     def __init__(self, path: pathlib.Path, threads: int = 0) -> None:
         """Loads `path`; 0 threads lets the runtime choose."""
         self._path, self._threads = path, threads
         interpreter = self._load()
-        self._runner = interpreter.get_signature_runner(SIGNATURE)
+        signatures = interpreter.get_signature_list() or {None: _unsigned(interpreter)}
+        key = SIGNATURE if SIGNATURE in signatures else next(iter(signatures))
+        runner = interpreter.get_signature_runner
+        self._runner = runner(key) if key else _Unsigned(interpreter)
         self._details = self._runner.get_input_details()
-        signature = interpreter.get_signature_list()[SIGNATURE]
-        self.inputs = signature["inputs"]
-        self.outputs = signature["outputs"]
+        self.inputs = signatures[key]["inputs"]
+        self.outputs = signatures[key]["outputs"]
 
     def run(self, values: Arrays) -> Arrays:
         """Runs the file once."""
@@ -92,6 +97,34 @@ class LiteRT(LocalRuntime):
             name: value.astype(self._details[name]["dtype"])
             for name, value in values.items()
         }
+
+
+class _Unsigned:
+    """Runs a file that has no signature, by the names of its tensors."""
+
+    def __init__(self, interpreter: Any) -> None:
+        interpreter.allocate_tensors()
+        self._interpreter = interpreter
+
+    def get_input_details(self) -> dict[str, Any]:
+        """Returns each input's details, as a signature's runner does."""
+        return {entry["name"]: entry for entry in self._interpreter.get_input_details()}
+
+    def __call__(self, **values: Any) -> Arrays:
+        """Runs the file once."""
+        for name, entry in self.get_input_details().items():
+            self._interpreter.set_tensor(entry["index"], values[name])
+        self._interpreter.invoke()
+        outputs = self._interpreter.get_output_details()
+        return {o["name"]: self._interpreter.get_tensor(o["index"]) for o in outputs}
+
+
+def _unsigned(interpreter: Any) -> dict[str, list[str]]:
+    """What stands for the signature of a file that has none."""
+    return {
+        "inputs": [entry["name"] for entry in interpreter.get_input_details()],
+        "outputs": [entry["name"] for entry in interpreter.get_output_details()],
+    }
 
 
 class PlainLiteRT(LiteRT):

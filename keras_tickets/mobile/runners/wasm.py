@@ -156,7 +156,7 @@ class LiteRTJs(Runtime):
 
     def _sent(self, index: int, port: dict[str, Any], value: Any) -> dict[str, Any]:
         """Writes one input, and says where it is."""
-        if list(value.shape) != port["shape"]:
+        if not _fits(value.shape, port["shape"]):
             raise RuntimeError(
                 f"LiteRT.js takes input '{port['name']}' in the shape "
                 f"{tuple(port['shape'])} only. Received: {value.shape}"
@@ -164,6 +164,13 @@ class LiteRTJs(Runtime):
         file = self._folder / f"input_{index}"
         value.astype(port["dtype"]).tofile(file)
         return {**port, "file": str(file)}
+
+
+def _fits(shape: tuple[int, ...], wanted: list[int]) -> bool:
+    """Whether a file takes this shape; -1 is a size that it leaves open."""
+    return len(shape) == len(wanted) and all(
+        size in (-1, given) for size, given in zip(wanted, shape, strict=True)
+    )
 
 
 def _node_missing() -> str | None:
