@@ -1,6 +1,7 @@
 """Files on emulated ARM64: which nodes run in a sparse kernel, and what is computed.
 
-What it has in common with other places is in `test_runners.py`. Most tests need what `export/arm64/build` builds, and are skipped where it is not.
+What it has in common with other places is in `test_runners.py`. Most tests need what
+`export/arm64/build` builds, and are skipped where it is not.
 """
 
 from __future__ import annotations
