@@ -44,7 +44,7 @@ class Arm64(Runner):
     @property
     def folder(self) -> pathlib.Path:
         """Where `export/arm64/build` puts the emulated machine."""
-        return folder_of("arm64")
+        return folder_of(self.name)
 
     def missing(self, suffix: str) -> str | None:
         """Says whether the emulated machine has to be built."""
@@ -53,8 +53,8 @@ class Arm64(Runner):
         if lacking is None:
             return None
         return (
-            f"It needs an emulated ARM64 machine, and '{lacking}' does not exist. Build "
-            "it on Debian, without root, with export/arm64/build of the repository."
+            f"It needs an emulated ARM64 machine, and there is no '{lacking}'. Build "
+            "one on Debian, without root, by export/arm64/build of the repository."
         )
 
     def open(self, path: pathlib.Path) -> AbstractContextManager[Isolated]:
@@ -80,7 +80,10 @@ class Arm64(Runner):
                 f"'{path}' cannot be run by {package} on emulated ARM64. {error}"
             ) from error
         return Timing(
-            tuple(seconds[warmup:]), self._version(package), self._device(), emulated=True
+            tuple(seconds[warmup:]),
+            self._version(package),
+            self._device(),
+            emulated=True,
         )
 
     def command(self) -> list[str]:
