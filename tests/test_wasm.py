@@ -197,6 +197,13 @@ def test_nothing_is_installed(node, monkeypatch, tmp_path):
     assert "no `node` on the PATH" in Wasm().missing(".tflite")
 
 
+def test_what_is_built_is_what_lies_here():
+    """Else the build is an older one: run `export/wasm/build`."""
+    runner = available("wasm", ".tflite")
+    for name in ("runner.mjs", "browser.mjs", "package-lock.json"):
+        assert (runner.folder / name).read_bytes() == (LAB / name).read_bytes()
+
+
 def test_what_is_pinned_agrees():
     package = json.loads((LAB / "package.json").read_text())
     lock = json.loads((LAB / "package-lock.json").read_text())

@@ -51,7 +51,7 @@ async function run(model, request) {
   let outputs = [];
   try {
     for (let i = 0; i < request.runs; i++) {
-      for (const tensor of outputs) tensor.delete();
+      for (const tensor of outputs.splice(0)) tensor.delete();
       const start = performance.now();
       outputs = await model.run(inputs);
       seconds.push((performance.now() - start) / 1000);

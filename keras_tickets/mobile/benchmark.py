@@ -103,11 +103,11 @@ def benchmark(
 
     Args:
         path: A `.tflite` or `.onnx` file.
-        on: Where to run it: `"host"` is this machine's CPU, `"arm64"` the ARM64
-            runtimes on an emulated processor.
+        on: Where to run it: `"host"` is this machine's CPU, `"wasm"` LiteRT.js in Node,
+            `"arm64"` the ARM64 runtimes on an emulated processor.
         runs: How many runs are timed.
         warmup: How many runs before are not.
-        threads: Threads that the runtime may use.
+        threads: Threads that the runtime may use; `"wasm"` has one.
         verbose: Whether to show a progress bar.
 
     Returns:

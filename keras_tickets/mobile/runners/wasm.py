@@ -163,7 +163,8 @@ class LiteRTJs(Runtime):
             )
         file = self._folder / f"input_{index}"
         value.astype(port["dtype"]).tofile(file)
-        return {**port, "file": str(file)}
+        shape = list(value.shape)
+        return {"file": str(file), "dtype": port["dtype"], "shape": shape}
 
 
 def _fits(shape: tuple[int, ...], wanted: list[int]) -> bool:
