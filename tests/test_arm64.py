@@ -226,14 +226,30 @@ def test_emulator_version(printed, version):
     assert emulator_version(printed) == version
 
 
-def test_symbols_of_a_real_library():
-    """This machine's LiteRT has them too, for its own processor."""
+def _library() -> pathlib.Path:
+    """This machine's LiteRT, which has the names of its own processor's functions."""
     spec = importlib.util.find_spec("ai_edge_litert")
     library = pathlib.Path(spec.origin).parent / "libpywrap_litert_common.so"
     if not library.exists():
         pytest.skip(f"There is no {library.name} on this system.")
-    found = arm64_probe.symbols(library.read_bytes())
+    return library
+
+
+def test_symbols_of_a_real_library():
+    found = arm64_probe.symbols(_library().read_bytes())
     assert found["xnn_init_f32_spmm_config"] > 0
+
+
+def test_another_litert_is_an_error_and_no_zero():
+    """On this machine's own library, where the kernels for ARM64 are not."""
+    pytest.importorskip("ai_edge_litert.interpreter")
+    try:
+        library = arm64_probe.Library(_library())
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    assert library.address("xnn_init_f32_spmm_config") > 0
+    with pytest.raises(RuntimeError, match=r"has 0 functions named '1x4Neon'.*2\.3\.0"):
+        library.address("1x4Neon")
 
 
 @pytest.mark.parametrize("content", [b"", b"MZ", b"\x7fELF\x01\x01" + bytes(64)])
