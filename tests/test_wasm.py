@@ -123,15 +123,39 @@ def test_what_node_says_becomes_an_error(body, message, file, node):
         kt.benchmark(file, on="wasm", verbose=False)
 
 
-def test_a_silent_node_is_ended(file, node, tmp_path):
+@pytest.fixture
+def hanging(node, tmp_path):
+    """A `node` that says something and then hangs; and a check that it is gone."""
     pid = tmp_path / "pid"
-    node(f"import os\nopen({str(pid)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)")
+
+    def hang(says: str = ""):
+        node(
+            f"import os\nopen({str(pid)!r}, 'w').write(str(os.getpid()))\n"
+            f"print({says!r}, flush=True) if {says!r} else None\ntime.sleep(60)"
+        )
+
     begin = time.monotonic()
-    with pytest.raises(RuntimeError, match=r"gave no answer for 0\.5 seconds"):
-        Wasm(timeout=0.5).time(file, 1, 0, 1, lambda done: None)
+    yield hang
     assert time.monotonic() - begin < 30
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
+
+
+def test_a_silent_node_is_ended(file, hanging):
+    hanging()
+    with pytest.raises(RuntimeError, match=r"gave no answer for 0\.5 seconds"):
+        Wasm(timeout=0.5).time(file, 1, 0, 1, lambda done: None)
+
+
+def test_ctrl_c_ends_a_node_that_hangs(file, hanging):
+    hanging(LOADED)
+
+    def interrupted():
+        with Wasm().open(file):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
 
 
 def test_runs_are_asked_for_in_portions(file, node):

@@ -99,9 +99,10 @@ def verify(
         if model is None:
             compared = _against_plain(file, found, samples, runner, precision, limit)
         else:
-            signature = _signature(model, input_signature, found)
+            plain = _strip(model)
+            signature = _signature(plain, input_signature, found)
             compared = _against_keras(
-                file, model, signature, samples, runner, precision, limit
+                file, plain, signature, samples, runner, precision, limit
             )
     except RuntimeError as error:
         hint = _hint(found, on)
@@ -133,15 +134,19 @@ def _against_keras(
     precision: Precision,
     limit: float,
 ) -> dict[str, Comparison]:
-    from keras_tickets.strip import strip
-
-    plain = strip(model)
-    with float32_compute(plain):
-        chosen = comparison_samples(signature, vocabulary_of(plain), samples)
+    with float32_compute(model):
+        chosen = comparison_samples(signature, vocabulary_of(model), samples)
         compared, _ = comparing.verify(
-            plain, file, signature, chosen, precision, limit, runner.open
+            model, file, signature, chosen, precision, limit, runner.open
         )
     return compared
+
+
+def _strip(model: keras.Model) -> keras.Model:
+    # Imported here: comparing a file with itself needs no ticket.
+    from keras_tickets.strip import strip
+
+    return strip(model)
 
 
 def _against_plain(
