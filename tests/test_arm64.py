@@ -18,10 +18,11 @@ import time
 import keras
 import numpy as np
 import pytest
-from exported import exported_cnn
+from exported import exported_cnn, make_sparse
 from keras import layers
 
 import keras_tickets as kt
+from keras_tickets.convert.tflite_encode import sparsify
 from keras_tickets.mobile import probe
 from keras_tickets.mobile.runners import RUNNERS, arm64_probe
 from keras_tickets.mobile.runners.arm64 import Arm64, emulator_version
@@ -116,6 +117,26 @@ def test_nodes_run_in_the_kernel_for_their_structure(
             ]
         )
     assert np.abs(received - expected).max() <= tolerance * np.abs(expected).max()
+
+
+@emulated
+def test_what_is_wrong_on_arm64_only_is_found(tmp_path):
+    """A network of which a part can run sparse: the layouts of its parts differ."""
+    image = keras.Input((16, 16, 3))
+    x = layers.ZeroPadding2D(1)(image)
+    x = layers.Conv2D(8, 3, strides=2, activation="relu")(x)
+    x = layers.Conv2D(64, 1, activation="relu")(x)
+    x = layers.Concatenate()([x, x])
+    x = layers.Conv2D(64, 1, activation="relu")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = make_sparse(keras.Model(image, layers.Dense(5)(x)), sparsity=0.9)
+    path = tmp_path / "m.tflite"
+    kt.export(model, path, sparse=False, verbose=False)
+    assert kt.verify(path, model, on="arm64").max_rel < 1e-5
+    path.write_bytes(sparsify(path.read_bytes(), "float32")[0])
+    assert kt.verify(path, model, on="host").max_rel < 1e-5
+    with pytest.raises(RuntimeError, match="does not compute what"):
+        kt.verify(path, model, on="arm64")
 
 
 @emulated
