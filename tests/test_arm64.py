@@ -18,10 +18,11 @@ import time
 import keras
 import numpy as np
 import pytest
-from exported import exported_cnn
+from exported import exported_cnn, make_sparse
 from keras import layers
 
 import keras_tickets as kt
+from keras_tickets.convert.tflite_encode import sparsify
 from keras_tickets.mobile import probe
 from keras_tickets.mobile.runners import RUNNERS, arm64_probe
 from keras_tickets.mobile.runners.arm64 import Arm64, emulator_version
@@ -116,6 +117,26 @@ def test_nodes_run_in_the_kernel_for_their_structure(
             ]
         )
     assert np.abs(received - expected).max() <= tolerance * np.abs(expected).max()
+
+
+@emulated
+def test_what_is_wrong_on_arm64_only_is_found(tmp_path):
+    """A network of which a part can run sparse: the layouts of its parts differ."""
+    image = keras.Input((16, 16, 3))
+    x = layers.ZeroPadding2D(1)(image)
+    x = layers.Conv2D(8, 3, strides=2, activation="relu")(x)
+    x = layers.Conv2D(64, 1, activation="relu")(x)
+    x = layers.Concatenate()([x, x])
+    x = layers.Conv2D(64, 1, activation="relu")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = make_sparse(keras.Model(image, layers.Dense(5)(x)), sparsity=0.9)
+    path = tmp_path / "m.tflite"
+    kt.export(model, path, sparse=False, verbose=False)
+    assert kt.verify(path, model, on="arm64").max_rel < 1e-5
+    path.write_bytes(sparsify(path.read_bytes(), "float32")[0])
+    assert kt.verify(path, model, on="host").max_rel < 1e-5
+    with pytest.raises(RuntimeError, match="does not compute what"):
+        kt.verify(path, model, on="arm64")
 
 
 @emulated
@@ -226,14 +247,30 @@ def test_emulator_version(printed, version):
     assert emulator_version(printed) == version
 
 
-def test_symbols_of_a_real_library():
-    """This machine's LiteRT has them too, for its own processor."""
+def _library() -> pathlib.Path:
+    """This machine's LiteRT, which has the names of its own processor's functions."""
     spec = importlib.util.find_spec("ai_edge_litert")
     library = pathlib.Path(spec.origin).parent / "libpywrap_litert_common.so"
     if not library.exists():
         pytest.skip(f"There is no {library.name} on this system.")
-    found = arm64_probe.symbols(library.read_bytes())
+    return library
+
+
+def test_symbols_of_a_real_library():
+    found = arm64_probe.symbols(_library().read_bytes())
     assert found["xnn_init_f32_spmm_config"] > 0
+
+
+def test_another_litert_is_an_error_and_no_zero():
+    """On this machine's own library, where the kernels for ARM64 are not."""
+    pytest.importorskip("ai_edge_litert.interpreter")
+    try:
+        library = arm64_probe.Library(_library())
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    assert library.address("xnn_init_f32_spmm_config") > 0
+    with pytest.raises(RuntimeError, match=r"has 0 functions named '1x4Neon'.*2\.3\.0"):
+        library.address("1x4Neon")
 
 
 @pytest.mark.parametrize("content", [b"", b"MZ", b"\x7fELF\x01\x01" + bytes(64)])

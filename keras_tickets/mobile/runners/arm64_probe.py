@@ -16,7 +16,7 @@ import mmap
 import pathlib
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ _SPMM_WEIGHTS, _SPMM_OUTPUTS = 3, 1
 
 # TFLite's kernels of FULLY_CONNECTED: how many arguments they take. All begin with the
 # stored values, two tables of indices, and the numbers of outputs and of inputs.
+_DENSE_WEIGHTS, _DENSE_OUTPUTS = 0, 3
 _DENSE = {
     "NeonSparseMatrixBatchVectorMultiplyAccumulate1x4": ("f32 1x4", 8),
     "NeonSparseMatrixBatchVectorMultiplyAccumulate1x16": ("int8 1x16", 17),
@@ -107,41 +108,79 @@ def symbols(content: bytes) -> dict[str, int]:
     return found
 
 
-def _count_spmm(symbols: dict[str, int], base: int) -> list[Kernel]:
+class Library:
+    """LiteRT's library, loaded in this process.
+
+    Args:
+        path: Its file.
+
+    Raises:
+        RuntimeError: If it is not loaded.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._symbols = symbols(path.read_bytes())
+        self._base = _base(path.name)
+
+    def address(self, part: str) -> int:
+        """Where the function is whose name is, or contains, `part`."""
+        exact = self._symbols.get(part)
+        found = [at for name, at in self._symbols.items() if part in name]
+        if exact is None and len(found) != 1:
+            raise RuntimeError(
+                f"This LiteRT has {len(found)} functions named '{part}', where the "
+                "probe expects one; it was written for LiteRT 2.3.0."
+            )
+        return self._base + (found[0] if exact is None else exact)
+
+
+def _base(library: str) -> int:
+    """Where a library was loaded."""
+    for line in pathlib.Path("/proc/self/maps").read_text().splitlines():
+        if line.endswith(library):
+            return int(line.split("-")[0], 16)
+    raise RuntimeError(f"LiteRT was loaded without its {library}.")
+
+
+def _count_spmm(library: Library) -> Iterator[Kernel]:
     """Puts a counter before each of XNNPACK's sparse kernels."""
-    kernels = []
     for kind, configs in _CONFIGS.items():
         for name in configs:
-            start = ctypes.CFUNCTYPE(ctypes.c_void_p)(
-                base + symbols[f"xnn_init_{name}"]
-            )
-            address = start()
-            if address is None:
-                continue  # Not a processor for this kernel.
-            rows, columns = ctypes.string_at(address + 16, 2)
-            if rows not in (16, 32) or columns not in (1, 2, 4):
-                raise RuntimeError(f"XNNPACK's {name} has another layout.")
-            kernel = Kernel(f"{kind} {rows}x{columns}")
-            slot = ctypes.c_void_p.from_address(address)
-            original = _function(slot.value, _SPMM_ARGUMENTS)
-            counter = _counter(
-                kernel, _SPMM_WEIGHTS, _SPMM_OUTPUTS, original, _SPMM_ARGUMENTS
-            )
-            slot.value = ctypes.cast(counter, ctypes.c_void_p).value
-            kernels.append(kernel)
-    return kernels
+            config = _call(library.address(f"xnn_init_{name}"))
+            if config:  # Else it is no processor for this kernel.
+                yield _count_config(kind, name, config)
 
 
-def _count_dense(symbols: dict[str, int], base: int) -> list[Kernel]:
+def _call(address: int) -> int | None:
+    """Calls a function without arguments that returns an address."""
+    found: int | None = ctypes.CFUNCTYPE(ctypes.c_void_p)(address)()
+    return found
+
+
+def _count_config(kind: str, name: str, config: int) -> Kernel:
+    """Replaces the address of the kernel in one of XNNPACK's structures."""
+    rows, columns = ctypes.string_at(config + 16, 2)
+    if rows not in (16, 32) or columns not in (1, 2, 4):
+        raise RuntimeError(
+            f"XNNPACK's {name} is laid out in another way than in LiteRT 2.3.0."
+        )
+    kernel = Kernel(f"{kind} {rows}x{columns}")
+    slot = ctypes.c_void_p.from_address(config)
+    original = _function(slot.value, _SPMM_ARGUMENTS)
+    slot.value = _counter(
+        kernel, _SPMM_WEIGHTS, _SPMM_OUTPUTS, original, _SPMM_ARGUMENTS
+    )
+    return kernel
+
+
+def _count_dense(library: Library) -> Iterator[Kernel]:
     """Puts a counter before each of TFLite's sparse kernels of FULLY_CONNECTED."""
-    kernels = []
-    for part, (name, arguments) in _DENSE.items():
-        mangled = f"{len(part)}{part}E"
-        value = next(at for symbol, at in symbols.items() if mangled in symbol)
-        kernel = Kernel(name)
-        _jump_first(kernel, base + value, arguments)
-        kernels.append(kernel)
-    return kernels
+    for name, (label, arguments) in _DENSE.items():
+        kernel = Kernel(label)
+        # In a mangled name the length stands before the name, and an E behind it.
+        address = library.address(f"{len(name)}{name}E")
+        _jump_first(kernel, address, arguments)
+        yield kernel
 
 
 def _jump_first(kernel: Kernel, address: int, arguments: int) -> None:
@@ -157,8 +196,7 @@ def _jump_first(kernel: Kernel, address: int, arguments: int) -> None:
         function(*values)
         ctypes.memmove(address, jump, _JUMP.size)
 
-    counter = _counter(kernel, 0, 3, original, arguments)
-    target = ctypes.cast(counter, ctypes.c_void_p).value
+    target = _counter(kernel, _DENSE_WEIGHTS, _DENSE_OUTPUTS, original, arguments)
     jump = _JUMP.pack(0x58000050, 0xD61F0200, target)
     ctypes.memmove(address, jump, _JUMP.size)
 
@@ -193,8 +231,8 @@ def _counter(
     outputs: int,
     original: Callable[..., None],
     arguments: int,
-) -> Any:
-    """A C function that counts a call and then calls the kernel."""
+) -> int | None:
+    """Where a C function is that counts a call and then calls the kernel."""
 
     def call(*values: int) -> None:
         # The upper half of an int is not defined.
@@ -203,15 +241,7 @@ def _counter(
 
     counter = _prototype(arguments)(call)
     _kept.append(counter)
-    return counter
-
-
-def _base(library: str) -> int:
-    """Where a library was loaded."""
-    for line in pathlib.Path("/proc/self/maps").read_text().splitlines():
-        if line.endswith(library):
-            return int(line.split("-")[0], 16)
-    raise RuntimeError(f"LiteRT was loaded without its {library}.")
+    return ctypes.cast(counter, ctypes.c_void_p).value
 
 
 def main(path: str) -> None:
@@ -219,21 +249,18 @@ def main(path: str) -> None:
     import ai_edge_litert
     from ai_edge_litert.interpreter import Interpreter
 
-    library = pathlib.Path(ai_edge_litert.__file__).parent / _LIBRARY
-    names = symbols(library.read_bytes())
-    base = _base(_LIBRARY)
+    library = Library(pathlib.Path(ai_edge_litert.__file__).parent / _LIBRARY)
     kernels = {
-        "convolution": _count_spmm(names, base),
-        "dense": _count_dense(names, base),
+        "convolution": [*_count_spmm(library)],
+        "dense": [*_count_dense(library)],
     }
     # One thread: the counters are Python, and each node is to be one call or more.
     interpreter = Interpreter(path, num_threads=1)
     interpreter.allocate_tensors()
     for detail in interpreter.get_input_details():
-        shape, dtype = detail["shape"], detail["dtype"]
-        values = np.random.default_rng(0).random(shape)
-        scale = 1 if np.issubdtype(dtype, np.floating) else 0
-        interpreter.set_tensor(detail["index"], (values * scale).astype(dtype))
+        # Zeros are valid in any input, and no kernel looks at the values.
+        values = np.zeros(detail["shape"], detail["dtype"])
+        interpreter.set_tensor(detail["index"], values)
     interpreter.invoke()
     counted = {kind: [k.counted() for k in found] for kind, found in kernels.items()}
     print(json.dumps(counted))
