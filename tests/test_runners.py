@@ -11,6 +11,7 @@ from places import available
 
 import keras_tickets as kt
 from keras_tickets.convert import conversation
+from keras_tickets.convert.tflite_schema import pack, schema, unpack
 from keras_tickets.mobile.runners import RUNNERS
 
 # An emulated processor takes seconds only to load what runs a file.
@@ -105,6 +106,31 @@ def test_a_broken_file_is_an_error_of_its_own(place, tmp_path):
         kt.benchmark(path, on=runner.name, verbose=False)
     with pytest.raises(ValueError, match="damaged"):
         kt.verify(path, on=runner.name)
+
+
+def test_an_operator_that_a_place_lacks_is_named(place, tmp_path):
+    runner, suffix = place
+    if suffix != ".tflite":
+        pytest.skip("Flex operators are LiteRT's")
+    path = tmp_path / "flex.tflite"
+    path.write_bytes(with_flex(exported_cnn(suffix)[0]))
+    with pytest.raises(RuntimeError, match="FlexDet"):
+        kt.benchmark(path, on=runner.name, verbose=False)
+    with pytest.raises(RuntimeError, match="FlexDet"):
+        kt.verify(path, sparse_cnn(), on=runner.name)
+
+
+def with_flex(content: bytes) -> bytes:
+    """Puts an operator of TensorFlow in the place of the last one."""
+    model = unpack(content)
+    graph = model.subgraphs[0]
+    last, code = graph.operators[-1], model.operatorCodes[0].__class__()
+    code.builtinCode = code.deprecatedBuiltinCode = schema().BuiltinOperator.CUSTOM
+    code.customCode = "FlexDet"
+    last.opcodeIndex = len(model.operatorCodes)
+    last.builtinOptions, last.builtinOptionsType = None, 0
+    model.operatorCodes.append(code)
+    return pack(model, size=len(content))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
