@@ -117,7 +117,8 @@ ASKED = f"print({LOADED!r}, flush=True)\nquestion = json.loads(input())\n"
 )
 def test_what_node_says_becomes_an_error(body, message, file, node):
     node(body)
-    with pytest.raises(RuntimeError, match=rf"cannot be run by LiteRT\.js\. .*{message}"):
+    said = rf"cannot be run by LiteRT\.js\. .*{message}"
+    with pytest.raises(RuntimeError, match=said):
         kt.benchmark(file, on="wasm", verbose=False)
 
 
