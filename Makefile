@@ -27,12 +27,14 @@ INSTALL := bin/python -m pip install --no-warn-script-location
 PYTEST := bin/python -m pytest -n logical --maxprocesses 4
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-torch test-lowest lint clean
+.PHONY: help demo wasm arm64 test test-torch test-lowest lint clean
 
 help:
 	@echo "make demo              dense network and 90 % sparse ticket, side by side"
 	@echo "make demo DATASET=...  digits (default), mnist or cifar10; the last two are"
 	@echo "                       read from TFDS_DATA_DIR"
+	@echo "make wasm              LiteRT.js for on='wasm', outside of this folder; needs Node"
+	@echo "make arm64             the emulated ARM64 of on='arm64', likewise; needs Debian"
 	@echo "make test              the tests, on TensorFlow and on JAX"
 	@echo "make test-torch        the tests, on torch"
 	@echo "make test-lowest       the core of the tests, on the lowest versions claimed"
@@ -42,6 +44,12 @@ help:
 demo: $(VENV)/.demo
 	KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python -m examples.demo \
 	    --dataset $(DATASET) $(ARGS)
+
+wasm:
+	export/wasm/build
+
+arm64: $(VENV)/.created
+	PYTHON=$(VENV)/bin/python export/arm64/build
 
 # Both backends run, also when the first one fails.
 test: $(VENV)/.test

@@ -14,10 +14,11 @@ from keras_tickets import (
     structure,
 )
 from keras_tickets.accounting import Cost, flops
+from keras_tickets.convert.comparison import Comparison
 from keras_tickets.convert.pipeline import export
 from keras_tickets.convert.report import ExportReport
 from keras_tickets.masked import Masked
-from keras_tickets.mobile import BenchmarkReport, benchmark
+from keras_tickets.mobile import BenchmarkReport, benchmark, verify
 from keras_tickets.pruners import (
     ESPN,
     IMP,
@@ -54,6 +55,7 @@ __all__ = [
     "STR",
     "BenchmarkReport",
     "Challenge",
+    "Comparison",
     "Cost",
     "EarlyBird",
     "EdgePopup",
@@ -89,5 +91,6 @@ __all__ = [
     "strip",
     "structure",
     "summary",
+    "verify",
     "wrap",
 ]

@@ -28,7 +28,7 @@ import numpy as np
 from keras import tree
 
 from keras_tickets._keras import sublayers
-from keras_tickets.convert.isolated import end
+from keras_tickets.convert.conversation import end
 from keras_tickets.convert.sampling import Sample
 from keras_tickets.signature import Signature, from_json, to_json
 

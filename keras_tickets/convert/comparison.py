@@ -20,6 +20,10 @@ class Comparison:
         argmax: The fraction of rows whose largest value is at the same place, over
             all outputs of two or more values; None without such an output.
         samples: How many inputs were compared.
+
+    Example:
+    >>> compare([gap([np.array([[1.0, 2.0]])], [np.array([[1.0, 2.5]])])], samples=1)
+    Comparison(max_abs=0.5, max_rel=0.25, mean_abs=0.25, argmax=1.0, samples=1)
     """
 
     max_abs: float

@@ -7,18 +7,16 @@ leave nothing behind.
 from __future__ import annotations
 
 import contextlib
-import json
 import pathlib
-import signal
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from keras_tickets.convert import runtimes
+from keras_tickets.convert.conversation import Conversation, converse
 from keras_tickets.convert.runtimes import Arrays, Runtime
 
 
@@ -26,86 +24,82 @@ class Isolated(Runtime):
     """A file that is loaded in another process.
 
     Args:
-        process: The process, just started.
+        conversation: With the process, just started.
         folder: Where arrays are exchanged.
 
-    Attributes:
-        peak_bytes: The most memory that loading and running took, the runtime's own
-            code apart; 0 where the system does not tell.
-
     Raises:
-        RuntimeError: If the runtime refuses the file, or dies of it.
+        RuntimeError: If the runtime refuses the file, dies of it, or is silent for
+            too long.
     """
 
-    def __init__(self, process: subprocess.Popen[str], folder: pathlib.Path) -> None:
-        self._process, self._folder = process, folder
-        names = self._answer("loaded")
+    def __init__(self, conversation: Conversation, folder: pathlib.Path) -> None:
+        self._conversation, self._folder = conversation, folder
+        names = conversation.answer("loaded")
         self.inputs, self.outputs = names["inputs"], names["outputs"]
-        self.peak_bytes = 0
 
     def run(self, values: Arrays) -> Arrays:
         """Runs the file once."""
-        sent, received = self._folder / "inputs.npz", self._folder / "outputs.npz"
-        np.savez(sent, *values.values())
-        names = {name: f"arr_{i}" for i, name in enumerate(values)}
-        request = {"inputs": str(sent), "outputs": str(received), "names": names}
-        self._say(json.dumps(request))
-        self.peak_bytes = self._answer("run")["peak"]
+        received = self._folder / "outputs.npz"
+        self.peak_bytes = self._ask(values, outputs=str(received))["peak"]
         with np.load(received) as arrays:
             return {name: arrays[f"arr_{i}"] for i, name in enumerate(self.outputs)}
 
-    def _say(self, line: str) -> None:
-        # A process that died says so when it is asked for its answer.
-        with contextlib.suppress(BrokenPipeError):
-            print(line, file=self._process.stdin, flush=True)
+    def time(
+        self, values: Arrays, runs: int, progress: Callable[[int], None]
+    ) -> list[float]:
+        """Runs the file several times on the same inputs.
 
-    def _answer(self, what: str) -> dict[str, Any]:
-        stdout = self._process.stdout or ()
-        # Whatever else a process prints is not for us.
-        line = next((line for line in stdout if line.startswith("{")), "")
-        if not line:
-            log = (self._folder / "log.txt").read_text("utf-8", "replace").strip()
-            raise RuntimeError(
-                f"The runtime {end(self._process.wait())} when the file was {what}."
-                + (f" Its last words:\n{log[-1000:]}" if log else "")
-            )
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise RuntimeError(answer["error"])
-        return answer
+        Args:
+            values: The inputs.
+            runs: How many times, at least once.
+            progress: Called with the number of runs done so far.
+
+        Returns:
+            The seconds of each run, in order; the inputs' way there is not counted.
+        """
+        seconds = [self._ask(values, runs=runs)["seconds"]]
+        progress(1)
+        while len(seconds) < runs:
+            seconds.append(self._conversation.answer("run")["seconds"])
+            progress(len(seconds))
+        return seconds
+
+    def _ask(self, values: Arrays, **question: Any) -> dict[str, Any]:
+        sent = self._folder / "inputs.npz"
+        np.savez(sent, *values.values())
+        names = {name: f"arr_{i}" for i, name in enumerate(values)}
+        asked = {"inputs": str(sent), "names": names, **question}
+        return self._conversation.ask(asked, "run")
 
 
 @contextlib.contextmanager
-def isolated(path: pathlib.Path) -> Iterator[Isolated]:
+def isolated(
+    path: pathlib.Path,
+    *,
+    python: Sequence[str] = (sys.executable,),
+    environment: Mapping[str, str] | None = None,
+    threads: int = 0,
+    timeout: float | None = None,
+    reference: bool = False,
+) -> Iterator[Isolated]:
     """Loads a file in a process that ends with the block.
 
     Args:
         path: A `.tflite` or `.onnx` file.
+        python: The command of a Python that has NumPy and the runtime.
+        environment: Its environment variables; None hands on this process' own.
+        threads: Threads that the runtime may use; 0 lets it choose.
+        timeout: Seconds that loading and each run may take; None waits for ever.
+        reference: Whether the runtime's plain kernels run it, not its fast ones.
 
     Yields:
         The runtime.
     """
     # -P: the folder of the program holds an `onnx.py`, which is not the package.
-    command = [sys.executable, "-P", runtimes.__file__, str(path)]
+    command = [*python, "-P", runtimes.__file__, str(path), str(threads)]
+    command += [runtimes.REFERENCE] if reference else []
     with (
         tempfile.TemporaryDirectory() as folder,
-        open(pathlib.Path(folder, "log.txt"), "wb") as log,
-        subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        ) as process,
+        converse(command, environment, timeout) as conversation,
     ):
-        try:
-            yield Isolated(process, pathlib.Path(folder))
-        finally:
-            process.kill()
-
-
-def end(status: int) -> str:
-    """Says how a process ended, after a subject."""
-    if status < 0:
-        return f"crashed ({signal.Signals(-status).name})"
-    return f"ended with exit status {status}"
+        yield Isolated(conversation, pathlib.Path(folder))

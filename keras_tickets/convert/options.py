@@ -81,10 +81,26 @@ def check_options(
     if opset is not None and suffix != ".onnx":
         raise ValueError(f"`opset` is for '.onnx' files. Received: opset={opset!r}")
     check_opset(opset)
-    limit = chosen.tolerance if tolerance is None else tolerance
+    return Options(suffix, chosen, sparse, opset, check_tolerance(tolerance, chosen))
+
+
+def check_tolerance(tolerance: Any, precision: Precision) -> float:
+    """Chooses the largest difference allowed.
+
+    Args:
+        tolerance: As passed by the user; None is what the precision promises.
+        precision: The file's precision.
+
+    Returns:
+        The tolerance.
+
+    Raises:
+        ValueError: If it is no number of at least 0.
+    """
+    limit = precision.tolerance if tolerance is None else tolerance
     if not isinstance(limit, (int, float)) or not 0 <= limit < math.inf:
         raise ValueError(
             "`tolerance` is the largest difference allowed, relative to the largest "
             f"output: a number of at least 0. Received: {tolerance!r}"
         )
-    return Options(suffix, chosen, sparse, opset, float(limit))
+    return float(limit)

@@ -24,7 +24,12 @@ from keras_tickets.convert.onnx_scatter import encode
 from keras_tickets.convert.options import Options, check_options
 from keras_tickets.convert.precision import check_range
 from keras_tickets.convert.report import ExportReport, measure
-from keras_tickets.convert.sampling import Sample, cut_samples, make_samples
+from keras_tickets.convert.sampling import (
+    Sample,
+    comparison_samples,
+    cut_samples,
+    vocabulary_of,
+)
 from keras_tickets.convert.stages import stages
 from keras_tickets.convert.tensor import Rewriter
 from keras_tickets.convert.tflite_encode import Barred, sparsify
@@ -33,9 +38,6 @@ from keras_tickets.convert.zeros import check_zeros, model_weights
 from keras_tickets.extras import require
 from keras_tickets.files import check_target, replace
 from keras_tickets.signature import Signature
-
-# How many random inputs a file is compared on, and how many real ones at most.
-_RANDOM, _REAL = 4, 16
 
 # How many inputs show the range of activations at most.
 _CALIBRATION = 500
@@ -145,7 +147,7 @@ def export(
         weights = model_weights(plain)
         signature = _signature(plain, input_signature, target)
         data = _cut(representative_data, signature, _CALIBRATION, "representative_data")
-        inputs = _inputs(plain, signature, samples, data)
+        inputs = comparison_samples(signature, vocabulary_of(plain), samples, data)
         begin("converting")
         content = _convert(plain, signature, options, data)
         content, barred = _encode(content, options)
@@ -200,15 +202,6 @@ def _cut(data: Any, signature: Signature, count: int, what: str) -> list[Sample]
     return [] if data is None else cut_samples(data, signature, count, what)
 
 
-def _inputs(
-    model: keras.Model, signature: Signature, samples: Any, data: list[Sample]
-) -> dict[str, list[Sample]]:
-    """What the file is compared with Keras on."""
-    real = _cut(samples, signature, _REAL, "samples") or data[:_REAL]
-    random = make_samples(model, signature, _RANDOM, real)
-    return {"random": random, "real": real} if real else {"random": random}
-
-
 def _convert(
     model: keras.Model, signature: Signature, options: Options, data: list[Sample]
 ) -> bytes:
@@ -257,9 +250,12 @@ def _verify(
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, f"model{options.suffix}")
         path.write_bytes(content)
-        return verify(
-            model, path, signature, inputs, options.precision, options.tolerance
-        )
+        try:
+            return verify(
+                model, path, signature, inputs, options.precision, options.tolerance
+            )
+        except RuntimeError as error:
+            raise RuntimeError(f"{error} No file was written.") from error
 
 
 def _check_ops(model: keras.Model, foreign: dict[str, str]) -> None:

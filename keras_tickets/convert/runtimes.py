@@ -2,7 +2,8 @@
 
 Also a program of its own, which loads one file and answers requests: a runtime may
 crash on a file, and then only this process ends (see `isolated.py`). It knows nothing
-but NumPy and the runtime, so that it starts at once and its memory is the runtime's.
+but NumPy and the runtime, so that it starts at once, its memory is the runtime's, and
+it runs where Keras is not: in the emulated machine of `mobile/runners/arm64.py`.
 """
 
 from __future__ import annotations
@@ -11,11 +12,16 @@ import abc
 import json
 import pathlib
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 SIGNATURE = "serving_default"
+
+# An argument of the program: run the plain kernels, not the fast ones.
+REFERENCE = "--reference"
 
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
@@ -26,46 +32,117 @@ class Runtime(abc.ABC):
     Attributes:
         inputs: The names of the inputs, in the file's order.
         outputs: The names of the outputs, in the file's order.
+        peak_bytes: The most memory that loading and running took, the runtime's own
+            code apart; 0 where nobody tells.
     """
 
     inputs: list[str]
     outputs: list[str]
+    peak_bytes: int = 0
 
     @abc.abstractmethod
     def run(self, values: Arrays) -> Arrays:
         """Runs the file once."""
 
 
-class LiteRT(Runtime):
-    """A `.tflite` file in LiteRT's interpreter, through its signature."""
+class LocalRuntime(Runtime):
+    """A file that is loaded in this process."""
 
-    def __init__(self, path: pathlib.Path) -> None:
-        """Loads `path`."""
-        from ai_edge_litert.interpreter import Interpreter
+    @abc.abstractmethod
+    def prepare(self, values: Arrays) -> Callable[[], object]:
+        """Takes the inputs in, and returns what runs the file and does no more."""
 
-        self._interpreter = Interpreter(model_path=str(path))
-        self._runner = self._interpreter.get_signature_runner(SIGNATURE)
+
+class LiteRT(LocalRuntime):
+    """A `.tflite` file in LiteRT's interpreter, through its first signature."""
+
+    def __init__(self, path: pathlib.Path, threads: int = 0) -> None:
+        """Loads `path`; 0 threads lets the runtime choose."""
+        self._path, self._threads = path, threads
+        interpreter = self._load()
+        signatures = interpreter.get_signature_list() or {None: _unsigned(interpreter)}
+        key = SIGNATURE if SIGNATURE in signatures else next(iter(signatures))
+        runner = interpreter.get_signature_runner
+        self._runner = runner(key) if key else _Unsigned(interpreter)
         self._details = self._runner.get_input_details()
-        signature = self._interpreter.get_signature_list()[SIGNATURE]
-        self.inputs = signature["inputs"]
-        self.outputs = signature["outputs"]
+        self.inputs = signatures[key]["inputs"]
+        self.outputs = signatures[key]["outputs"]
 
     def run(self, values: Arrays) -> Arrays:
         """Runs the file once."""
-        typed = {
+        result: Arrays = self._runner(**self._typed(values))
+        return result
+
+    def prepare(self, values: Arrays) -> Callable[[], object]:
+        """Takes the inputs in, and returns what runs the file and does no more."""
+        # A second interpreter: a signature's runner keeps its own from being run by
+        # anyone else, and copies inputs and outputs each time.
+        interpreter = self._load()
+        tensors = {self._details[n]["index"]: v for n, v in self._typed(values).items()}
+        for index, value in tensors.items():
+            interpreter.resize_tensor_input(index, value.shape)
+        interpreter.allocate_tensors()
+        for index, value in tensors.items():
+            interpreter.set_tensor(index, value)
+        invoke: Callable[[], object] = interpreter.invoke
+        return invoke
+
+    def _load(self) -> Any:
+        from ai_edge_litert.interpreter import Interpreter
+
+        return Interpreter(str(self._path), num_threads=self._threads or None)
+
+    def _typed(self, values: Arrays) -> Arrays:
+        return {
             name: value.astype(self._details[name]["dtype"])
             for name, value in values.items()
         }
-        result: Arrays = self._runner(**typed)
-        return result
 
 
-class OnnxRuntime(Runtime):
+class _Unsigned:
+    """Runs a file that has no signature, by the names of its tensors."""
+
+    def __init__(self, interpreter: Any) -> None:
+        interpreter.allocate_tensors()
+        self._interpreter = interpreter
+
+    def get_input_details(self) -> dict[str, Any]:
+        """Returns each input's details, as a signature's runner does."""
+        return {entry["name"]: entry for entry in self._interpreter.get_input_details()}
+
+    def __call__(self, **values: Any) -> Arrays:
+        """Runs the file once."""
+        for name, entry in self.get_input_details().items():
+            self._interpreter.set_tensor(entry["index"], values[name])
+        self._interpreter.invoke()
+        outputs = self._interpreter.get_output_details()
+        return {o["name"]: self._interpreter.get_tensor(o["index"]) for o in outputs}
+
+
+def _unsigned(interpreter: Any) -> dict[str, list[str]]:
+    """What stands for the signature of a file that has none."""
+    return {
+        "inputs": [entry["name"] for entry in interpreter.get_input_details()],
+        "outputs": [entry["name"] for entry in interpreter.get_output_details()],
+    }
+
+
+class PlainLiteRT(LiteRT):
+    """The same in LiteRT's own kernels, without XNNPACK: slow, and rarely wrong."""
+
+    def _load(self) -> Any:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        return Interpreter(str(self._path), experimental_op_resolver_type=kernels)
+
+
+class OnnxRuntime(LocalRuntime):
     """An `.onnx` file in ONNX Runtime on the CPU."""
 
-    def __init__(self, path: pathlib.Path) -> None:
-        """Loads `path`."""
-        self._session = onnx_session(path, threads=0)
+    def __init__(self, path: pathlib.Path, threads: int = 0) -> None:
+        """Loads `path`; 0 threads lets the runtime choose."""
+        self._session = self._load(path, threads)
         self.inputs = [entry.name for entry in self._session.get_inputs()]
         self.outputs = [entry.name for entry in self._session.get_outputs()]
 
@@ -74,24 +151,61 @@ class OnnxRuntime(Runtime):
         results = self._session.run(None, values)
         return dict(zip(self.outputs, results, strict=True))
 
+    def prepare(self, values: Arrays) -> Callable[[], object]:
+        """Takes the inputs in, and returns what runs the file and does no more."""
+        return lambda: self._session.run(None, values)
 
-def open_runtime(path: pathlib.Path) -> Runtime:
-    """Loads a file in its own runtime, chosen by its suffix."""
-    return LiteRT(path) if path.suffix == ".tflite" else OnnxRuntime(path)
+    def _load(self, path: pathlib.Path, threads: int) -> Any:
+        return onnx_session(path, threads)
 
 
-def onnx_session(path: pathlib.Path, threads: int) -> Any:
+class PlainOnnxRuntime(OnnxRuntime):
+    """The same with the graph as it stands, not optimised."""
+
+    def _load(self, path: pathlib.Path, threads: int) -> Any:
+        return onnx_session(path, threads, optimise=False)
+
+
+_KINDS: dict[tuple[str, bool], Callable[[pathlib.Path, int], LocalRuntime]] = {
+    (".tflite", False): LiteRT,
+    (".tflite", True): PlainLiteRT,
+    (".onnx", False): OnnxRuntime,
+    (".onnx", True): PlainOnnxRuntime,
+}
+
+
+def open_runtime(
+    path: pathlib.Path, threads: int = 0, reference: bool = False
+) -> LocalRuntime:
+    """Loads a file in its own runtime, chosen by its suffix.
+
+    Args:
+        path: The file.
+        threads: Threads that the runtime may use; 0 lets it choose.
+        reference: Whether plain kernels run it, not the fast ones.
+
+    Returns:
+        The loaded file.
+    """
+    return _KINDS[path.suffix, reference](path, threads)
+
+
+def onnx_session(path: pathlib.Path, threads: int, optimise: bool = True) -> Any:
     """Opens a session of ONNX Runtime on the CPU.
 
     Args:
         path: The `.onnx` file.
         threads: Threads within an operator; 0 lets the runtime choose.
+        optimise: Whether the graph is optimised.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # Errors only.
+    if not optimise:
+        level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.graph_optimization_level = level
     return onnxruntime.InferenceSession(
         str(path), options, providers=["CPUExecutionProvider"]
     )
@@ -108,20 +222,23 @@ def _peak_memory() -> int:
     return int(peak.split()[1]) * 1024
 
 
-def _serve(path: pathlib.Path) -> None:
-    """Loads a file, then runs it on each file of arrays named on a line of stdin."""
+def _serve(path: pathlib.Path, threads: int, reference: bool) -> None:
+    """Loads a file, then does what each line of stdin asks for."""
     if path.suffix == ".tflite":
         import ai_edge_litert.interpreter  # noqa: F401
     else:
         import onnxruntime  # noqa: F401
     before = _peak_memory()
     try:
-        runtime = open_runtime(path)
+        runtime = open_runtime(path, threads, reference)
         _say(inputs=runtime.inputs, outputs=runtime.outputs)
         for line in sys.stdin:
             request = json.loads(line)
             with np.load(request["inputs"]) as arrays:
                 values = {name: arrays[key] for name, key in request["names"].items()}
+            if "runs" in request:
+                _time(runtime.prepare(values), request["runs"])
+                continue
             results = runtime.run(values)
             np.savez(request["outputs"], *[results[name] for name in runtime.outputs])
             _say(peak=_peak_memory() - before)
@@ -129,9 +246,21 @@ def _serve(path: pathlib.Path) -> None:
         _say(error=f"{type(error).__name__}: {error}")
 
 
+def _time(call: Callable[[], object], runs: int) -> None:
+    """Says the time of each run as soon as it is known: some take minutes."""
+    for _ in range(runs):
+        start = time.perf_counter()
+        call()
+        _say(seconds=time.perf_counter() - start)
+
+
 def _say(**answer: Any) -> None:
     print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":
-    _serve(pathlib.Path(sys.argv[1]))
+    _serve(
+        pathlib.Path(sys.argv[1]),
+        threads=int(sys.argv[2]),
+        reference=REFERENCE in sys.argv,
+    )

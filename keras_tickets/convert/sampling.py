@@ -17,18 +17,51 @@ from keras_tickets.signature import Signature
 # enough for a few stride-2 layers.
 _OPEN_SIZES = (32, 48)
 
+# How many random inputs a file is compared on, and how many real ones at most.
+_RANDOM, _REAL = 4, 16
+
 # One sample: an entry per positional argument of the model.
 Sample = list[Any]
 
 
+def comparison_samples(
+    signature: Signature,
+    vocabulary: int | None,
+    given: Any = None,
+    data: Sequence[Sample] = (),
+) -> dict[str, list[Sample]]:
+    """Chooses what a file is compared on.
+
+    Args:
+        signature: The model's inputs.
+        vocabulary: Ids below this are valid; None if there are none.
+        given: The user's `samples`, or None.
+        data: Real inputs that the user gave for another purpose.
+
+    Returns:
+        `"random"` samples and, where there are some, `"real"` ones.
+
+    Raises:
+        ValueError: If what the user gave does not fit.
+    """
+    real = [] if given is None else cut_samples(given, signature, _REAL)
+    real = real or list(data[:_REAL])
+    random = make_samples(vocabulary, signature, _RANDOM, real)
+    return {"random": random, "real": real} if real else {"random": random}
+
+
 def make_samples(
-    model: keras.Model, signature: Signature, count: int, real: Sequence[Sample] = ()
+    vocabulary: int | None,
+    signature: Signature,
+    count: int,
+    real: Sequence[Sample] = (),
 ) -> list[Sample]:
     """Draws random inputs that fit a signature, the same ones each time.
 
     Args:
-        model: The model that will read them.
-        signature: Its inputs.
+        vocabulary: Ids below this are valid for each embedding that will read them;
+            None if none will.
+        signature: The inputs.
         count: How many samples.
         real: Real inputs; if there are some, random ones stay within their range, so
             that ids are valid and images have the values of images.
@@ -37,7 +70,6 @@ def make_samples(
         Samples; where the batch size is open, batches of 1 and 2 alternate.
     """
     rng = np.random.default_rng(0)
-    vocabulary = _vocabulary(model)
     specs = tree.flatten(signature)
     ranges = _ranges(real) or [None] * len(specs)
     return [
@@ -141,8 +173,8 @@ def _check_shape(array: Array, spec: keras.InputSpec, what: str) -> None:
         )
 
 
-def _vocabulary(model: keras.Model) -> int | None:
-    """Ids below this are valid for each embedding of the model; None without one."""
+def vocabulary_of(model: keras.Model) -> int | None:
+    """Ids below this are valid for each embedding of a model; None without one."""
     sizes = [
         layer.input_dim
         for layer in sublayers(model)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -17,19 +16,17 @@ import numpy as np
 from keras import tree
 
 from keras_tickets.convert import names as naming
-from keras_tickets.convert.comparison import Comparison, Gap, compare, gap
+from keras_tickets.convert.comparison import Comparison
 from keras_tickets.convert.isolated import isolated
+from keras_tickets.convert.judging import Expected, judge
 from keras_tickets.convert.precision import Precision
 from keras_tickets.convert.runtimes import Runtime
 from keras_tickets.convert.sampling import Sample
 from keras_tickets.convert.tensor import Array
 from keras_tickets.signature import Signature, names
 
-# Below this, a difference is rounding noise whatever the size of the outputs.
-_NOISE = 1e-7
-
-# Outputs that change by less than this, relative to their size, do not change.
-_CONSTANT = 1e-6
+# What loads a file, to run it within a block.
+Loader = Callable[[pathlib.Path], contextlib.AbstractContextManager[Runtime]]
 
 
 def verify(
@@ -39,6 +36,7 @@ def verify(
     samples: Mapping[str, list[Sample]],
     precision: Precision,
     tolerance: float,
+    load: Loader | None = None,
 ) -> tuple[dict[str, Comparison], int]:
     """Runs a file and its model on the same inputs and compares the outputs.
 
@@ -50,6 +48,7 @@ def verify(
         precision: The file's precision.
         tolerance: Largest difference allowed, relative to the largest absolute
             Keras value of the same output over all samples of one kind.
+        load: Where it runs; None is its own runtime, on this machine.
 
     Returns:
         How far the file is from the model, for each kind of samples; and the most
@@ -62,58 +61,42 @@ def verify(
     Example:
 
     ```python
-    samples = {"random": make_samples(model, signature, count=4)}
+    samples = {"random": make_samples(vocabulary_of(model), signature, 4)}
     verify(model, path, signature, samples, precision.get("float32", ".tflite"), 1e-5)
     ```
     """
     every = [sample for kind in samples.values() for sample in kind]
-    expected = [_keras_outputs(model, sample) for sample in every]
-    structure = expected[0]
-    flat = [[_numpy(leaf) for leaf in tree.flatten(outputs)] for outputs in expected]
-    labels = _labels(model, structure)
-    _check_finite("Keras", flat, labels)
-    _warn_if_constant(model, flat)
-    received, peak = _file_outputs(model, path, signature, every, structure)
-    _check_finite(f"The file '{path.suffix}'", received, labels)
-    comparisons, start = {}, 0
-    for kind, own in samples.items():
-        part = slice(start, start + len(own))
-        gaps = _gaps(labels, flat[part], received[part])
-        # Activations are calibrated on real inputs: noise may leave their range.
-        if not (precision.calibrated and kind == "random"):
-            _check_gaps(model.name, kind, labels, gaps, tolerance)
-        comparisons[kind] = compare(gaps, len(own))
-        start += len(own)
-    return comparisons, peak
+    outputs = [_keras_outputs(model, sample) for sample in every]
+    structure = outputs[0]
+    expected = Expected(
+        who="Keras",
+        name=f"'{model.name}'",
+        labels=_labels(model, structure),
+        outputs=[[_numpy(leaf) for leaf in tree.flatten(own)] for own in outputs],
+    )
+    received, peak = _file_outputs(
+        model, path, signature, every, structure, load or isolated
+    )
+    counts = {kind: len(own) for kind, own in samples.items()}
+    return judge(expected, received, counts, limits(counts, precision, tolerance)), peak
 
 
-def _gaps(
-    labels: list[str], expected: list[list[Array]], received: list[list[Array]]
-) -> list[Gap]:
-    for wanted, found in zip(expected, received, strict=True):
-        for label, values, others in zip(labels, wanted, found, strict=True):
-            if values.shape != others.shape:
-                raise RuntimeError(
-                    f"The exported file computes {label} with shape {others.shape}; "
-                    f"Keras computes {values.shape}."
-                )
-    outputs = zip(zip(*expected, strict=True), zip(*received, strict=True), strict=True)
-    return [gap(list(wanted), list(found)) for wanted, found in outputs]
+def limits(
+    kinds: Mapping[str, int], precision: Precision, tolerance: float
+) -> dict[str, float]:
+    """Says on which kinds of samples a file has to agree.
 
+    Args:
+        kinds: The kinds of samples.
+        precision: The file's precision.
+        tolerance: The largest relative difference allowed.
 
-def _check_gaps(
-    name: str, kind: str, labels: list[str], gaps: list[Gap], tolerance: float
-) -> None:
-    for label, found in zip(labels, gaps, strict=True):
-        if found.worst > tolerance * found.largest + _NOISE:
-            raise RuntimeError(
-                f"The exported file does not compute what '{name}' computes: "
-                f"{label} differs by {found.worst:.3g} on {kind} inputs (largest Keras "
-                f"value {found.largest:.3g}), which is {found.relative:.2g} relative; "
-                f"at most {tolerance:g} was expected. No file was written. If the "
-                "model is random in inference, or Keras ran on a GPU with reduced "
-                "precision, compare on the CPU or pass a larger `tolerance`."
-            )
+    Returns:
+        Kind -> tolerance. Activations are calibrated on real inputs, and noise may
+        leave their range: there it is not checked.
+    """
+    unchecked = "random" if precision.calibrated else ""
+    return {kind: tolerance for kind in kinds if kind != unchecked}
 
 
 def _keras_outputs(model: keras.Model, sample: Sample) -> Any:
@@ -135,15 +118,15 @@ def _file_outputs(
     signature: Signature,
     samples: list[Sample],
     structure: Any,
+    load: Loader,
 ) -> tuple[list[list[Array]], int]:
     """The file's outputs for each sample, in the order of the model's outputs."""
     with contextlib.ExitStack() as block:
         try:
-            runtime = block.enter_context(isolated(path))
+            runtime = block.enter_context(load(path))
         except RuntimeError as error:
             raise RuntimeError(
-                f"The converted file cannot be loaded by the {path.suffix} runtime, so "
-                f"it was not kept. {error}"
+                f"The file cannot be loaded by its {path.suffix} runtime. {error}"
             ) from error
         inputs, outputs = _matched(model, runtime, signature, structure)
         results = [_run(runtime, inputs, outputs, sample) for sample in samples]
@@ -164,22 +147,36 @@ def _matched(
     outputs = naming.match("output", runtime.outputs, known)
     if len(outputs) != count:
         raise RuntimeError(
-            f"The model has {count} outputs, the converted file {len(outputs)}: "
+            f"The model has {count} outputs, the file {len(outputs)}: "
             f"{runtime.outputs}."
         )
     return inputs, outputs
+
+
+def run(runtime: Runtime, values: dict[str, Array]) -> dict[str, Array]:
+    """Runs a loaded file once.
+
+    Args:
+        runtime: The file.
+        values: Its inputs by name.
+
+    Returns:
+        Its outputs by name.
+
+    Raises:
+        RuntimeError: If it cannot run.
+    """
+    try:
+        return runtime.run(values)
+    except RuntimeError as error:
+        raise RuntimeError(f"The file was loaded but cannot run. {error}") from error
 
 
 def _run(
     runtime: Runtime, inputs: dict[str, int], outputs: dict[str, int], sample: Sample
 ) -> list[Array]:
     flat = tree.flatten(sample)
-    try:
-        results = runtime.run({name: flat[i] for name, i in inputs.items()})
-    except RuntimeError as error:
-        raise RuntimeError(
-            f"The converted file was loaded but cannot run, so it was not kept. {error}"
-        ) from error
+    results = run(runtime, {name: flat[i] for name, i in inputs.items()})
     return [results[name] for name, _ in sorted(outputs.items(), key=lambda x: x[1])]
 
 
@@ -188,37 +185,6 @@ def _labels(model: keras.Model, structure: Any) -> list[str]:
     if len(leaves) == 1:
         return [f"the output of '{model.name}'"]
     return [f"output '{'/'.join(map(str, path))}'" for path, _ in leaves]
-
-
-def _check_finite(who: str, outputs: list[list[Array]], labels: list[str]) -> None:
-    for sample in outputs:
-        for label, values in zip(labels, sample, strict=True):
-            bad = int(values.size - np.isfinite(values.astype(np.float64)).sum())
-            if bad:
-                raise RuntimeError(
-                    f"{who} computes {bad} values of {values.size} that are not "
-                    f"finite (NaN or infinite) in {label}. Nothing was written. If "
-                    "the random inputs are to blame, pass real ones: "
-                    "`samples=x_test[:4]`."
-                )
-
-
-def _warn_if_constant(model: keras.Model, outputs: list[list[Array]]) -> None:
-    """A file that ignores its input would pass too: then the check proves little."""
-    if len(outputs) < 2:
-        return
-    for first, *others in zip(*outputs, strict=True):
-        scale = float(np.abs(first.astype(np.float64)).max(initial=0.0))
-        changes = [np.abs(o[:1].astype(np.float64) - first[:1]) for o in others]
-        if max(float(c.max(initial=0.0)) for c in changes) > _CONSTANT * scale:
-            return
-    warnings.warn(
-        f"'{model.name}' computes the same outputs for {len(outputs)} different "
-        "inputs, so comparing its file with it proves little. Either the model "
-        "collapsed (too few weights kept), or it needs real inputs: pass "
-        "`samples=x_test[:4]`.",
-        stacklevel=4,
-    )
 
 
 def _numpy(tensor: Any) -> Array:

@@ -3,5 +3,14 @@
 from __future__ import annotations
 
 from keras_tickets.mobile.benchmark import BenchmarkReport, benchmark
+from keras_tickets.mobile.probe import SparseKernel, SparsePath, sparse_path
+from keras_tickets.mobile.verify import verify
 
-__all__ = ["BenchmarkReport", "benchmark"]
+__all__ = [
+    "BenchmarkReport",
+    "SparseKernel",
+    "SparsePath",
+    "benchmark",
+    "sparse_path",
+    "verify",
+]

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_tickets.convert.formats import SUFFIXES
 from keras_tickets.files import check_source
-from keras_tickets.mobile.runners import RUNNERS
+from keras_tickets.mobile import runners
 from keras_tickets.tables import facts
 
 
@@ -24,6 +24,8 @@ class BenchmarkReport:
         on: Where it ran, as passed to `benchmark`.
         runtime: Which program ran it, with its version.
         device: Which machine it ran on.
+        emulated: Whether it was an emulated one: then the times can be compared with
+            each other, and with nothing else.
         threads: Threads that the runtime was allowed.
         warmup: Runs before, not timed.
         times_ms: The time of each run, in order.
@@ -33,6 +35,7 @@ class BenchmarkReport:
     on: str
     runtime: str
     device: str
+    emulated: bool
     threads: int
     warmup: int
     times_ms: tuple[float, ...]
@@ -82,6 +85,8 @@ class BenchmarkReport:
             ("fastest", f"{self.min_ms:.3f} ms"),
             ("runs", f"{self.runs} after {self.warmup} to warm up"),
         ]
+        if self.emulated:
+            return facts("Emulated time, batch size 1: good for ratios only", rows)
         return facts("Latency, batch size 1", rows)
 
 
@@ -98,10 +103,11 @@ def benchmark(
 
     Args:
         path: A `.tflite` or `.onnx` file.
-        on: Where to run it: `"host"` is this machine's CPU.
+        on: Where to run it: `"host"` is this machine's CPU, `"wasm"` LiteRT.js in Node,
+            `"arm64"` the ARM64 runtimes on an emulated processor.
         runs: How many runs are timed.
         warmup: How many runs before are not.
-        threads: Threads that the runtime may use.
+        threads: Threads that the runtime may use; `"wasm"` has one.
         verbose: Whether to show a progress bar.
 
     Returns:
@@ -111,8 +117,7 @@ def benchmark(
         ValueError: If a number makes no sense, or `on` or the suffix is unknown.
         FileNotFoundError: If there is no such file.
         IsADirectoryError: If the path is a folder.
-        RuntimeError: If the runtime cannot run the file.
-        ImportError: If `keras-tickets[export]` is not installed.
+        RuntimeError: If the runtime is not installed, or cannot run the file.
 
     Example:
 
@@ -122,9 +127,7 @@ def benchmark(
     ```
     """
     file = check_source(path, SUFFIXES)
-    if on not in RUNNERS:
-        available = ", ".join(repr(name) for name in RUNNERS)
-        raise ValueError(f"Unknown place: on='{on}'. Available: {available}.")
+    runner = runners.get(on)
     for name, value, least in (
         ("runs", runs, 1),
         ("warmup", warmup, 0),
@@ -135,13 +138,15 @@ def benchmark(
                 f"`{name}` must be a whole number of at least {least}. "
                 f"Received: {name}={value!r}"
             )
+    runner.check(file)
     bar = keras.utils.Progbar(warmup + runs, unit_name="run", verbose=int(verbose))
-    timing = RUNNERS[on](file, runs, warmup, threads, bar.update)
+    timing = runner.time(file, runs, warmup, threads, bar.update)
     return BenchmarkReport(
         path=str(path),
         on=on,
         runtime=timing.runtime,
         device=timing.device,
+        emulated=timing.emulated,
         threads=threads,
         warmup=warmup,
         times_ms=tuple(second * 1000 for second in timing.seconds),

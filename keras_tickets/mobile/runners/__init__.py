@@ -1,16 +1,41 @@
-"""The places where a file can be timed, by the names that `kt.benchmark` takes.
+"""The places where a file can run, by the names that `on=` takes.
 
-A runner is a function of (path, runs, warmup, threads, progress) that returns a
-`Timing`; it calls `progress` with the number of runs done so far.
+A new place is a `base.Runner` in a module of its own and a line in `RUNNERS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from keras_tickets.mobile.runners import host
+from keras_tickets.mobile.runners.arm64 import Arm64
+from keras_tickets.mobile.runners.base import Runner
+from keras_tickets.mobile.runners.host import Host
 from keras_tickets.mobile.runners.timing import Timing
+from keras_tickets.mobile.runners.wasm import Wasm
 
-RUNNERS: dict[str, Callable[..., Timing]] = {"host": host.run}
+RUNNERS: dict[str, Runner] = {
+    runner.name: runner for runner in (Host(), Wasm(), Arm64())
+}
 
-__all__ = ["RUNNERS", "Timing"]
+
+def get(name: str) -> Runner:
+    """Finds a runner.
+
+    Args:
+        name: What the user passed as `on=`.
+
+    Returns:
+        The runner.
+
+    Raises:
+        ValueError: If there is none of this name.
+
+    Example:
+    >>> get("host").suffixes
+    ('.tflite', '.onnx')
+    """
+    if name not in RUNNERS:
+        available = ", ".join(repr(known) for known in RUNNERS)
+        raise ValueError(f"Unknown place: on={name!r}. Available: {available}.")
+    return RUNNERS[name]
+
+
+__all__ = ["RUNNERS", "Runner", "Timing", "get"]

@@ -1,0 +1,134 @@
+"""What zeros bring in LiteRT.js, whose sparse kernels run in WebAssembly.
+
+    export/wasm/build
+    KERAS_BACKEND=tensorflow python -m benchmarks.mobile_wasm [--turns N] [--runs N]
+
+MobileNetV1 at 96 x 96 with ten classes, padded by hand as sparse kernels need it, with
+random weights; the 1 x 1 convolutions are pruned to the same sparsity each. Every file
+is compared with its model in LiteRT.js first. Then it and the dense float32 file take
+turns, in alternating order, each in a Node process of its own; the first turn of each
+warms up and does not count. A speed-up is the ratio of the medians; its spread is that
+of neighbouring turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gzip
+import pathlib
+import statistics
+import tempfile
+from typing import Any
+
+import keras
+import numpy as np
+
+import keras_tickets as kt
+from benchmarks.noise import calm, coloured_noise, settle
+from benchmarks.record import Record
+from examples.networks import depthwise_cnn
+from keras_tickets.mobile import runners
+from keras_tickets.mobile.runners import inputs
+from keras_tickets.mobile.runners.wasm import LiteRTJs
+
+SHAPE = (96, 96, 3)
+BLOCKS = (
+    *((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)),
+    *[(512, 1)] * 5,
+    *((1024, 2), (1024, 1)),
+)
+
+# Runs until V8 has compiled all that a file needs.
+_WARMUP = 200
+
+# The dense float16 file is a rival of its own.
+CASES = [(0.0, "float16")] + [
+    (sparsity, precision)
+    for precision in ("float32", "float16")
+    for sparsity in (0.7, 0.8, 0.9, 0.95)
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--turns", type=int, default=21, help="turns that count")
+    parser.add_argument("--runs", type=int, default=25, help="runs of one turn")
+    arguments = parser.parse_args()
+    record = Record(
+        "mobile_wasm", "colours under noise, made by the script: only times count"
+    )
+    for sparsity, precision in CASES:
+        parameters = {
+            "sparsity": sparsity,
+            "precision": precision,
+            "turns": arguments.turns,
+            "runs": arguments.runs,
+        }
+        print(record.row(lambda p=parameters: measure(**p), **parameters))
+
+
+def measure(sparsity: float, precision: str, turns: int, runs: int) -> dict[str, Any]:
+    images = coloured_noise(SHAPE)
+    dense = network(images)
+    with tempfile.TemporaryDirectory() as name:
+        paths = [pathlib.Path(name, "dense.tflite"), pathlib.Path(name, "file.tflite")]
+        kt.export(dense, paths[0], verbose=False)
+        model = pruned(sparsity, images) if sparsity else dense
+        kt.export(model, paths[1], precision=precision, verbose=False)
+        compared = kt.verify(paths[1], model, samples=images[:4], on="wasm")
+        content = paths[1].read_bytes()
+        return {
+            "bytes": len(content),
+            "gzip_bytes": len(gzip.compress(content, mtime=0)),
+            "max_relative_difference": compared.max_rel,
+            **in_turns(paths, turns, runs),
+        }
+
+
+def network(images: np.ndarray) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    model = depthwise_cnn(SHAPE, 10, stem=(32, 2), blocks=BLOCKS, name="mobilenet_v1")
+    calm(model)
+    settle(model, images)
+    return model
+
+
+def pruned(sparsity: float, images: np.ndarray) -> kt.Ticket:
+    pruner = kt.Magnitude(sparsity, allocation="uniform")
+    ticket = kt.wrap(network(images), pruner, only="pointwise")
+    ticket.draw()
+    settle(ticket, images)
+    return ticket
+
+
+def in_turns(paths: list[pathlib.Path], turns: int, runs: int) -> dict[str, Any]:
+    """Medians, and the ratio of the first file's to the second's."""
+    wasm = runners.get("wasm")
+    with contextlib.ExitStack() as block:
+        files = [block.enter_context(wasm.open(path)) for path in paths]
+        values = [inputs.of_file(path) for path in paths]
+        for file, own in zip(files, values, strict=True):
+            median_of_turn(file, own, max(runs, _WARMUP))
+        medians: list[list[float]] = [[], []]
+        for turn in range(turns):
+            for which in (0, 1) if turn % 2 else (1, 0):
+                medians[which].append(median_of_turn(files[which], values[which], runs))
+        ratios = [dense / file for dense, file in zip(*medians, strict=True)]
+        whole = [statistics.median(times) for times in medians]
+        return {
+            "runtime": files[0].runtime,
+            "dense_ms": round(1000 * whole[0], 4),
+            "ms": round(1000 * whole[1], 4),
+            "speed_up": round(whole[0] / whole[1], 3),
+            "speed_up_p10": round(float(np.percentile(ratios, 10)), 3),
+            "speed_up_p90": round(float(np.percentile(ratios, 90)), 3),
+        }
+
+
+def median_of_turn(file: LiteRTJs, values: Any, runs: int) -> float:
+    return statistics.median(file.time(values, runs))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""A process that is asked line by line, and that ends with the block that started it.
+
+A question is one line of JSON on its stdin, an answer one on its stdout. What it cannot
+do it answers with `{"error": ...}`; what kills it or keeps it from answering is told
+from outside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any
+
+
+class Conversation:
+    """Questions to a process that was just started, and its answers.
+
+    Args:
+        process: The process.
+        log: The file that its stderr goes to.
+        timeout: Seconds that it has for each answer, then it is ended; None waits for
+            ever.
+    """
+
+    def __init__(
+        self,
+        process: subprocess.Popen[str],
+        log: IO[bytes],
+        timeout: float | None = None,
+    ) -> None:
+        self._process, self._log, self._timeout = process, log, timeout
+
+    def ask(self, question: dict[str, Any], what: str) -> dict[str, Any]:
+        """Asks, and waits for the first answer; more may follow.
+
+        Args:
+            question: What is asked.
+            what: What the process does with its file then, for errors: `"run"`.
+
+        Returns:
+            The answer.
+
+        Raises:
+            RuntimeError: If the answer is an error, or there is none.
+        """
+        # A process that died says so when it is asked for its answer.
+        with contextlib.suppress(BrokenPipeError):
+            print(json.dumps(question), file=self._process.stdin, flush=True)
+        return self.answer(what)
+
+    def answer(self, what: str) -> dict[str, Any]:
+        """Waits for an answer that was not asked for, or one more."""
+        line, late = self._line()
+        if late:
+            raise RuntimeError(
+                f"The runtime was ended: it gave no answer for {self._timeout:g} "
+                f"seconds when the file was {what}."
+            )
+        if not line:
+            raise RuntimeError(
+                f"The runtime {end(self._process.wait())} when the file was {what}."
+                + self._words()
+            )
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer
+
+    def _line(self) -> tuple[str, bool]:
+        """The next line, empty if the process has ended; and whether it was late."""
+        if self._timeout is None:
+            return self._read(), False
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            self._process.kill()
+
+        watchdog = threading.Timer(self._timeout, stop)
+        watchdog.start()
+        try:
+            return self._read(), late.is_set()
+        finally:
+            watchdog.cancel()
+
+    def _read(self) -> str:
+        # Whatever else a process prints is not for us.
+        lines = self._process.stdout or ()
+        return next((line for line in lines if line.startswith("{")), "")
+
+    def _words(self) -> str:
+        """The last that the process wrote to stderr, for whoever has to find out."""
+        self._log.seek(0)
+        words = self._log.read().decode("utf-8", "replace").strip()
+        return f" Its last words:\n{words[-1000:]}" if words else ""
+
+
+@contextlib.contextmanager
+def converse(
+    command: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+) -> Iterator[Conversation]:
+    """Starts a process that ends with the block, whatever ends the block.
+
+    Args:
+        command: The program and its arguments.
+        environment: Its environment variables; None hands on this process' own.
+        timeout: Seconds that it has for each answer; None waits for ever.
+
+    Yields:
+        The conversation.
+    """
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+            encoding="utf-8",
+            errors="replace",
+        ) as process,
+    ):
+        try:
+            yield Conversation(process, log, timeout)
+        finally:
+            process.kill()
+
+
+def end(status: int) -> str:
+    """Says how a process ended, after a subject."""
+    if status < 0:
+        return f"crashed ({signal.Signals(-status).name})"
+    return f"ended with exit status {status}"

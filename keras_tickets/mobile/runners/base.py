@@ -1,0 +1,97 @@
+"""What every place where a file can run has to offer."""
+
+from __future__ import annotations
+
+import abc
+import pathlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from keras_tickets.convert.runtimes import Runtime
+from keras_tickets.mobile.runners.timing import Timing
+
+
+class Runner(abc.ABC):
+    """A place where exported files run.
+
+    Attributes:
+        name: What `on=` calls it.
+        suffixes: The suffixes of the files that it runs.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+
+    @abc.abstractmethod
+    def missing(self, suffix: str) -> str | None:
+        """Says what keeps files of this suffix from running here.
+
+        It looks, and starts nothing slow: it is called before each run.
+
+        Args:
+            suffix: One of `suffixes`.
+
+        Returns:
+            None if they can run; else what is missing and the command that gets it, in
+            one sentence or two, for the user.
+        """
+
+    @abc.abstractmethod
+    def open(self, path: pathlib.Path) -> AbstractContextManager[Runtime]:
+        """Loads a file, to run it on any inputs within a `with` block.
+
+        Args:
+            path: A file with one of `suffixes`.
+
+        Returns:
+            The loaded file: names of inputs and outputs, arrays in, arrays out. When
+            the block ends, for whatever reason, no process or file is left of it.
+
+        Raises:
+            RuntimeError: If the file cannot be loaded; from `run`, if it cannot run.
+        """
+
+    @abc.abstractmethod
+    def time(
+        self,
+        path: pathlib.Path,
+        runs: int,
+        warmup: int,
+        threads: int,
+        progress: Callable[[int], None],
+    ) -> Timing:
+        """Times single runs at batch size 1, on inputs of `inputs.py`.
+
+        Args:
+            path: A file with one of `suffixes`.
+            runs: How many runs are timed.
+            warmup: How many runs before are not.
+            threads: Threads that the runtime may use.
+            progress: Called with the number of runs done so far, the warm-up included,
+                outside of the timed part.
+
+        Returns:
+            The times.
+
+        Raises:
+            RuntimeError: If the file cannot be loaded or run.
+            ValueError: If the runtime cannot use so many threads.
+        """
+
+    def check(self, path: pathlib.Path) -> None:
+        """Makes sure that a file can run here, before any work.
+
+        Args:
+            path: A `.tflite` or `.onnx` file.
+
+        Raises:
+            ValueError: If files of this suffix never run here.
+            RuntimeError: If something has to be installed first.
+        """
+        if path.suffix not in self.suffixes:
+            raise ValueError(
+                f"on='{self.name}' runs {' and '.join(self.suffixes)} files only. "
+                f"Received: path='{path}'. on='host' runs both formats."
+            )
+        if missing := self.missing(path.suffix):
+            raise RuntimeError(f"on='{self.name}' is not available here. {missing}")

@@ -1,0 +1,299 @@
+"""Files on emulated ARM64: which nodes run in a sparse kernel, and what is computed.
+
+What it has in common with other places is in `test_runners.py`. Most tests need what
+`export/arm64/build` builds, and are skipped where it is not.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import keras
+import numpy as np
+import pytest
+from exported import exported_cnn, make_sparse
+from keras import layers
+
+import keras_tickets as kt
+from keras_tickets.convert import tflite_encode
+from keras_tickets.mobile import probe
+from keras_tickets.mobile.runners import RUNNERS, arm64_probe
+from keras_tickets.mobile.runners.arm64 import Arm64, emulator_version
+from keras_tickets.mobile.runners.folders import VARIABLE, folder_of
+
+BUILD = pathlib.Path(__file__).parents[1] / "export" / "arm64" / "build"
+MISSING = Arm64().missing(".tflite")
+emulated = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+
+
+def pointwise() -> keras.Model:
+    """The least that XNNPACK runs sparse: a strided stem, 1x1 convolutions, pooling."""
+    image = keras.Input((16, 16, 3))
+    x = layers.ZeroPadding2D(1)(image)
+    x = layers.Conv2D(8, 3, strides=2, activation="relu")(x)
+    x = layers.DepthwiseConv2D(3, padding="same", activation="relu")(x)
+    x = layers.Conv2D(64, 1, activation="relu")(x)
+    x = layers.Conv2D(96, 1, activation="relu")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, layers.Dense(5)(x), name="pointwise")
+
+
+def dense() -> keras.Model:
+    vector = keras.Input((64,))
+    x = layers.Dense(96, activation="relu")(vector)
+    x = layers.Dense(64, activation="relu")(x)
+    return keras.Model(vector, layers.Dense(16)(x), name="dense")
+
+
+@functools.cache
+def exported(build, structure: str, precision: str, sparsity: float = 0.9):
+    """A file's content, inputs, and what Keras computes from them."""
+    model = build()
+    rng = np.random.default_rng(1)
+    for variable in model.trainable_variables:
+        variable.assign(rng.normal(size=variable.shape, scale=0.5).astype("float32"))
+    # The stem has three inputs: no block of four.
+    skip = [layer for layer in model.layers if layer.name.startswith("conv2d")][:1]
+    pruner = kt.Magnitude(sparsity, allocation="uniform", structure=structure)
+    ticket = kt.wrap(model, pruner, skip=skip or None)
+    ticket.draw()
+    samples = rng.random((2, *model.input_shape[1:]), dtype="float32")
+    more = {"representative_data": samples} if precision == "int8" else {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "m.tflite")
+        kt.export(
+            *(ticket, path),
+            **{"precision": precision, "samples": samples, "verbose": False, **more},
+        )
+        expected = keras.ops.convert_to_numpy(ticket.strip()(samples))
+        return path.read_bytes(), samples, expected
+
+
+# Model, structure, precision; the kernel, and the outputs of the nodes that run in it;
+# how far the outputs may be from Keras.
+PATHS = [
+    (pointwise, "unstructured", "float32", "f32 32x1", (64, 96), 1e-6),
+    (pointwise, "unstructured", "float16", "f32 32x1", (64, 96), 2e-3),
+    (pointwise, "block_2", "float32", "f32 32x2", (64, 96), 1e-6),
+    (pointwise, "block_4", "float32", "f32 32x4", (64, 96), 1e-6),
+    (dense, "block_1x4", "float32", "f32 1x4", (96, 64, 16), 1e-6),
+    (dense, "block_1x16", "int8", "int8 1x16", (96, 64, 16), 5e-2),
+    (dense, "unstructured", "float32", None, (), 1e-6),
+]
+
+
+@emulated
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="The files are the same."
+)
+@pytest.mark.parametrize(
+    ("build", "structure", "precision", "kernel", "outputs", "tolerance"),
+    PATHS,
+    ids=[f"{b.__name__}-{s}-{p}" for b, s, p, *_ in PATHS],
+)
+def test_nodes_run_in_the_kernel_for_their_structure(
+    build, structure, precision, kernel, outputs, tolerance, tmp_path
+):
+    content, samples, expected = exported(build, structure, precision)
+    path = tmp_path / "m.tflite"
+    path.write_bytes(content)
+    ran = kt.mobile.sparse_path(path)
+    assert {k.name: k.outputs for k in (*ran.convolutions, *ran.dense) if k.calls} == (
+        {kernel: outputs} if kernel else {}
+    )
+    assert ran.nodes == len(outputs)
+    with RUNNERS["arm64"].open(path) as file:
+        received = np.concatenate(
+            [
+                file.run({file.inputs[0]: sample[None]})[file.outputs[0]]
+                for sample in samples
+            ]
+        )
+    assert np.abs(received - expected).max() <= tolerance * np.abs(expected).max()
+
+
+@emulated
+def test_what_is_wrong_on_arm64_only_is_found(tmp_path, monkeypatch):
+    """A network of which a part can run sparse: the layouts of its parts differ."""
+    # An encoder that knows of such networks is told that this is none.
+    monkeypatch.setattr(tflite_encode, "why_dense", lambda _: "", raising=False)
+    image = keras.Input((16, 16, 3))
+    x = layers.ZeroPadding2D(1)(image)
+    x = layers.Conv2D(8, 3, strides=2, activation="relu")(x)
+    x = layers.Conv2D(64, 1, activation="relu")(x)
+    x = layers.Concatenate()([x, x])
+    x = layers.Conv2D(64, 1, activation="relu")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = make_sparse(keras.Model(image, layers.Dense(5)(x)), sparsity=0.9)
+    path = tmp_path / "m.tflite"
+    kt.export(model, path, sparse=False, verbose=False)
+    assert kt.verify(path, model, on="arm64").max_rel < 1e-5
+    path.write_bytes(tflite_encode.sparsify(path.read_bytes(), "float32")[0])
+    assert kt.verify(path, model, on="host").max_rel < 1e-5
+    with pytest.raises(RuntimeError, match="does not compute what"):
+        kt.verify(path, model, on="arm64")
+
+
+@emulated
+def test_times_are_labelled_as_emulated(tmp_path):
+    path = tmp_path / "m.tflite"
+    path.write_bytes(exported_cnn(".tflite")[0])
+    report = kt.benchmark(path, on="arm64", runs=3, warmup=1, verbose=False)
+    assert report.emulated
+    assert report.runs == 3
+    assert 0 < report.min_ms <= report.median_ms
+    assert "(aarch64)" in report.runtime
+    assert "emulated" in report.device
+    assert "ratios only" in str(report)
+
+
+@emulated
+def test_the_probe_refuses_a_damaged_file(tmp_path):
+    path = tmp_path / "m.tflite"
+    path.write_bytes(exported_cnn(".tflite")[0][:500])
+    with pytest.raises(RuntimeError, match="cannot be run by LiteRT on emulated ARM64"):
+        kt.mobile.sparse_path(path)
+
+
+@emulated
+def test_a_silent_machine_is_ended(tmp_path):
+    path = tmp_path / "m.tflite"
+    path.write_bytes(exported_cnn(".tflite")[0])
+    start = time.monotonic()
+    with (
+        pytest.raises(RuntimeError, match=r"no answer for 0\.2 seconds"),
+        Arm64(timeout=0.2).open(path),
+    ):
+        pass
+    assert time.monotonic() - start < 30
+
+
+@emulated
+def test_a_crash_of_the_emulated_program_is_told(tmp_path, monkeypatch):
+    """A guest that dies of a signal: the emulator dies of the same."""
+    crashing = tmp_path / "crash.py"
+    crashing.write_text("import os; os.abort()")
+    monkeypatch.setattr(probe.arm64_probe, "__file__", str(crashing))
+    (tmp_path / "m.tflite").touch()
+    with pytest.raises(RuntimeError, match=r"crashed \(SIGABRT\)"):
+        kt.mobile.sparse_path(tmp_path / "m.tflite")
+
+
+def test_it_says_what_is_missing_and_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    path = tmp_path / "m.tflite"
+    path.touch()
+    for call in (functools.partial(kt.benchmark, on="arm64"), kt.mobile.sparse_path):
+        with pytest.raises(RuntimeError, match=r"not available here.*arm64/build"):
+            call(path)
+    with pytest.raises(ValueError, match=r"ends with '\.tflite'"):
+        kt.mobile.sparse_path(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({VARIABLE: "/r", "XDG_CACHE_HOME": "/c", "HOME": "/h"}, "/r/arm64"),
+        ({"XDG_CACHE_HOME": "/c", "HOME": "/h"}, "/c/keras_tickets/arm64"),
+        ({"HOME": "/h"}, "/h/.cache/keras_tickets/arm64"),
+    ],
+)
+def test_runner_and_script_agree_on_the_folder(environment, expected, monkeypatch):
+    for name in (VARIABLE, "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert str(folder_of("arm64")) == expected
+    lines = BUILD.read_text().splitlines()
+    rule = "\n".join(ln for ln in lines if ln.startswith(("cache=", "target=")))
+    said = subprocess.run(
+        ["bash", "-c", f'set -- \n{rule}\necho "$target"'],
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.strip() == expected
+
+
+def test_the_script_names_no_mirror():
+    """They come from the machine's own settings."""
+    for file in BUILD.parent.iterdir():
+        if file.is_file() and file.suffix != ".md":
+            assert "://" not in file.read_text(), file
+
+
+def test_the_pinned_wheels_are_those_the_rest_is_tested_with():
+    ours = (BUILD.parent / "requirements.txt").read_text().split()
+    theirs = (BUILD.parents[2] / "constraints.txt").read_text().split()
+    pins = {pin for pin in ours if "==" in pin}
+    assert {"ai-edge-litert==2.3.0", "onnxruntime==1.31.1"} <= pins <= set(theirs)
+
+
+@pytest.mark.parametrize(
+    ("printed", "version"),
+    [
+        ("qemu-aarch64 version 10.0.2 (Debian 1:10.0.2+ds-2)\nCopyright", "10.0.2"),
+        ("qemu-aarch64 version 7.2.17\n", "7.2.17"),
+        ("", "of unknown version"),
+    ],
+)
+def test_emulator_version(printed, version):
+    assert emulator_version(printed) == version
+
+
+def _library() -> pathlib.Path:
+    """This machine's LiteRT, which has the names of its own processor's functions."""
+    spec = importlib.util.find_spec("ai_edge_litert")
+    library = pathlib.Path(spec.origin).parent / "libpywrap_litert_common.so"
+    if not library.exists():
+        pytest.skip(f"There is no {library.name} on this system.")
+    return library
+
+
+def test_symbols_of_a_real_library():
+    found = arm64_probe.symbols(_library().read_bytes())
+    assert found["xnn_init_f32_spmm_config"] > 0
+
+
+def test_another_litert_is_an_error_and_no_zero():
+    """On this machine's own library, where the kernels for ARM64 are not."""
+    pytest.importorskip("ai_edge_litert.interpreter")
+    try:
+        library = arm64_probe.Library(_library())
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    assert library.address("xnn_init_f32_spmm_config") > 0
+    with pytest.raises(RuntimeError, match=r"has 0 functions named '1x4Neon'.*2\.3\.0"):
+        library.address("1x4Neon")
+
+
+@pytest.mark.parametrize("content", [b"", b"MZ", b"\x7fELF\x01\x01" + bytes(64)])
+def test_symbols_of_what_is_no_library(content):
+    with pytest.raises(ValueError, match="ELF"):
+        arm64_probe.symbols(content)
+
+
+def test_the_probe_needs_no_keras():
+    """It runs where there is none."""
+    code = (
+        "import runpy, sys; runpy.run_path(sys.argv[1]); "
+        "assert not {'keras', 'keras_tickets'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, arm64_probe.__file__], check=True)
+
+
+def test_the_table_lists_what_ran():
+    idle = {"kernel": "f32 32x2", "outputs": [], "calls": 0}
+    ran = {"kernel": "f32 32x1", "outputs": [64, 96], "calls": 2}
+    path = probe.parse("m.tflite", {"convolution": [ran, idle], "dense": []})
+    assert path.nodes == 2
+    assert "f32 32x1   2, of outputs 64, 96" in str(path)
+    assert "32x2" not in str(path)

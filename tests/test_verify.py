@@ -1,0 +1,138 @@
+"""Comparing a file that exists with a model, or with itself."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from conftest import BACKEND
+from exported import dict_model, exported_cnn, make_sparse, sparse_cnn
+from keras import layers
+
+import keras_tickets as kt
+from keras_tickets.convert.tflite_schema import pack, unpack
+from keras_tickets.inspection import inspect
+from keras_tickets.mobile.verify import precision_of
+
+IMAGES = np.random.default_rng(1).random((20, 12, 12, 3)).astype("float32")
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(exported_cnn(".tflite")[0])
+    return path
+
+
+def other_weights() -> keras.Model:
+    model = keras.models.clone_model(sparse_cnn())
+    return make_sparse(model, sparsity=0.1)
+
+
+def other_size() -> keras.Model:
+    image = keras.Input((16, 16, 3), name="image")
+    return keras.Model(image, layers.Dense(5)(layers.GlobalAveragePooling2D()(image)))
+
+
+def other_kind() -> keras.Model:
+    ids = keras.Input((12, 12, 3), name="image", dtype="int32")
+    return keras.Model(ids, layers.Flatten()(ids))
+
+
+def two_outputs() -> keras.Model:
+    image = keras.Input((12, 12, 3), name="image")
+    x = layers.GlobalAveragePooling2D()(image)
+    return keras.Model(image, [layers.Dense(5)(x), layers.Dense(5)(x)])
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        (other_weights, RuntimeError, r"on='host': .*does not compute what 'cnn'"),
+        (other_size, ValueError, r"takes the input image \(1, 12, 12, 3\).*16, 16"),
+        (other_kind, ValueError, r"image .*float32, the model takes .* int32"),
+        (two_outputs, RuntimeError, "model has 2 outputs, the file 1"),
+        (lambda: "cnn", TypeError, "'cnn' of type str"),
+    ],
+)
+def test_another_model_is_found_out(model, error, message, file):
+    with pytest.raises(error, match=message):
+        kt.verify(file, model())
+
+
+def test_a_ticket_is_compared_as_it_was_exported(file):
+    ticket = kt.wrap(sparse_cnn_copy())
+    assert kt.verify(file, ticket).max_rel < 1e-5
+
+
+def sparse_cnn_copy() -> keras.Model:
+    model = keras.models.clone_model(sparse_cnn())
+    model.set_weights(sparse_cnn().get_weights())
+    return model
+
+
+@pytest.mark.parametrize("model", [None, sparse_cnn])
+def test_real_samples_are_what_is_reported(model, file):
+    compared = kt.verify(file, model and model(), samples=IMAGES)
+    assert compared.samples == 16
+    assert 0 < compared.max_rel < 1e-5
+
+
+@pytest.mark.parametrize("model", [None, sparse_cnn])
+def test_samples_of_another_shape_are_refused(model, file):
+    with pytest.raises(ValueError, match=r"'image' must have the shape \(rows, 12"):
+        kt.verify(file, model and model(), samples=IMAGES[:, :5])
+
+
+def test_the_tolerance_is_the_callers(file):
+    with pytest.raises(ValueError, match=r"at least 0\. Received: -1"):
+        kt.verify(file, tolerance=-1)
+    with pytest.raises(RuntimeError, match="at most 1e-12 was expected"):
+        kt.verify(file, sparse_cnn(), tolerance=1e-12)
+    worse = sparse_cnn_copy()
+    for weight in worse.trainable_variables:
+        weight.assign(weight * 1.001)
+    with pytest.raises(RuntimeError, match="at most 1e-05 was expected") as caught:
+        kt.verify(file, worse)
+    # What is said of sparse kernels elsewhere is no help here.
+    assert "sparse=False" not in str(caught.value)
+    assert kt.verify(file, worse, tolerance=0.1).max_rel > 1e-5
+
+
+def test_several_inputs_are_given_by_name(tmp_path):
+    model = make_sparse(dict_model())
+    path = tmp_path / "m.onnx"
+    kt.export(model, path, verbose=False)
+    samples = {
+        "zeta": IMAGES[:3, 0, 0:8, 0],
+        "alpha": IMAGES[:3, 0, 0:8, 1],
+        "mid": np.array([[6, 5, 4, 3], [0, 1, 2, 3], [6, 6, 6, 6]]),
+    }
+    assert kt.verify(path, model, samples=samples).max_rel < 1e-5
+    assert kt.verify(path, samples=samples).max_rel < 1e-5
+
+
+def test_a_file_without_a_signature_is_run_by_its_tensors_names(file):
+    content = unpack(file.read_bytes())
+    content.signatureDefs = None
+    file.write_bytes(pack(content, size=file.stat().st_size))
+    assert kt.verify(file).max_rel < 1e-5
+    assert kt.verify(file, sparse_cnn()).max_rel < 1e-5
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="the same file on each backend")
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8-dynamic", "int8"])
+def test_the_precision_is_read_from_the_file(precision, tmp_path):
+    path, data = tmp_path / "m.tflite", IMAGES[:, 0, :, 0]
+    # LiteRT's converter leaves kernels of less than 1,024 weights in float32.
+    wide = [keras.Input((12,)), layers.Dense(100, "relu"), layers.Dense(64)]
+    model = make_sparse(keras.Sequential(wide), sparsity=0.1)
+    kt.export(
+        model,
+        path,
+        precision=precision,
+        representative_data=data if precision == "int8" else None,
+        verbose=False,
+    )
+    assert precision_of(inspect(path)).name == precision
+    assert kt.verify(path, model, samples=data).samples == 16
