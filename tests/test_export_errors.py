@@ -165,7 +165,10 @@ def fill(tensor):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (mirror, r"not compute what 'cnn' computes.*at most 1e-05.*No file was written"),
+        (
+            mirror,
+            r"not compute what 'cnn' computes.*at most 1e-05.*No file was written",
+        ),
         (poison, "not finite"),
         (fill, "Zeros were lost.*zeros in the model"),
     ],
