@@ -28,7 +28,7 @@ def check_target(
         FileNotFoundError: If the folder is missing.
         NotADirectoryError: If the folder is a file.
         IsADirectoryError: If the path is a folder.
-        PermissionError: If the folder cannot be written.
+        PermissionError: If the folder, or the file that is there, cannot be written.
         FileExistsError: If the file exists and may not be replaced.
     """
     target = pathlib.Path(path).expanduser().resolve()
@@ -55,6 +55,12 @@ def check_target(
     if target.exists() and not overwrite:
         raise FileExistsError(
             f"'{path}' exists. Choose another path, or pass `overwrite=True`."
+        )
+    # Not os.access: for root everything is writable, and a rename asks nobody.
+    if target.exists() and not target.stat().st_mode & 0o222:
+        raise PermissionError(
+            f"'{path}' exists and is read-only. Choose another path, or make it "
+            "writable."
         )
     return target
 

@@ -87,8 +87,7 @@ class Block(Structure):
     has one for dense layers in blocks of 1x4 (float32) and 1x16 (int8).
 
     Where the outputs are no multiple of `size`, the last block is smaller. The inputs
-    must be one: LiteRT's converter would find the blocks of such a dense layer, and
-    drop the inputs after the last whole one from the file without a word.
+    must be one: no runtime reads a sparse dense layer whose last block is cut short.
 
     Args:
         size: How many weights are kept or dropped together, at least two.

@@ -574,7 +574,7 @@ def test_collapse_counts_granules():
 
 @pytest.mark.parametrize("words", ["2:4", "block_1x4"])
 def test_inputs_must_be_whole_groups(words):
-    """LiteRT's converter loses the inputs after the last whole block."""
+    """No runtime reads a dense layer whose last block is cut short."""
     model = zoo.build("sequential")
     with pytest.raises(ValueError, match=r"no multiple of 4 in: .*conv2d/kernel 3\."):
         kt.wrap(model, kt.Magnitude(0.5, structure=words))

@@ -85,6 +85,8 @@ def test_samples_of_another_shape_are_refused(model, file):
 
 
 def test_the_tolerance_is_the_callers(file):
+    with pytest.raises(ValueError, match=r"at least 0\. Received: -1"):
+        kt.verify(file, tolerance=-1)
     with pytest.raises(RuntimeError, match="at most 1e-12 was expected"):
         kt.verify(file, sparse_cnn(), tolerance=1e-12)
     worse = sparse_cnn_copy()

@@ -19,6 +19,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
 from typing import Any
 
@@ -74,24 +75,57 @@ def convert_in_child(
             "answer": str(answer),
         }
         job_file.write_text(json.dumps(job))
-        finished = subprocess.run(
-            [sys.executable, "-m", "keras_tickets.convert.child", str(job_file)],
-            env=_environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-        if finished.returncode or not answer.exists():
-            log = finished.stdout.decode("utf-8", "replace")
+        status, log = _converted(job_file)
+        if status or not answer.exists():
             raise RuntimeError(
                 f"The process that converts '{model.name}' on the TensorFlow backend "
-                f"{end(finished.returncode)}. For recurrent layers in int8 use "
+                f"{end(status)}. For recurrent layers in int8 use "
                 "precision='int8-dynamic' or 'float16'; else choose another precision "
-                f"or format. Its last words:\n{log.strip()[-1500:]}"
+                f"or format.{_last_words(log)}"
             )
         reply = json.loads(answer.read_text())
     if reply["error"]:
         raise RuntimeError(_explain(model.name, reply, custom))
+
+
+def _converted(job_file: pathlib.Path) -> tuple[int, str]:
+    """Runs the child; returns its exit status and what it said."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "keras_tickets.convert.child", str(job_file)],
+        env=_environment(),
+        # Stays open as long as we live: see `_end_with_parent`.
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        try:
+            log = process.stdout.read() if process.stdout else ""
+            return process.wait(), log
+        finally:
+            process.kill()
+
+
+def _last_words(log: str) -> str:
+    """What a process said, without TensorFlow's remarks about its own start."""
+    lines = [
+        line
+        for line in log.splitlines()
+        if not re.match(r"WARNING: All log messages|[IW]\d{4} ", line)
+    ]
+    said = "\n".join(lines).strip()
+    return f" Its last words:\n{said[-1500:]}" if said else ""
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it is gone, however it went."""
+
+    def watch() -> None:
+        sys.stdin.read()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _save(data: list[Sample], path: pathlib.Path) -> pathlib.Path:
@@ -236,4 +270,5 @@ def main(job_file: str) -> None:
 
 
 if __name__ == "__main__":
+    _end_with_parent()
     main(sys.argv[1])

@@ -61,12 +61,12 @@ class Conversation:
                 f"The runtime was ended: it gave no answer for {self._timeout:g} "
                 f"seconds when the file was {what}."
             )
-        try:
-            answer: dict[str, Any] = json.loads(line)
-        except json.JSONDecodeError as error:
+        if not line:
             raise RuntimeError(
-                f"The runtime {self._end()} when the file was {what}. {self._words()}"
-            ) from error
+                f"The runtime {end(self._process.wait())} when the file was {what}."
+                + self._words()
+            )
+        answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise RuntimeError(answer["error"])
         return answer
@@ -89,19 +89,15 @@ class Conversation:
             watchdog.cancel()
 
     def _read(self) -> str:
-        return self._process.stdout.readline() if self._process.stdout else ""
-
-    def _end(self) -> str:
-        try:
-            return end(self._process.wait(timeout=1))
-        except subprocess.TimeoutExpired:
-            return "said what is no answer"
+        # Whatever else a process prints is not for us.
+        lines = self._process.stdout or ()
+        return next((line for line in lines if line.startswith("{")), "")
 
     def _words(self) -> str:
         """The last that the process wrote to stderr, for whoever has to find out."""
         self._log.seek(0)
         words = self._log.read().decode("utf-8", "replace").strip()
-        return f"Its last words: {words[-500:]}" if words else ""
+        return f" Its last words:\n{words[-1000:]}" if words else ""
 
 
 @contextlib.contextmanager

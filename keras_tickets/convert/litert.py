@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -45,11 +46,8 @@ def to_litert(
         options = _options(tf, precision)
         try:
             if data:
-                # Calibration feeds inputs in the file's order, which only a file tells.
-                _convert(model, path, signature, _options(tf, "float32"))
-                order = _order(path, signature)
-                options["representative_dataset"] = lambda: (
-                    [tree.flatten(sample)[i] for i in order] for sample in data
+                options["representative_dataset"] = _feed(
+                    tf, model, path, signature, data
                 )
             _convert(model, path, signature, options)
         except OSError:
@@ -81,13 +79,27 @@ def _options(tf: Any, precision: str) -> dict[str, Any]:
     return {"target_spec": target, "optimizations": [tf.lite.Optimize.DEFAULT]}
 
 
-def _order(path: pathlib.Path, signature: Signature) -> list[int]:
-    """Which of the model's inputs each input of a file is, in the file's order."""
+def _feed(
+    tf: Any,
+    model: keras.Model,
+    path: pathlib.Path,
+    signature: Signature,
+    data: list[Sample],
+) -> Callable[[], Iterator[Any]]:
+    """What calibration reads: one input as it is, several by the names of the file."""
+    rows = [tree.flatten(sample) for sample in data]
+    if len(rows[0]) == 1:
+        return lambda: iter(rows)
+    # Which name is which input, only a file tells. In a list, calibration takes inputs
+    # in an order of its own.
+    _convert(model, path, signature, _options(tf, "float32"))
     interpreter = require("ai_edge_litert.interpreter", "export")
     signatures = interpreter.Interpreter(str(path)).get_signature_list()
     file_names = signatures[SIGNATURE]["inputs"]
-    known = naming.aliases(signature, names(signature))
-    return list(naming.match("input", file_names, known).values())
+    found = naming.match(
+        "input", file_names, naming.aliases(signature, names(signature))
+    )
+    return lambda: ({name: row[i] for name, i in found.items()} for row in rows)
 
 
 def _explain(model: keras.Model, error: Exception) -> str:

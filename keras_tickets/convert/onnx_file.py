@@ -125,7 +125,7 @@ def name_outputs(content: bytes, names: list[str | None]) -> bytes:
     new = {}
     for output in graph.output:
         if found := numbered.fullmatch(output.name):
-            name = names[int(found[1] or 0)]
+            name = dict(enumerate(names)).get(int(found[1] or 0))
             if name and name not in taken:
                 new[output.name] = name
     for value in (*graph.output, *graph.value_info):

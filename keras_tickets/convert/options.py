@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from keras_tickets.convert import precision as precisions
@@ -35,7 +36,7 @@ def check_options(
     sparse: Any,
     data: Any,
     opset: int | None,
-    tolerance: float | None,
+    tolerance: Any,
 ) -> Options:
     """Refuses what does not go together, before any work is done.
 
@@ -53,7 +54,7 @@ def check_options(
     Raises:
         ValueError: If an argument is unknown, or does not fit another.
     """
-    if sparse not in ("auto", True, False):
+    if not isinstance(sparse, bool) and str(sparse) != "auto":
         raise ValueError(
             f"`sparse` must be 'auto', True or False. Received: {sparse!r}"
         )
@@ -80,5 +81,26 @@ def check_options(
     if opset is not None and suffix != ".onnx":
         raise ValueError(f"`opset` is for '.onnx' files. Received: opset={opset!r}")
     check_opset(opset)
-    limit = chosen.tolerance if tolerance is None else tolerance
-    return Options(suffix, chosen, sparse, opset, limit)
+    return Options(suffix, chosen, sparse, opset, check_tolerance(tolerance, chosen))
+
+
+def check_tolerance(tolerance: Any, precision: Precision) -> float:
+    """Chooses the largest difference allowed.
+
+    Args:
+        tolerance: As passed by the user; None is what the precision promises.
+        precision: The file's precision.
+
+    Returns:
+        The tolerance.
+
+    Raises:
+        ValueError: If it is no number of at least 0.
+    """
+    limit = precision.tolerance if tolerance is None else tolerance
+    if not isinstance(limit, (int, float)) or not 0 <= limit < math.inf:
+        raise ValueError(
+            "`tolerance` is the largest difference allowed, relative to the largest "
+            f"output: a number of at least 0. Received: {tolerance!r}"
+        )
+    return float(limit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pathlib
 import tempfile
@@ -144,8 +145,6 @@ def export(
         for part in (whole, plain):
             block.enter_context(float32_compute(part))
         weights = model_weights(plain)
-        if precision == "float16":
-            check_range(plain)
         signature = _signature(plain, input_signature, target)
         data = _cut(representative_data, signature, _CALIBRATION, "representative_data")
         inputs = comparison_samples(signature, vocabulary_of(plain), samples, data)
@@ -156,9 +155,10 @@ def export(
             content = FILES[target.suffix].rewrite(content, rewrite)
         begin("comparing with Keras")
         _check_ops(plain, FILES[target.suffix].foreign(content))
+        tensors = FILES[target.suffix].tensors(content)
+        check_range(tensors, functools.partial(names.layer_of, plain))
         # With the model before anything was removed from it.
         comparisons, peak = _verify(whole, content, signature, inputs, options)
-        tensors = FILES[target.suffix].tensors(content)
         check_zeros(weights, tensors)
         begin("writing")
         replace(target, content)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
-import keras
 import numpy as np
 
-from keras_tickets.convert.tensor import Array
+from keras_tickets.convert.tensor import FileTensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ def get(name: str, suffix: str) -> Precision:
     Raises:
         ValueError: If there is none of that name, or the format lacks it.
     """
-    if name not in PRECISIONS:
+    if not isinstance(name, str) or name not in PRECISIONS:
         names = ", ".join(map(repr, PRECISIONS))
         raise ValueError(f"`precision` must be one of {names}. Received: {name!r}")
     precision = PRECISIONS[name]
@@ -70,21 +70,28 @@ def get(name: str, suffix: str) -> Precision:
     return precision
 
 
-def check_range(model: keras.Model) -> None:
-    """Checks that the weights of a model are finite in float16.
+def check_range(tensors: list[FileTensor], where: Callable[[str], str]) -> None:
+    """Checks that what a file stores in float16 fits into it.
+
+    The file's own constants, not the model's weights: scales that are folded into a
+    kernel may carry it out of the range, and what is folded away does not matter.
+
+    Args:
+        tensors: The constants of the file.
+        where: Gives the layer of a tensor's name.
 
     Raises:
-        ValueError: If one is not; names it.
+        ValueError: If a number is beyond it; names the layer.
     """
     largest = float(np.finfo(np.float16).max)
-    for variable in model.variables:
-        if not keras.backend.is_float_dtype(variable.dtype):
-            continue
-        values: Array = np.asarray(keras.ops.convert_to_numpy(variable.value))
-        worst = float(np.abs(values.astype(np.float64)).max(initial=0.0))
-        if worst > largest:
+    for tensor in tensors:
+        # Converters cut at the largest number, or write infinity.
+        if (
+            tensor.dtype == "float16"
+            and np.abs(tensor.values).max(initial=0) >= largest
+        ):
             raise ValueError(
-                f"'{variable.path}' holds a value of size {worst:g}; float16 ends at "
-                f"{largest:g}. Export with precision='float32', or scale the layer's "
-                "weights down."
+                f"Layer '{where(tensor.name)}' has weights, or weights times the scale "
+                f"of its BatchNorm, beyond {largest:g}, where float16 ends. Export "
+                "with precision='float32', or scale them down."
             )

@@ -13,9 +13,9 @@ from keras_tickets._keras import sublayers
 from keras_tickets.convert.tensor import Array
 from keras_tickets.signature import Signature
 
-# Dimensions left open (sequence length, image size) get this size: small, but
+# Dimensions left open (sequence length, image size) get these sizes in turn: small, but
 # enough for a few stride-2 layers.
-_OPEN_SIZE = 32
+_OPEN_SIZES = (32, 48)
 
 # How many random inputs a file is compared on, and how many real ones at most.
 _RANDOM, _REAL = 4, 16
@@ -76,7 +76,7 @@ def make_samples(
         tree.pack_sequence_as(
             signature,
             [
-                _draw(rng, spec, 1 + index % 2, vocabulary, known)
+                _draw(rng, spec, index, vocabulary, known)
                 for spec, known in zip(specs, ranges, strict=True)
             ],
         )
@@ -120,13 +120,16 @@ def cut_samples(
         ) from error
     specs = tree.flatten(signature)
     arrays = [
-        np.asarray(keras.ops.convert_to_numpy(array), spec.dtype)
-        for array, spec in zip(tree.flatten(arguments), specs, strict=True)
+        _array(values, spec, what)
+        for values, spec in zip(tree.flatten(arguments), specs, strict=True)
     ]
-    for array, spec in zip(arrays, specs, strict=True):
-        _check_shape(array, spec, what)
     size = specs[0].shape[0] or 1
-    rows = min(len(array) for array in arrays)
+    if len({len(array) for array in arrays}) > 1:
+        raise ValueError(
+            f"`{what}` needs as many rows for each input. Received: "
+            f"{[len(array) for array in arrays]}"
+        )
+    rows = len(arrays[0])
     if rows < size:
         raise ValueError(
             f"`{what}` needs at least {size} row(s), the batch size of the file. "
@@ -137,6 +140,25 @@ def cut_samples(
         tree.pack_sequence_as(signature, [array[i : i + size] for array in arrays])
         for i in starts
     ]
+
+
+def _array(values: Any, spec: keras.InputSpec, what: str) -> Array:
+    try:
+        array = np.asarray(keras.ops.convert_to_numpy(values))
+    except Exception:
+        array = np.asarray(None)
+    if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
+        raise ValueError(
+            f"`{what}` for input '{spec.name}' must be an array of numbers, such as "
+            f"x_train[:200]. Received: {type(values).__name__}"
+        )
+    _check_shape(array, spec, what)
+    if not np.isfinite(array).all():
+        raise ValueError(
+            f"`{what}` for input '{spec.name}' holds values that are not finite (NaN "
+            "or infinite)."
+        )
+    return array.astype(spec.dtype)
 
 
 def _check_shape(array: Array, spec: keras.InputSpec, what: str) -> None:
@@ -164,14 +186,15 @@ def vocabulary_of(model: keras.Model) -> int | None:
 def _draw(
     rng: np.random.Generator,
     spec: keras.InputSpec,
-    batch: int,
+    index: int,
     vocabulary: int | None,
     known: Range,
 ) -> Array:
     sizes = tuple(spec.shape)
-    shape = [_OPEN_SIZE if size is None else size for size in sizes]
+    open_size = _OPEN_SIZES[index % len(_OPEN_SIZES)]
+    shape = [open_size if size is None else size for size in sizes]
     if sizes and sizes[0] is None:
-        shape[0] = batch
+        shape[0] = 1 + index % 2
     if known is not None and spec.dtype != "bool":
         low, high = known
         if "int" in spec.dtype or vocabulary is not None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from keras_tickets.convert.tensor import Array, FileTensor
+from keras_tickets.convert.tflite_layout import why_dense
 from keras_tickets.convert.tflite_schema import op_name, pack, schema, unpack
 from keras_tickets.convert.tflite_sparsity import Index, Levels, encode
 from keras_tickets.convert.tflite_tensor import (
@@ -39,6 +40,7 @@ _KERNEL_INPUT = {
     "DEPTHWISE_CONV_2D": 1,
     "FULLY_CONNECTED": 1,
     "TRANSPOSE_CONV": 1,
+    "GATHER": 0,
 }
 
 # Blocks are for tickets of blocks: below this fraction of non-zero values, the kernel
@@ -88,26 +90,24 @@ def sparsify(content: bytes, precision: str) -> tuple[bytes, list[Barred]]:
     """
     model = unpack(content)
     readers = _readers(model)
-    holders = _holders(model)
+    layout = why_dense(model)
     barred = []
-    for tensor, buffer in list(constants(model)):
-        constant = read(tensor, buffer)
-        if tensor.sparsity is not None or not constant.is_weight:
+    for tensors, buffer in list(constants(model)):
+        constant = read(tensors[0], buffer)
+        if tensors[0].sparsity is not None or not constant.is_weight:
             continue
-        shared = holders[tensor.buffer]
-        reading = [reader for other in shared for reader in readers[id(other)]]
+        reading = [reader for tensor in tensors for reader in readers[id(tensor)]]
         ways, reason = _ways(constant, reading, precision)
+        if layout and constant.dtype != "int8" and any(way.unpacked for way in ways):
+            ways, reason = [way for way in ways if not way.unpacked], layout
         stored = _smallest(constant, ways)
         if stored is not None:
             way, indices, values = stored
-            for other in shared:
-                make_sparse(other, way.levels, indices)
-            buffer.data = np.frombuffer(values.tobytes(), np.uint8)
-            sparse = {id(other) for other in shared}
+            make_sparse(tensors, buffer, way.levels, indices, values)
             if way.unpacked:
-                _unpack_first(model, sparse)
+                _unpack_first(model, {id(tensor) for tensor in tensors})
             else:
-                _mark_readers(model, sparse)
+                _mark_readers(model, {id(tensor) for tensor in tensors})
         elif reason and _smallest(constant, [_rows(constant)]) is not None:
             barred.append(Barred(constant.name, reason))
     return pack(model, len(content)), barred
@@ -129,9 +129,9 @@ def densify(content: bytes) -> bytes:
         ValueError: If the bytes are no `.tflite` file.
     """
     model = unpack(content)
-    for tensor, buffer in constants(model):
-        if tensor.sparsity is not None:
-            make_dense(tensor, buffer)
+    for tensors, buffer in constants(model):
+        if tensors[0].sparsity is not None:
+            make_dense(tensors, buffer)
     for graph in model.subgraphs:
         _drop_unpacking(graph, model.operatorCodes)
     return pack(model, len(content))
@@ -165,15 +165,6 @@ def _readers(model: Any) -> dict[int, list[Reader]]:
     return found
 
 
-def _holders(model: Any) -> dict[int, list[Any]]:
-    """The tensors that share each buffer: converters store equal constants once."""
-    found = collections.defaultdict(list)
-    for graph in model.subgraphs:
-        for tensor in graph.tensors:
-            found[tensor.buffer].append(tensor)
-    return found
-
-
 def _indices(vector: Any) -> Iterator[int]:
     return (int(index) for index in ([] if vector is None else vector))
 
@@ -184,7 +175,12 @@ def _ways(
     """How a constant may be stored without zeros; if not at all, why."""
     odd = {name for name, at in readers if _KERNEL_INPUT.get(name) != at}
     if odd or not readers:
-        return [], f"it is read by {', '.join(sorted(odd)) or 'nothing'}"
+        return [], (
+            f"{', '.join(sorted(odd)) or 'nothing'} reads it, which was not tried with "
+            "what DENSIFY puts out"
+        )
+    if constant.dtype != "float32" and any(name == "GATHER" for name, _ in readers):
+        return [], f"LiteRT computes wrong numbers with a sparse {constant.dtype} table"
     dense_layers = {name for name, _ in readers} == {"FULLY_CONNECTED"}
     if constant.dtype in ("float32", "float16"):
         blocks = _blocks(constant) if dense_layers else []
@@ -255,6 +251,8 @@ def _insert_unpacking(model: Any, graph: Any, source: int) -> None:
     graph.tensors.append(dense)
     target = len(graph.tensors) - 1
     readers = [op for op in graph.operators if source in _indices(op.inputs)]
+    if not readers:
+        return
     for op in readers:
         op.inputs = np.where(np.asarray(op.inputs) == source, target, op.inputs)
     unpacking = classes.OperatorT()

@@ -32,7 +32,7 @@ def tensors(content: bytes) -> list[FileTensor]:
     ```
     """
     model = unpack(content)
-    return [read(tensor, buffer) for tensor, buffer in constants(model)]
+    return [read(holders[0], buffer) for holders, buffer in constants(model)]
 
 
 def ops(content: bytes) -> dict[str, int]:
@@ -87,10 +87,10 @@ def rewrite(content: bytes, rewriter: Rewriter) -> bytes:
         ValueError: If the bytes are no `.tflite` file, or new values do not fit.
     """
     model = unpack(content)
-    for tensor, buffer in constants(model):
-        values = rewritten(read(tensor, buffer), rewriter)
+    for holders, buffer in constants(model):
+        values = rewritten(read(holders[0], buffer), rewriter)
         if values is not None:
-            write(tensor, buffer, values)
+            write(holders, buffer, values)
     return pack(model, len(content))
 
 
@@ -109,7 +109,8 @@ def name_outputs(content: bytes, names: list[str | None]) -> bytes:
     for signature in model.signatureDefs or []:
         for output in signature.outputs:
             numbered = re.fullmatch(rb"output_(\d+)", output.name)
-            if numbered and (name := names[int(numbered[1])]):
+            position = int(numbered[1]) if numbered else len(names)
+            if name := dict(enumerate(names)).get(position):
                 output.name = name.encode()
     return pack(model, len(content))
 

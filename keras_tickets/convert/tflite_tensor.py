@@ -38,10 +38,10 @@ _INDEX_TYPES: dict[str, Any] = {
 }
 
 
-def constants(model: Any) -> Iterator[tuple[Any, Any]]:
-    """Yields (tensor, buffer) of each constant, once if tensors share a buffer."""
+def constants(model: Any) -> Iterator[tuple[list[Any], Any]]:
+    """Yields (tensors, buffer) of each constant; equal constants share one buffer."""
     readable = _readable_types()
-    seen: set[int] = set()
+    holders: dict[int, list[Any]] = {}
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             buffer = model.buffers[tensor.buffer]
@@ -51,13 +51,14 @@ def constants(model: Any) -> Iterator[tuple[Any, Any]]:
                     "is larger than 2 GB); such files cannot be read here."
                 )
             empty = buffer.data is None or len(buffer.data) == 0
-            # A sparse tensor that is zero throughout stores no value at all.
-            variable = empty and tensor.sparsity is None
-            known = not empty and tensor.buffer in seen
-            if variable or known or tensor.type not in readable:
+            # A sparse tensor that is zero throughout stores no value at all, and many
+            # tensors of no value share the buffer 0.
+            if tensor.type not in readable or (empty and tensor.sparsity is None):
                 continue
-            seen.add(tensor.buffer)
-            yield tensor, buffer
+            key = -len(holders) - 1 if empty else tensor.buffer
+            holders.setdefault(key, []).append(tensor)
+    for tensors in holders.values():
+        yield tensors, model.buffers[tensors[0].buffer]
 
 
 def _readable_types() -> dict[int, Any]:
@@ -101,32 +102,45 @@ def _zero_point(tensor: Any) -> tuple[int, bool]:
     return int(points[0]) if points.size else 0, True
 
 
-def write(tensor: Any, buffer: Any, values: Array) -> None:
-    """Stores new values in the tensor's encoding."""
-    if tensor.sparsity is not None:
-        levels, _ = _sparsity(tensor, values.shape)
-        indices, values = encode(levels, values)
-        for metadata, index in zip(tensor.sparsity.dimMetadata, indices, strict=True):
-            if index is not None:
-                _write_index(metadata, index)
+def write(tensors: list[Any], buffer: Any, values: Array) -> None:
+    """Stores new values of a constant in its encoding."""
+    if tensors[0].sparsity is None:
+        buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+        return
+    levels, _ = _sparsity(tensors[0], values.shape)
+    make_sparse(tensors, buffer, levels, *encode(levels, values))
+
+
+def make_dense(tensors: list[Any], buffer: Any) -> None:
+    """Stores a sparse constant with its zeros."""
+    values = read(tensors[0], buffer).values
+    for tensor in tensors:
+        tensor.sparsity = None
+    write(tensors, buffer, values)
+
+
+def make_sparse(
+    tensors: list[Any],
+    buffer: Any,
+    levels: Levels,
+    indices: list[Index | None],
+    values: Array,
+) -> None:
+    """Stores a constant in a layout.
+
+    Args:
+        tensors: The tensors that share it.
+        buffer: Their buffer.
+        levels: The layout.
+        indices: The first of what `encode` returned.
+        values: The second.
+    """
+    for tensor in tensors:
+        tensor.sparsity = _layout(levels, indices)
     buffer.data = np.frombuffer(values.tobytes(), np.uint8)
 
 
-def make_dense(tensor: Any, buffer: Any) -> None:
-    """Stores a sparse constant with its zeros."""
-    values = read(tensor, buffer).values
-    tensor.sparsity = None
-    write(tensor, buffer, values)
-
-
-def make_sparse(tensor: Any, levels: Levels, indices: list[Index | None]) -> None:
-    """Says in the tensor how its stored values are laid out.
-
-    Args:
-        tensor: A dense constant; its buffer is the caller's to fill.
-        levels: The layout.
-        indices: What `encode` returned for it.
-    """
+def _layout(levels: Levels, indices: list[Index | None]) -> Any:
     classes = schema()
     sparsity = classes.SparsityParametersT()
     sparsity.traversalOrder = np.array(levels.order, np.int32)
@@ -142,7 +156,7 @@ def make_sparse(tensor: Any, levels: Levels, indices: list[Index | None]) -> Non
             metadata.format = classes.DimensionType.SPARSE_CSR
             _write_index(metadata, index)
         sparsity.dimMetadata.append(metadata)
-    tensor.sparsity = sparsity
+    return sparsity
 
 
 def _sparsity(tensor: Any, shape: tuple[int, ...]) -> tuple[Levels, list[Index | None]]:

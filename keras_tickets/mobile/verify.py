@@ -20,6 +20,7 @@ from keras_tickets.convert.interface import Port
 from keras_tickets.convert.isolated import isolated
 from keras_tickets.convert.judging import Expected, judge
 from keras_tickets.convert.mixed_precision import float32_compute
+from keras_tickets.convert.options import check_tolerance
 from keras_tickets.convert.precision import PRECISIONS, Precision
 from keras_tickets.convert.runtimes import Runtime
 from keras_tickets.convert.sampling import Sample, comparison_samples, vocabulary_of
@@ -74,7 +75,7 @@ def verify(
     Raises:
         TypeError: If `model` is no Keras 3 model.
         ValueError: If `on` or the suffix is unknown, the place does not run such files,
-            the file is damaged, or samples do not fit.
+            the file is damaged, `tolerance` is no such number, or samples do not fit.
         FileNotFoundError: If there is no such file.
         IsADirectoryError: If the path is a folder.
         RuntimeError: If the place is not available, or the file cannot be run there,
@@ -94,7 +95,7 @@ def verify(
     runner.check(file)
     found = inspect(file)
     precision = precision_of(found)
-    limit = precision.tolerance if tolerance is None else tolerance
+    limit = check_tolerance(tolerance, precision)
     try:
         if model is None:
             compared = _against_plain(file, found, samples, runner, precision, limit)
