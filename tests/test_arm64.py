@@ -90,6 +90,7 @@ PATHS = [
 
 
 @emulated
+@pytest.mark.slow
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="The files are the same."
 )
