@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from contextlib import nullcontext
+
 import keras
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from exported import dict_model, exported_cnn, make_sparse, sparse_cnn
 from keras import layers
 
 import keras_tickets as kt
+from keras_tickets.convert.judging import Expected, judge
 from keras_tickets.convert.tflite_schema import pack, unpack
 from keras_tickets.inspection import inspect
 from keras_tickets.mobile.verify import precision_of
@@ -82,6 +86,30 @@ def test_real_samples_are_what_is_reported(model, file):
 def test_samples_of_another_shape_are_refused(model, file):
     with pytest.raises(ValueError, match=r"'image' must have the shape \(rows, 12"):
         kt.verify(file, model and model(), samples=IMAGES[:, :5])
+
+
+@pytest.mark.parametrize(
+    ("scale", "error", "passes"),
+    [
+        (1.0, 1e-6, True),
+        (1.0, 1e-4, False),
+        (1e-3, 5e-8, True),  # Rounding of the numbers before.
+        (1e-8, 5e-12, True),
+        (1e-8, 5e-11, False),
+        (1e-8, 1e-8, False),  # What a file of zeros would be off by.
+        (0.0, 5e-8, True),
+        (0.0, 1e-6, False),
+    ],
+)
+def test_small_outputs_are_compared_too(scale, error, passes):
+    wanted = [[scale * np.array([[1.0, 0.5]])], [scale * np.array([[0.5, 1.0]])]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Nothing but zeros proves little.
+        expected = Expected("Keras", "'cnn'", ["scores"], wanted)
+    received = [[values + error] for (values,) in wanted]
+    check = nullcontext() if passes else pytest.raises(RuntimeError, match="differs by")
+    with check:
+        judge(expected, received, {"random": 2}, {"random": 1e-5})
 
 
 def test_the_tolerance_is_the_callers(file):

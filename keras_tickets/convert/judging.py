@@ -11,8 +11,9 @@ import numpy as np
 from keras_tickets.convert.comparison import Comparison, Gap, compare, gap
 from keras_tickets.convert.tensor import Array
 
-# Below this, a difference is rounding noise whatever the size of the outputs.
-_NOISE = 1e-7
+# Below this, a difference is rounding noise of the numbers that an output was computed
+# from; unless it is more than a thousandth of the output, which zeros would be too.
+_NOISE, _NOISE_PART = 1e-7, 1e-3
 
 # Outputs that change by less than this, relative to their size, do not change.
 _CONSTANT = 1e-6
@@ -126,11 +127,16 @@ def _gaps(
     return [gap(list(values), list(found)) for values, found in outputs]
 
 
+def _noise(largest: float) -> float:
+    """What is rounding in outputs of this size; beside zero nothing is relative."""
+    return min(_NOISE, _NOISE_PART * largest) if largest else _NOISE
+
+
 def _check_gaps(
     expected: Expected, kind: str, gaps: list[Gap], tolerance: float
 ) -> None:
     for label, found in zip(expected.labels, gaps, strict=True):
-        if found.worst > tolerance * found.largest + _NOISE:
+        if found.worst > tolerance * found.largest + _noise(found.largest):
             raise RuntimeError(
                 f"The file does not compute what {expected.name} computes: "
                 f"{label} differs by {found.worst:.3g} on {kind} inputs (largest value "
