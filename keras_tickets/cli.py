@@ -1,6 +1,7 @@
 """The command `keras-tickets`, for files: it starts without Keras.
 
     keras-tickets inspect model.tflite
+    keras-tickets benchmark dense.tflite sparse.tflite --on wasm
 
 What cannot be read is told in one line on stderr. The exit status is 2 if the path is
 at fault (no such file, a folder, another suffix), and 1 if the file is.
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -23,7 +24,7 @@ from keras_tickets.inspection import inspect as read
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="keras-tickets")
 def main() -> None:
-    """Look into sparse models that were exported to .tflite or .onnx."""
+    """Look into sparse models that were exported to .tflite or .onnx; time them."""
 
 
 @main.command()
@@ -44,6 +45,32 @@ def inspect(path: str, as_json: bool, everything: bool) -> None:
     except (ValueError, OSError, ImportError) as error:
         _fail(str(error), status=1)
     click.echo(json.dumps(found.to_dict()) if as_json else found.table(everything))
+
+
+@main.command()
+@click.argument("paths", metavar="FILE...", nargs=-1, required=True)
+@click.option("--on", multiple=True, default=["host"], help="Where; more than once.")
+@click.option("--turns", default=5, help="How often each file takes its turn.")
+@click.option("--runs", default=20, help="Timed runs of a turn.")
+@click.option("--warmup", default=10, help="Runs of a turn before.")
+@click.option("--threads", default=1, help="Threads of a runtime.")
+@click.option("--json", "style", flag_value="json", help="Print JSON.")
+@click.option("--markdown", "style", flag_value="markdown", help="Print Markdown.")
+def benchmark(paths: tuple[str, ...], style: str | None, **options: Any) -> None:
+    """Time FILEs beside each other; speed-ups are over the first.
+
+    Places are host, wasm, arm64 and android.
+    """
+    from keras_tickets.mobile import compare  # It needs Keras: not for `inspect`.
+
+    try:
+        table = compare(paths, verbose=False, **options)
+    except (ValueError, OSError) as error:
+        _fail(str(error), status=2)
+    except (RuntimeError, ImportError) as error:
+        _fail(str(error), status=1)
+    shown = {"json": lambda: json.dumps(table.to_dict()), "markdown": table.to_markdown}
+    click.echo(shown.get(style or "", table.__str__)())
 
 
 def _fail(message: str, status: int) -> NoReturn:

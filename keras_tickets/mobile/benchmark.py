@@ -12,6 +12,7 @@ import numpy as np
 from keras_tickets.convert.formats import SUFFIXES
 from keras_tickets.files import check_source
 from keras_tickets.mobile import runners
+from keras_tickets.mobile.counts import check_counts
 from keras_tickets.tables import facts
 
 
@@ -128,16 +129,7 @@ def benchmark(
     """
     file = check_source(path, SUFFIXES)
     runner = runners.get(on)
-    for name, value, least in (
-        ("runs", runs, 1),
-        ("warmup", warmup, 0),
-        ("threads", threads, 1),
-    ):
-        if not isinstance(value, int) or value < least:
-            raise ValueError(
-                f"`{name}` must be a whole number of at least {least}. "
-                f"Received: {name}={value!r}"
-            )
+    check_counts(runs=(runs, 1), warmup=(warmup, 0), threads=(threads, 1))
     runner.check(file)
     bar = keras.utils.Progbar(warmup + runs, unit_name="run", verbose=int(verbose))
     timing = runner.time(file, runs, warmup, threads, bar.update)
