@@ -1,0 +1,206 @@
+"""What a user gets: accuracy, size and speed of one network, dense and pruned.
+
+    export/wasm/build && export/arm64/build
+    KERAS_BACKEND=tensorflow python -m benchmarks.mobile_front train
+    KERAS_BACKEND=tensorflow python -m benchmarks.mobile_front measure
+
+MobileNetV1 of half the width on CIFAR-10, enlarged to 64 x 64: layers of stride 2 are
+padded by hand, so that XNNPACK runs the 1 x 1 convolutions sparse. A dense network is
+trained on the first 20,000 images; then it is trained on as it is, and once for each
+sparsity with its 1 x 1 convolutions pruned step by step. All have seen the same images
+as often. That is a short training: what counts is the distance to the dense network. The accuracy
+is that of the *files*, run on the test images. Models are kept in `build/mobile_front`;
+`train` goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+import keras_tickets as kt
+from benchmarks.record import Record
+from examples import datasets
+from examples.networks import depthwise_cnn
+from keras_tickets.mobile import runners
+
+SIZE = 64
+BLOCKS = (
+    *((32, 1), (64, 2), (64, 1), (128, 2), (128, 1), (256, 2)),
+    *[(256, 1)] * 5,
+    *((512, 2), (512, 1)),
+)
+SPARSITIES = (0.7, 0.8, 0.9, 0.95)
+SAMPLES, EPOCHS, MORE, BATCH = 20_000, 4, 2, 64
+FOLDER = pathlib.Path("build", "mobile_front")
+DENSE = "dense"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("step", choices=["train", "measure"])
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--places", nargs="+", default=["host", "wasm", "arm64"])
+    arguments = parser.parse_args()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    train, test, provenance = datasets.load("cifar10")
+    if arguments.step == "train":
+        train_all(_first(train, SAMPLES), test)
+    else:
+        record = Record("mobile_front", f"{provenance}, enlarged to {SIZE} x {SIZE}")
+        measure(record, train, test, arguments.places, arguments.turns)
+
+
+# -- training ----------------------------------------------------------------------
+
+
+def network() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return depthwise_cnn(
+        (SIZE, SIZE, 3), stem=(16, 2), blocks=BLOCKS, name="mobilenet_v1_half"
+    )
+
+
+def train_all(train: datasets.Split, test: datasets.Split) -> None:
+    start = _once("start", lambda: fit(network(), train, test, EPOCHS))
+    for name, sparsity in [(DENSE, 0.0), *((file_of(s), s) for s in SPARSITIES)]:
+        _once(name, lambda s=sparsity: fit(pruned(start, s), train, test, MORE))
+
+
+def pruned(start: keras.Model, sparsity: float) -> keras.Model:
+    keras.utils.set_random_seed(1)
+    model = network()
+    model.set_weights(start.get_weights())
+    if not sparsity:
+        return model
+    pruner = kt.GradualMagnitude(sparsity, allocation="uniform")
+    return kt.wrap(model, pruner, only="pointwise")
+
+
+def fit(
+    model: keras.Model, train: datasets.Split, test: datasets.Split, epochs: int
+) -> keras.Model:
+    steps = epochs * -(-len(train[0]) // BATCH)
+    model.compile(
+        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps)),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    model.fit(_batches(train, shuffle=True), epochs=epochs, verbose=2)
+    print(model.name, model.evaluate(_batches(test), verbose=0))
+    return model.strip() if isinstance(model, kt.Ticket) else model
+
+
+def _once(name: str, make: Any) -> keras.Model:
+    path = FOLDER / f"{name}.keras"
+    if not path.exists():
+        make().save(path)
+    return keras.models.load_model(path)
+
+
+def _batches(split: datasets.Split, shuffle: bool = False) -> Any:
+    import tensorflow as tf
+
+    data = tf.data.Dataset.from_tensor_slices(split)
+    data = data.shuffle(SAMPLES, seed=2) if shuffle else data
+    enlarged = data.batch(BATCH).map(
+        lambda x, y: (tf.image.resize(x, (SIZE, SIZE)), y), tf.data.AUTOTUNE
+    )
+    return enlarged.prefetch(2)
+
+
+# -- files -------------------------------------------------------------------------
+
+
+def measure(
+    record: Record,
+    train: datasets.Split,
+    test: datasets.Split,
+    places: list[str],
+    turns: int,
+) -> None:
+    images = np.concatenate([x.numpy() for x, _ in _batches(_first(train, 256))])
+    files = dict(export_all(images))
+    accuracy = {
+        name: record.row(lambda p=path: {"accuracy": accuracy_of(p, test)}, file=name)[
+            "accuracy"
+        ]
+        for name, path in files.items()
+    }
+    for name, path in files.items():
+        record.row(lambda p=path: counted(p, images), instructions=name)
+    table = record.row(
+        lambda: kt.mobile.compare(
+            files, on=places, accuracy=accuracy, turns=turns, runs=50, warmup=200
+        ).to_dict(),
+        places=places,
+        turns=turns,
+    )
+    print(table)
+
+
+def export_all(images: np.ndarray) -> Iterator[tuple[str, pathlib.Path]]:
+    """The files by name; the first is what the others are compared with."""
+    for precision in ("float32", "float16", "int8"):
+        yield from _export(DENSE, precision, images)
+    for sparsity in SPARSITIES:
+        for precision in ("float32", "float16"):
+            yield from _export(file_of(sparsity), precision, images)
+
+
+def _export(
+    name: str, precision: str, images: np.ndarray
+) -> Iterator[tuple[str, pathlib.Path]]:
+    path = FOLDER / f"{name}_{precision}.tflite"
+    if not path.exists():
+        kt.export(
+            keras.models.load_model(FOLDER / f"{name}.keras"),
+            path,
+            precision=precision,
+            samples=images[:16],
+            representative_data=images if precision == "int8" else None,
+        )
+    yield f"{name}, {precision}", path
+
+
+def counted(path: pathlib.Path, images: np.ndarray) -> dict[str, Any]:
+    """What ran sparse on ARM64, and how many instructions that took."""
+    model = keras.models.load_model(FOLDER / f"{path.stem.rsplit('_', 1)[0]}.keras")
+    compared = {
+        place: kt.verify(path, model, samples=images[:4], on=place).max_rel
+        for place in ("host", "wasm", "arm64")
+    }
+    return {
+        "largest_relative_difference": compared,
+        "sparse_nodes": kt.mobile.sparse_path(path).nodes,
+        "instructions": kt.mobile.instructions(path).executed,
+    }
+
+
+def accuracy_of(path: pathlib.Path, test: datasets.Split) -> float:
+    """Of the file, in LiteRT on this machine."""
+    right = 0
+    with runners.get("host").open(path) as file:
+        (name,) = file.inputs
+        for images, labels in _batches(test):
+            for image, label in zip(images.numpy(), labels.numpy(), strict=True):
+                (logits,) = file.run({name: image[None]}).values()
+                right += int(np.argmax(logits) == label)
+    return right / len(test[0])
+
+
+def file_of(sparsity: float) -> str:
+    return f"zeros_{100 * sparsity:g}"
+
+
+def _first(split: datasets.Split, number: int) -> datasets.Split:
+    return split[0][:number], split[1][:number]
+
+
+if __name__ == "__main__":
+    main()
