@@ -3,6 +3,7 @@
     export/wasm/build && export/arm64/build
     KERAS_BACKEND=tensorflow python -m benchmarks.mobile_front train
     KERAS_BACKEND=tensorflow python -m benchmarks.mobile_front measure
+    python -m benchmarks.mobile_front table     # of README.md, from the results
 
 MobileNetV1 of half the width on CIFAR-10, enlarged to 64 x 64: layers of stride 2 are
 padded by hand, so that XNNPACK runs the 1 x 1 convolutions sparse. A dense network is
@@ -16,6 +17,7 @@ is that of the *files*, run on the test images. Models are kept in `build/mobile
 from __future__ import annotations
 
 import argparse
+import json
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -24,7 +26,7 @@ import keras
 import numpy as np
 
 import keras_tickets as kt
-from benchmarks.record import Record
+from benchmarks.record import RESULTS, Record
 from examples import datasets
 from examples.networks import depthwise_cnn
 from keras_tickets.mobile import runners
@@ -43,10 +45,13 @@ DENSE = "dense"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("step", choices=["train", "measure"])
+    parser.add_argument("step", choices=["train", "measure", "table"])
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--places", nargs="+", default=["host", "wasm", "arm64"])
     arguments = parser.parse_args()
+    if arguments.step == "table":
+        print(table())
+        return
     FOLDER.mkdir(parents=True, exist_ok=True)
     train, test, provenance = datasets.load("cifar10")
     if arguments.step == "train":
@@ -192,6 +197,39 @@ def accuracy_of(path: pathlib.Path, test: datasets.Split) -> float:
                 (logits,) = file.run({name: image[None]}).values()
                 right += int(np.argmax(logits) == label)
     return right / len(test[0])
+
+
+# -- what came of it ---------------------------------------------------------------
+
+
+def table() -> str:
+    """Sizes and speeds, relative to the dense float32 file."""
+    rows = json.loads((RESULTS / "mobile_front.json").read_text())["rows"]
+    found = {
+        row["parameters"]["instructions"]: row["results"]
+        for row in rows
+        if "instructions" in row["parameters"]
+    }
+    (compared,) = (row["results"] for row in rows if "turns" in row["parameters"])
+    places = [name for name in ("wasm", "host") if name in compared["places"]]
+    titles = {"wasm": "faster in wasm", "host": "faster on x86"}
+    header = ["file", "accuracy", "size", "gzip", *(titles[p] for p in places)]
+    header.append("ARM64 instructions")
+    lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * 6 + "|"]
+    base = found[compared["rows"][0]["name"]]["instructions"]
+    for row in compared["rows"]:
+        speed_ups = [f"{row['latencies'][p]['speed_up']:.2f} x" for p in places]
+        fewer = base / found[row["name"]]["instructions"]
+        cells = [
+            row["name"],
+            f"{100 * row['accuracy']:.2f} %",
+            f"{row['bytes'] / 1000:,.0f} kB",
+            f"{row['gzip_bytes'] / 1000:,.0f} kB",
+            *speed_ups,
+            f"{fewer:.2f} x fewer",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def file_of(sparsity: float) -> str:
