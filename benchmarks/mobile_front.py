@@ -9,9 +9,9 @@ MobileNetV1 of half the width on CIFAR-10, enlarged to 64 x 64: layers of stride
 padded by hand, so that XNNPACK runs the 1 x 1 convolutions sparse. A dense network is
 trained on the first 20,000 images; then it is trained on as it is, and once for each
 sparsity with its 1 x 1 convolutions pruned step by step. All have seen the same images
-as often. That is a short training: what counts is the distance to the dense network. The accuracy
-is that of the *files*, run on the test images. Models are kept in `build/mobile_front`;
-`train` goes on where it was stopped.
+as often. That is a short training: what counts is the distance to the dense network.
+The accuracy is that of the *files*, run on the test images. Models are kept in
+`build/mobile_front`; `train` goes on where it was stopped.
 """
 
 from __future__ import annotations
