@@ -101,7 +101,8 @@ def replace(target: pathlib.Path, content: bytes) -> None:
     """Writes beside `target`, and moves into place.
 
     The target is whole at any moment: the old file, or the new one. Whatever is
-    raised meanwhile, Ctrl-C included, removes the new file and keeps the old.
+    raised meanwhile, Ctrl-C included, removes the new file and keeps the old. Only a
+    process that is killed leaves a hidden file behind.
 
     Args:
         target: Where the file shall be.

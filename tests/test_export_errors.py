@@ -6,6 +6,9 @@ import errno
 import functools
 import os
 import pathlib
+import signal
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -240,6 +243,25 @@ def test_a_full_disk(call, target, convert_to, monkeypatch):
     with pytest.raises(OSError, match=r"disk is full.*needs [0-9,]+ bytes") as caught:
         export(sparse_cnn(), target)
     assert caught.value.errno == errno.ENOSPC
+
+
+_KILLED = """
+import os, pathlib, signal, sys
+from keras_tickets import files
+os.{call} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+files.replace(pathlib.Path(sys.argv[1]), b"new" * 1000)
+"""
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("old", [b"old", None])
+def test_a_killed_process_leaves_no_part_of_a_file(call, old, tmp_path):
+    path = tmp_path / "m.tflite"
+    if old:
+        path.write_bytes(old)
+    command = [sys.executable, "-c", _KILLED.format(call=call), str(path)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert (path.read_bytes() if path.exists() else None) == old
 
 
 @pytest.mark.parametrize("moment", ["_keras_outputs", "isolated"])
