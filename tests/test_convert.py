@@ -389,8 +389,22 @@ def exact_gelu():
 
 
 @converts_here
-@pytest.mark.parametrize("build", [grouped, adapted, exact_gelu])
-def test_what_tf2onnx_leaves_undone(build, tmp_path):
+def zeros_around_a_pool():
+    """The largest of nine is a zero of the border wherever the nine are negative."""
+    model = keras.Sequential(
+        [
+            keras.Input((7, 7, 3)),
+            keras.layers.Conv2D(4, 1),
+            keras.layers.ZeroPadding2D(1),
+            keras.layers.MaxPooling2D(3, 2),
+        ]
+    )
+    model.layers[0].bias.assign([-9.0] * 4)
+    return model
+
+
+@pytest.mark.parametrize("build", [grouped, adapted, exact_gelu, zeros_around_a_pool])
+def test_what_converters_leave_undone(build, tmp_path):
     """A function, an input of its own, an operator that is none."""
     report = kt.export(build(), tmp_path / "m.onnx", verbose=False)
     assert report.max_relative_difference <= 1e-5
