@@ -90,20 +90,21 @@ class BenchmarkReport:
             ("median", f"{self.median_ms:.3f} ms"),
             ("10 % to 90 %", f"{self.p10_ms:.3f} to {self.p90_ms:.3f} ms"),
             ("fastest", f"{self.min_ms:.3f} ms"),
-            ("runs", self._told_runs()),
+            *self._run_rows(),
             *self.conditions.items(),
         ]
         if self.emulated:
             return facts("Emulated time, batch size 1: good for ratios only", rows)
         return facts("Latency, batch size 1", rows)
 
-    def _told_runs(self) -> str:
+    def _run_rows(self) -> list[tuple[str, str]]:
         if max(self.portions, default=1) == 1:
-            return f"{self.runs} after {self.warmup} to warm up"
-        return (
-            f"{self.runs} in {len(self.portions)} portions, each after {self.warmup} "
-            "to warm up; the times above are of their means"
-        )
+            return [("runs", f"{self.runs} after {self.warmup} to warm up")]
+        count = len(self.portions)
+        return [
+            ("times above", "means of portions of the runs, not single runs"),
+            ("runs", f"{self.runs} in {count} portions, each after {self.warmup} more"),
+        ]
 
 
 def benchmark(

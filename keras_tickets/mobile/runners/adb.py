@@ -61,7 +61,7 @@ class Said:
 
 
 def devices(text: str) -> dict[str, str]:
-    """Reads what `adb devices` prints.
+    r"""Reads what `adb devices` prints.
 
     Args:
         text: All of it; lines about adb's own server come first.
@@ -70,7 +70,7 @@ def devices(text: str) -> dict[str, str]:
         Serial -> state; `"device"` is a phone that is ready.
 
     Example:
-    >>> devices("List of devices attached\\nR58M\\tdevice\\nP6\\tunauthorized\\n")
+    >>> devices("List of devices attached\nR58M\tdevice\nP6\tunauthorized\n")
     {'R58M': 'device', 'P6': 'unauthorized'}
     """
     _, _, listed = text.partition("List of devices attached")
@@ -178,7 +178,7 @@ class Phone:
         Raises:
             RuntimeError: If the phone is gone, or the command takes too long.
         """
-        asked = f"( {command}\n) 2>&1; echo; echo '{_END}'$?"
+        asked = f"( {command}\n) 2>&1; status=$?; echo; echo '{_END}'$status"
         said = self._call("shell", asked)
         text, mark, status = said.text.rpartition(_END)
         if not mark or not status.strip().isdigit():

@@ -93,9 +93,7 @@ class Android(Runner):
                     done += portion
                     progress(warmup + done)
                 after = phone.warmth(found)
-                profile = ready.run(
-                    *flags, *_runs(1, 0, threads, self.timeout), _PROFILE
-                )
+                profile = _profile(ready, [*flags, *_runs(1, 0, threads, self.timeout)])
                 runtime = f"benchmark_model, SHA-256 {ready.fingerprint}"
         except RuntimeError as error:
             raise RuntimeError(
@@ -115,9 +113,6 @@ class Android(Runner):
                 **_kernels(profile),
             },
         )
-
-
-_PROFILE = "--enable_op_profiling=true"
 
 
 class OnPhone(Runtime):
@@ -247,6 +242,14 @@ def _summary(text: str) -> Summary:
         raise RuntimeError(
             f"benchmark_model ended, but printed no times that are known: {words}"
         ) from error
+
+
+def _profile(ready: Bench, flags: list[str]) -> str:
+    """One more run, which is not timed; what it would tell is not worth an error."""
+    try:
+        return ready.run(*flags, "--enable_op_profiling=true")
+    except RuntimeError:
+        return ""
 
 
 def _range(summaries: Sequence[Summary]) -> str:

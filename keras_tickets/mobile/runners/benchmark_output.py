@@ -22,6 +22,9 @@ _PAIR = re.compile(rf" (\w+)={_NUMBER}")
 # `Inference (avg):       58.94 ms (5 runs)`, then `Inference (min): ...`.
 _TABLE = re.compile(rf"^Inference \((\w+)\):\s+{_NUMBER} ms(?: \((\d+) runs\))?", re.M)
 
+# What the table and the JSON tell, in the order of `Summary`.
+_TOLD = ("avg", "min", "max", "median")
+
 _REPLACED = re.compile(
     r"Replacing (\d+) out of (\d+) node\(s\) with delegate \((\w+)\)"
 )
@@ -122,7 +125,7 @@ def _counted(text: str) -> Summary | None:
 
 def _table(text: str) -> Summary | None:
     rows = {name: (value, runs) for name, value, runs in _TABLE.findall(text)}
-    if not {"avg", "min", "max", "median"} <= rows.keys():
+    if not {*_TOLD} <= rows.keys():
         return None
     return _of_milliseconds(
         int(rows["avg"][1]), {name: float(value) for name, (value, _) in rows.items()}
@@ -132,12 +135,12 @@ def _table(text: str) -> Summary | None:
 def _json(text: str) -> Summary | None:
     try:
         told: dict[str, Any] = json.loads(text)["latency"]
+        return _of_milliseconds(
+            told["num_runs"], {name: told[f"{name}_ms"] for name in _TOLD}
+        )
     except (ValueError, TypeError, KeyError):
         return None
-    names = ("avg", "min", "max", "median")
-    return _of_milliseconds(told["num_runs"], {n: told[f"{n}_ms"] for n in names})
 
 
 def _of_milliseconds(count: int, told: dict[str, float]) -> Summary:
-    names = ("avg", "min", "max", "median")
-    return Summary(count, *(told[name] / 1000 for name in names))
+    return Summary(count, *(told[name] / 1000 for name in _TOLD))

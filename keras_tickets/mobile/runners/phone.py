@@ -46,10 +46,9 @@ class Identity:
 
 def identity(phone: Phone) -> Identity:
     """Asks a phone what it is."""
-    asked = "; ".join(
-        f'echo "{key}=$(getprop {_PROPERTIES[key]})"' for key in _PROPERTIES
-    )
-    lines = (line.partition("=") for line in phone.shell(asked).text.splitlines())
+    asked = [f'echo "{key}=$(getprop {name})"' for key, name in _PROPERTIES.items()]
+    said = phone.shell("; ".join(asked)).text
+    lines = (line.partition("=") for line in said.splitlines())
     return identified({key: value.strip() for key, _, value in lines})
 
 
@@ -152,7 +151,7 @@ def warmth(phone: Phone) -> str:
 
 
 def warmest(text: str) -> str:
-    """Finds the warmest sensor, and whether Android slows things down.
+    r"""Finds the warmest sensor, and whether Android slows things down.
 
     Args:
         text: Lines `zone 41200 cpu-1-7`, in thousandths of a degree or in degrees, and
@@ -162,7 +161,7 @@ def warmest(text: str) -> str:
         A few words.
 
     Example:
-    >>> warmest("zone 41200 cpu-1-7\\nzone 31000 battery\\nThermal Status: 0")
+    >>> warmest("zone 41200 cpu-1-7\nzone 31000 battery\nThermal Status: 0")
     '41.2 °C (cpu-1-7), throttling: none'
     """
     zones = [
