@@ -108,8 +108,8 @@ class Android(Runner):
             conditions={
                 "single runs": _range(summaries),
                 "cores": cores.note,
-                "before": before,
-                "after": after,
+                "warmest before": before,
+                "warmest after": after,
                 **_kernels(profile),
             },
         )
