@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
-import shutil
-import stat
 
 from keras_tickets.mobile.runners import adb as adb_module
 from keras_tickets.mobile.runners.android import Android
@@ -66,12 +63,10 @@ class FakePhone:
     def runner(self) -> Android:
         return Android(timeout=20, program=str(self._bin / "benchmark_model"))
 
-    def program(
-        self, name: str, content: str | bytes, mode: int = stat.S_IXUSR
-    ) -> None:
+    def program(self, name: str, content: str | bytes) -> None:
         path = self._bin / name
         path.write_bytes(content.encode() if isinstance(content, str) else content)
-        path.chmod(0o644 | mode)
+        path.chmod(0o755)
 
     def benchmark(self, script: str) -> None:
         """A `benchmark_model` that does this; `$graph` is the file."""
@@ -89,10 +84,3 @@ class FakePhone:
     def is_clean(self) -> bool:
         """Whether nothing is left on it."""
         return not self.folder.exists()
-
-
-def which(name: str) -> str:
-    """Where a program is, before the PATH is changed."""
-    found = shutil.which(name)
-    assert found
-    return os.path.realpath(found)

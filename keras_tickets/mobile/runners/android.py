@@ -64,7 +64,7 @@ class Android(Runner):
         """Copies a file to the phone, and loads it there once to see that it can."""
         wires = _wires(path)
         with bench(adb.attached(self.timeout), path, self.program) as ready:
-            ready.run("--dry_run=true", *_runs(0, 0, 1, self.timeout))
+            ready.run("--dry_run=true", *_runs(0, 0, self.timeout))
             yield OnPhone(ready, wires, self.timeout)
 
     def time(
@@ -79,21 +79,14 @@ class Android(Runner):
         wires, values = _wires(path), inputs.of_file(path)
         found = adb.attached(self.timeout)
         identity, cores = phone.identity(found), phone.cores(found, threads)
-        pinned = f"taskset {cores.mask}" if cores.chosen else ""
         before = phone.warmth(found)
         try:
-            with bench(found, path, self.program, pinned) as ready:
+            with bench(found, path, self.program, cores.prefix) as ready:
                 flags = ready.send([values[port.name] for port in wires.inputs])
-                summaries: list[Summary] = []
-                done = 0
-                for portion in portions(runs):
-                    some = _runs(portion, warmup, threads, self.timeout)
-                    text = ready.run(*flags, *some)
-                    summaries.append(_summary(text))
-                    done += portion
-                    progress(warmup + done)
+                flags.append(f"--num_threads={threads}")
+                summaries = self._portions(ready, flags, runs, warmup, progress)
                 after = phone.warmth(found)
-                profile = _profile(ready, [*flags, *_runs(1, 0, threads, self.timeout)])
+                profile = self._profile(ready, flags)
                 runtime = f"benchmark_model, SHA-256 {ready.fingerprint}"
         except RuntimeError as error:
             raise RuntimeError(
@@ -113,6 +106,31 @@ class Android(Runner):
                 **_kernels(profile),
             },
         )
+
+    def _portions(
+        self,
+        ready: Bench,
+        flags: list[str],
+        runs: int,
+        warmup: int,
+        progress: Callable[[int], None],
+    ) -> list[Summary]:
+        summaries: list[Summary] = []
+        done = warmup
+        for portion in portions(runs):
+            text = ready.run(*flags, *_runs(portion, warmup, self.timeout))
+            summaries.append(_summary(text))
+            done += portion
+            progress(done)
+        return summaries
+
+    def _profile(self, ready: Bench, flags: list[str]) -> str:
+        """One more run, not timed; what it would tell is not worth an error."""
+        profiled = [*flags, *_runs(1, 0, self.timeout), "--enable_op_profiling=true"]
+        try:
+            return ready.run(*profiled)
+        except RuntimeError:
+            return ""
 
 
 class OnPhone(Runtime):
@@ -140,7 +158,7 @@ class OnPhone(Runtime):
         self._runs += 1
         name = f"outputs_{self._runs}"
         saved = f"--output_filepath={self._ready.folder}/{name}"
-        text = self._ready.run(*flags, *_runs(1, 0, 1, self._timeout), saved)
+        text = self._ready.run(*flags, *_runs(1, 0, self._timeout), saved)
         content = self._ready.receive(name)
         if content is None:
             raise RuntimeError(
@@ -216,12 +234,11 @@ def split(content: bytes, wires: Wires, batch: int) -> list[Array]:
     ]
 
 
-def _runs(runs: int, warmup: int, threads: int, timeout: float) -> list[str]:
+def _runs(runs: int, warmup: int, timeout: float) -> list[str]:
     """The flags for exactly so many runs: by itself the program goes by seconds."""
     return [
         *(f"--num_runs={runs}", "--min_secs=0", f"--max_secs={timeout:g}"),
         *(f"--warmup_runs={warmup}", "--warmup_min_secs=0"),
-        f"--num_threads={threads}",
     ]
 
 
@@ -242,14 +259,6 @@ def _summary(text: str) -> Summary:
         raise RuntimeError(
             f"benchmark_model ended, but printed no times that are known: {words}"
         ) from error
-
-
-def _profile(ready: Bench, flags: list[str]) -> str:
-    """One more run, which is not timed; what it would tell is not worth an error."""
-    try:
-        return ready.run(*flags, "--enable_op_profiling=true")
-    except RuntimeError:
-        return ""
 
 
 def _range(summaries: Sequence[Summary]) -> str:

@@ -89,9 +89,11 @@ class Cores:
     note: str
 
     @property
-    def mask(self) -> str:
-        """The chosen ones as `taskset` wants them."""
-        return f"{sum(1 << core for core in self.chosen):x}"
+    def prefix(self) -> str:
+        """What binds a command to the chosen ones; nothing if the system chooses."""
+        if not self.chosen:
+            return ""
+        return f"taskset {sum(1 << core for core in self.chosen):x}"
 
 
 def cores(phone: Phone, threads: int) -> Cores:
@@ -112,7 +114,7 @@ def cores(phone: Phone, threads: int) -> Cores:
     chosen = fastest(speeds, threads)
     if not chosen.chosen:
         return chosen
-    tried = phone.shell(f"taskset {chosen.mask} true")
+    tried = phone.shell(f"{chosen.prefix} true")
     if tried.status:
         return Cores((), f"not pinned: taskset fails: {tried.text.strip()[-200:]}")
     return chosen
