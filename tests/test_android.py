@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 import pytest
 from conftest import BACKEND
@@ -23,9 +24,11 @@ from exported import exported_cnn, sparse_cnn
 from fake_phone import READY, FakePhone
 from hypothesis import given
 from hypothesis import strategies as st
+from keras import layers
 
 import keras_tickets as kt
-from keras_tickets.convert.interface import Port, Wires
+from keras_tickets.convert.interface import Port, Wires, wires_of_tflite
+from keras_tickets.extras import require
 from keras_tickets.mobile.runners import RUNNERS, adb, android, benchmark_output
 from keras_tickets.mobile.runners.android import Android, portions, split
 from keras_tickets.mobile.runners.arm64 import Arm64
@@ -529,6 +532,46 @@ def test_outputs_come_back(phone, file):
     phone.benchmark(f'exec {sys.executable} -P {program} "$@"')
     assert kt.verify(file, sparse_cnn(), on="android").max_rel < 1e-5
     assert phone.is_clean()
+
+
+def several() -> keras.Model:
+    """Two inputs and two outputs, in another order than that of their names."""
+    z, a = keras.Input((3,), name="z"), keras.Input((5,), name="a")
+    y = layers.Dense(4, name="y")(layers.Concatenate()([z, a]))
+    return keras.Model({"z": z, "a": a}, {"y": y, "b": layers.Dense(2, name="b")(y)})
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="The files are the same.")
+def test_several_inputs_and_outputs_keep_their_names(phone, tmp_path):
+    model, path = several(), tmp_path / "several.tflite"
+    kt.export(model, path, verbose=False)
+    program = LAB / "phone" / "benchmark_model.py"
+    phone.benchmark(f'exec {sys.executable} -P {program} "$@"')
+    values = {
+        "z": np.arange(3, dtype="float32")[None],
+        "a": np.arange(5, dtype="float32")[None],
+    }
+    expected = model.predict(values, verbose=0)
+    with phone.runner.open(path) as runtime:
+        received = runtime.run(values)
+    assert {*received} == {*runtime.outputs} == {"y", "b"}
+    for name, value in received.items():
+        np.testing.assert_allclose(value, expected[name], atol=1e-5)
+
+
+def test_wires_are_those_of_the_graph(tmp_path):
+    """Against the interpreter, which counts the tensors of the graph."""
+    interpreter = require("ai_edge_litert.interpreter", "export").Interpreter
+    path = tmp_path / "several.tflite"
+    kt.export(several(), path, verbose=False)
+    loaded = interpreter(str(path))
+    wires = wires_of_tflite(path.read_bytes())
+    sizes = [port.shape[1] for port in (*wires.inputs, *wires.outputs)]
+    details = (*loaded.get_input_details(), *loaded.get_output_details())
+    assert sizes == [detail["shape"][1] for detail in details]
+    assert {port.name: port.shape[1] for port in wires.inputs} == {"z": 3, "a": 5}
+    at = {name: wires.outputs[index].shape[1] for name, index in wires.names.items()}
+    assert at == {"y": 4, "b": 2}
 
 
 def test_a_program_that_knows_no_outputs(phone, file):
