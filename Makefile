@@ -27,7 +27,7 @@ INSTALL := bin/python -m pip install --no-warn-script-location
 PYTEST := bin/python -m pytest -n logical --maxprocesses 4
 
 .DELETE_ON_ERROR:
-.PHONY: help demo wasm arm64 test test-torch test-lowest lint clean
+.PHONY: help demo wasm arm64 android test test-torch test-lowest lint clean
 
 help:
 	@echo "make demo              dense network and 90 % sparse ticket, side by side"
@@ -35,6 +35,7 @@ help:
 	@echo "                       read from TFDS_DATA_DIR"
 	@echo "make wasm              LiteRT.js for on='wasm', outside of this folder; needs Node"
 	@echo "make arm64             the emulated ARM64 of on='arm64', likewise; needs Debian"
+	@echo "make android           adb and adbd for the tests of on='android', likewise"
 	@echo "make test              the tests, on TensorFlow and on JAX"
 	@echo "make test-torch        the tests, on torch"
 	@echo "make test-lowest       the core of the tests, on the lowest versions claimed"
@@ -50,6 +51,10 @@ wasm:
 
 arm64: $(VENV)/.created
 	PYTHON=$(VENV)/bin/python export/arm64/build
+
+# A real phone needs none of it: see export/android/README.md.
+android:
+	export/android/build
 
 # Both backends run, also when the first one fails.
 test: $(VENV)/.test

@@ -64,6 +64,56 @@ def of_tflite(content: bytes) -> Interface:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Wires:
+    """The inputs and outputs of a `.tflite` as its graph orders them.
+
+    Programs that know no names count the tensors of the graph; the order of the
+    signature may be another one.
+
+    Args:
+        inputs: The inputs in the order of the graph.
+        outputs: The tensors that come out, in the order of the graph.
+        names: The name of each output -> its place in `outputs`; in the order of
+            `of_tflite`.
+    """
+
+    inputs: list[Port]
+    outputs: list[Port]
+    names: dict[str, int]
+
+
+def wires_of_tflite(content: bytes) -> Wires:
+    """Reads how the names of `of_tflite` lie in the graph.
+
+    Args:
+        content: The bytes of the file.
+
+    Returns:
+        The wires.
+
+    Raises:
+        ValueError: If the bytes are no `.tflite` file.
+    """
+    model = unpack(content)
+    signature = next(iter(model.signatureDefs or []), None)
+    graph = model.subgraphs[signature.subgraphIndex if signature else 0]
+    sources, results = list(graph.inputs), list(graph.outputs)
+    ports = [_tflite_port(graph.tensors[index]) for index in (*sources, *results)]
+    inputs, outputs = ports[: len(sources)], ports[len(sources) :]
+    if signature is None:
+        return Wires(inputs, outputs, {p.name: i for i, p in enumerate(outputs)})
+    names = {entry.tensorIndex: text(entry.name) for entry in signature.inputs or []}
+    inputs = [
+        dataclasses.replace(port, name=names.get(index, port.name))
+        for index, port in zip(sources, inputs, strict=True)
+    ]
+    ends = signature.outputs or []
+    return Wires(
+        inputs, outputs, {text(e.name): results.index(e.tensorIndex) for e in ends}
+    )
+
+
 def of_onnx(content: bytes) -> Interface:
     """Reads the inputs and outputs of an `.onnx` file.
 

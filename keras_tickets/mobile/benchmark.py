@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -29,7 +30,10 @@ class BenchmarkReport:
             each other, and with nothing else.
         threads: Threads that the runtime was allowed.
         warmup: Runs before, not timed.
-        times_ms: The time of each run, in order.
+        times_ms: The time of each run, in order; the mean of each portion of runs
+            where `portions` tells their sizes.
+        portions: How many runs each time is the mean of; empty if it is one run.
+        conditions: What else the times depend on, in words by topic: cores, warmth.
     """
 
     path: str
@@ -40,15 +44,17 @@ class BenchmarkReport:
     threads: int
     warmup: int
     times_ms: tuple[float, ...]
+    portions: tuple[int, ...] = ()
+    conditions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def runs(self) -> int:
         """How many runs were timed."""
-        return len(self.times_ms)
+        return sum(self.portions) or len(self.times_ms)
 
     @property
     def median_ms(self) -> float:
-        """The median."""
+        """The median of the times; as all below, of means where there are portions."""
         return float(np.median(self.times_ms))
 
     @property
@@ -72,6 +78,7 @@ class BenchmarkReport:
         return {
             **dataclasses.asdict(self),
             "times_ms": list(self.times_ms),
+            "portions": list(self.portions),
             **{name: getattr(self, name) for name in numbers},
         }
 
@@ -84,11 +91,21 @@ class BenchmarkReport:
             ("median", f"{self.median_ms:.3f} ms"),
             ("10 % to 90 %", f"{self.p10_ms:.3f} to {self.p90_ms:.3f} ms"),
             ("fastest", f"{self.min_ms:.3f} ms"),
-            ("runs", f"{self.runs} after {self.warmup} to warm up"),
+            *self._run_rows(),
+            *self.conditions.items(),
         ]
         if self.emulated:
             return facts("Emulated time, batch size 1: good for ratios only", rows)
         return facts("Latency, batch size 1", rows)
+
+    def _run_rows(self) -> list[tuple[str, str]]:
+        if max(self.portions, default=1) == 1:
+            return [("runs", f"{self.runs} after {self.warmup} to warm up")]
+        count = len(self.portions)
+        return [
+            ("times above", "means of portions of the runs, not single runs"),
+            ("runs", f"{self.runs} in {count} portions, each after {self.warmup} more"),
+        ]
 
 
 def benchmark(
@@ -105,14 +122,16 @@ def benchmark(
     Args:
         path: A `.tflite` or `.onnx` file.
         on: Where to run it: `"host"` is this machine's CPU, `"wasm"` LiteRT.js in Node,
-            `"arm64"` the ARM64 runtimes on an emulated processor.
+            `"arm64"` the ARM64 runtimes on an emulated processor, `"android"` LiteRT
+            on the phone that is attached.
         runs: How many runs are timed.
-        warmup: How many runs before are not.
+        warmup: How many runs before are not; on `"android"` before each portion.
         threads: Threads that the runtime may use; `"wasm"` has one.
         verbose: Whether to show a progress bar.
 
     Returns:
-        A `BenchmarkReport`: median, spread, device, runtime.
+        A `BenchmarkReport`: median, spread, device, runtime. LiteRT's program on a
+        phone tells no single runs: there the times are means, of ten portions.
 
     Raises:
         ValueError: If a number makes no sense, or `on` or the suffix is unknown.
@@ -142,4 +161,6 @@ def benchmark(
         threads=threads,
         warmup=warmup,
         times_ms=tuple(second * 1000 for second in timing.seconds),
+        portions=timing.portions,
+        conditions=dict(timing.conditions),
     )

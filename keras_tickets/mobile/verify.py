@@ -61,7 +61,8 @@ def verify(
             dict by the file's input names if it has several. Random ones, within the
             range of these, are compared too.
         on: Where to run it: `"host"` is this machine's CPU, `"wasm"` LiteRT.js in Node,
-            `"arm64"` the ARM64 runtimes on an emulated processor.
+            `"arm64"` the ARM64 runtimes on an emulated processor, `"android"` LiteRT
+            on the phone that is attached.
         input_signature: The model's inputs as passed to `kt.export`, where the model
             does not tell.
         tolerance: The largest difference allowed, relative to the largest absolute

@@ -5,6 +5,7 @@ A new place is a `base.Runner` in a module of its own and a line in `RUNNERS`.
 
 from __future__ import annotations
 
+from keras_tickets.mobile.runners.android import Android
 from keras_tickets.mobile.runners.arm64 import Arm64
 from keras_tickets.mobile.runners.base import Runner
 from keras_tickets.mobile.runners.host import Host
@@ -12,7 +13,7 @@ from keras_tickets.mobile.runners.timing import Timing
 from keras_tickets.mobile.runners.wasm import Wasm
 
 RUNNERS: dict[str, Runner] = {
-    runner.name: runner for runner in (Host(), Wasm(), Arm64())
+    runner.name: runner for runner in (Host(), Wasm(), Arm64(), Android())
 }
 
 
