@@ -102,9 +102,11 @@ class Probe {
     if (at(node, NODE.invoke) !== slot) return; // Another function of two arguments.
     this.#operators++;
     if (at(node, NODE.operator) !== FULLY_CONNECTED) return;
-    // A list begins with its length; the weights are the second input.
-    const index = at(at(node, NODE.inputs), 2);
-    const weights = at(context, CONTEXT.tensors) + index * TENSOR.size * 4;
+    // A list begins with its length; the inputs are a vector and the weights.
+    const [vector, weights] = [1, 2].map((input) => {
+      const index = at(at(node, NODE.inputs), input);
+      return at(context, CONTEXT.tensors) + index * TENSOR.size * 4;
+    });
     const sparsity = at(weights, TENSOR.sparsity);
     // Outputs, inputs without empty blocks, and the inside of a block.
     if (!sparsity || at(sparsity, SPARSITY.count) !== 3) return;
@@ -118,7 +120,10 @@ class Probe {
     if (at(weights, TENSOR.bytes) !== blocks * block * width) {
       this.#odd.push("weights of a dense layer are not the stored blocks");
     }
-    this.#count("dense", `${type} 1x${block}`, at(weights, TENSOR.values), outputs);
+    // Else the vector is rounded to the type of the weights when it comes.
+    const same = at(vector, TENSOR.type) === at(weights, TENSOR.type);
+    const name = `${type}${same ? "" : "-dynamic"} 1x${block}`;
+    this.#count("dense", name, at(weights, TENSOR.values), outputs);
   }
 
   #count(kind, name, weights, outputs) {
