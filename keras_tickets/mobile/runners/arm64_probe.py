@@ -258,12 +258,14 @@ def main(path: str) -> None:
     # One thread: the counters are Python, and each node is to be one call or more.
     interpreter = Interpreter(path, num_threads=1)
     interpreter.allocate_tensors()
+    rng = np.random.default_rng(0)
     for detail in interpreter.get_input_details():
         # TFLite skips an int8-dynamic layer whose input is all zeros. Of whole numbers
         # no others are valid in any input.
-        value = 1 if np.issubdtype(detail["dtype"], np.floating) else 0
-        values = np.full(detail["shape"], value, detail["dtype"])
-        interpreter.set_tensor(detail["index"], values)
+        shape, dtype = detail["shape"], detail["dtype"]
+        is_float = np.issubdtype(dtype, np.floating)
+        values = rng.random(shape) if is_float else np.zeros(shape)
+        interpreter.set_tensor(detail["index"], values.astype(dtype))
     interpreter.invoke()
     counted = {kind: [k.counted() for k in found] for kind, found in kernels.items()}
     print(json.dumps(counted))
