@@ -1,123 +1,33 @@
-"""Files on emulated ARM64: which nodes run in a sparse kernel, and what is computed.
+"""Files on emulated ARM64: what is computed, how long it takes, what the probe reads.
 
-What it has in common with other places is in `test_runners.py`. Most tests need what
-`export/arm64/build` builds, and are skipped where it is not.
+What it has in common with other places is in `test_runners.py`, and which nodes run in
+a sparse kernel in `test_probe.py`. Most tests need what `export/arm64/build` builds,
+and are skipped where it is not.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import os
 import pathlib
 import subprocess
 import sys
-import tempfile
 import time
 
 import keras
-import numpy as np
 import pytest
 from exported import exported_cnn, make_sparse
 from keras import layers
 
 import keras_tickets as kt
 from keras_tickets.convert import tflite_encode
-from keras_tickets.mobile import probe
-from keras_tickets.mobile.runners import RUNNERS, arm64_probe
+from keras_tickets.mobile.runners import arm64_probe
 from keras_tickets.mobile.runners.arm64 import Arm64, emulator_version
 from keras_tickets.mobile.runners.folders import VARIABLE, folder_of
 
 BUILD = pathlib.Path(__file__).parents[1] / "export" / "arm64" / "build"
 MISSING = Arm64().missing(".tflite")
 emulated = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
-
-
-def pointwise() -> keras.Model:
-    """The least that XNNPACK runs sparse: a strided stem, 1x1 convolutions, pooling."""
-    image = keras.Input((16, 16, 3))
-    x = layers.ZeroPadding2D(1)(image)
-    x = layers.Conv2D(8, 3, strides=2, activation="relu")(x)
-    x = layers.DepthwiseConv2D(3, padding="same", activation="relu")(x)
-    x = layers.Conv2D(64, 1, activation="relu")(x)
-    x = layers.Conv2D(96, 1, activation="relu")(x)
-    x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(image, layers.Dense(5)(x), name="pointwise")
-
-
-def dense() -> keras.Model:
-    vector = keras.Input((64,))
-    x = layers.Dense(96, activation="relu")(vector)
-    x = layers.Dense(64, activation="relu")(x)
-    return keras.Model(vector, layers.Dense(16)(x), name="dense")
-
-
-@functools.cache
-def exported(build, structure: str, precision: str, sparsity: float = 0.9):
-    """A file's content, inputs, and what Keras computes from them."""
-    model = build()
-    rng = np.random.default_rng(1)
-    for variable in model.trainable_variables:
-        variable.assign(rng.normal(size=variable.shape, scale=0.5).astype("float32"))
-    # The stem has three inputs: no block of four.
-    skip = [layer for layer in model.layers if layer.name.startswith("conv2d")][:1]
-    pruner = kt.Magnitude(sparsity, allocation="uniform", structure=structure)
-    ticket = kt.wrap(model, pruner, skip=skip or None)
-    ticket.draw()
-    samples = rng.random((2, *model.input_shape[1:]), dtype="float32")
-    more = {"representative_data": samples} if precision == "int8" else {}
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder, "m.tflite")
-        kt.export(
-            *(ticket, path),
-            **{"precision": precision, "samples": samples, "verbose": False, **more},
-        )
-        expected = keras.ops.convert_to_numpy(ticket.strip()(samples))
-        return path.read_bytes(), samples, expected
-
-
-# Model, structure, precision; the kernel, and the outputs of the nodes that run in it;
-# how far the outputs may be from Keras.
-PATHS = [
-    (pointwise, "unstructured", "float32", "f32 32x1", (64, 96), 1e-6),
-    (pointwise, "unstructured", "float16", "f32 32x1", (64, 96), 2e-3),
-    (pointwise, "block_2", "float32", "f32 32x2", (64, 96), 1e-6),
-    (pointwise, "block_4", "float32", "f32 32x4", (64, 96), 1e-6),
-    (dense, "block_1x4", "float32", "f32 1x4", (96, 64, 16), 1e-6),
-    (dense, "block_1x16", "int8", "int8 1x16", (96, 64, 16), 5e-2),
-    (dense, "unstructured", "float32", None, (), 1e-6),
-]
-
-
-@emulated
-@pytest.mark.slow
-@pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="The files are the same."
-)
-@pytest.mark.parametrize(
-    ("build", "structure", "precision", "kernel", "outputs", "tolerance"),
-    PATHS,
-    ids=[f"{b.__name__}-{s}-{p}" for b, s, p, *_ in PATHS],
-)
-def test_nodes_run_in_the_kernel_for_their_structure(
-    build, structure, precision, kernel, outputs, tolerance, tmp_path
-):
-    content, samples, expected = exported(build, structure, precision)
-    path = tmp_path / "m.tflite"
-    path.write_bytes(content)
-    ran = kt.mobile.sparse_path(path)
-    assert {k.name: k.outputs for k in (*ran.convolutions, *ran.dense) if k.calls} == (
-        {kernel: outputs} if kernel else {}
-    )
-    assert ran.nodes == len(outputs)
-    with RUNNERS["arm64"].open(path) as file:
-        received = np.concatenate(
-            [
-                file.run({file.inputs[0]: sample[None]})[file.outputs[0]]
-                for sample in samples
-            ]
-        )
-    assert np.abs(received - expected).max() <= tolerance * np.abs(expected).max()
 
 
 @emulated
@@ -181,7 +91,7 @@ def test_a_crash_of_the_emulated_program_is_told(tmp_path, monkeypatch):
     """A guest that dies of a signal: the emulator dies of the same."""
     crashing = tmp_path / "crash.py"
     crashing.write_text("import os; os.abort()")
-    monkeypatch.setattr(probe.arm64_probe, "__file__", str(crashing))
+    monkeypatch.setattr(arm64_probe, "__file__", str(crashing))
     (tmp_path / "m.tflite").touch()
     with pytest.raises(RuntimeError, match=r"crashed \(SIGABRT\)"):
         kt.mobile.sparse_path(tmp_path / "m.tflite")
@@ -191,11 +101,8 @@ def test_it_says_what_is_missing_and_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     path = tmp_path / "m.tflite"
     path.touch()
-    for call in (functools.partial(kt.benchmark, on="arm64"), kt.mobile.sparse_path):
-        with pytest.raises(RuntimeError, match=r"not available here.*arm64/build"):
-            call(path)
-    with pytest.raises(ValueError, match=r"ends with '\.tflite'"):
-        kt.mobile.sparse_path(tmp_path / "m.onnx")
+    with pytest.raises(RuntimeError, match=r"not available here.*arm64/build"):
+        kt.benchmark(path, on="arm64")
 
 
 @pytest.mark.parametrize(
@@ -289,12 +196,3 @@ def test_the_probe_needs_no_keras():
         "assert not {'keras', 'keras_tickets'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, arm64_probe.__file__], check=True)
-
-
-def test_the_table_lists_what_ran():
-    idle = {"kernel": "f32 32x2", "outputs": [], "calls": 0}
-    ran = {"kernel": "f32 32x1", "outputs": [64, 96], "calls": 2}
-    path = probe.parse("m.tflite", {"convolution": [ran, idle], "dense": []})
-    assert path.nodes == 2
-    assert "f32 32x1   2, of outputs 64, 96" in str(path)
-    assert "32x2" not in str(path)

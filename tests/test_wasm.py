@@ -80,6 +80,60 @@ def test_a_network_that_runs_sparse_throughout_is_right(tmp_path):
     assert kt.verify(path, model, on="wasm").max_rel < 1e-5
 
 
+@same_on_each_backend
+def test_counting_changes_no_output(tmp_path):
+    runner = available("wasm", ".tflite")
+    path = tmp_path / "m.tflite"
+    path.write_bytes(exported_network("right")[1])
+    image = np.random.default_rng(0).random((1, 32, 32, 3), dtype="float32")
+    with runner.open(path) as plain, runner.probed(path) as probed:
+        for _ in range(2):
+            expected, received = (
+                file.run({"image": image}) for file in (plain, probed)
+            )
+            for name, value in expected.items():
+                np.testing.assert_array_equal(received[name], value)
+        assert plain.inputs == probed.inputs
+        (kernel,) = probed.count({"image": image})["convolution"]
+    # Three runs of two nodes.
+    assert kernel == {"kernel": "f32 32x1", "outputs": [64, 64], "calls": 6}
+
+
+# What another LiteRT.js might do, each by a change of the probe.
+OTHERS = [
+    (
+        'KNOWN = "2.5.3"',
+        'KNOWN = "2.5.4"',
+        r"knows LiteRT\.js 2\.5\.4; this is 2\.5\.3",
+    ),
+    ("parameters: 9", "parameters: 29", "no function takes 29 arguments"),
+    ("invoke: 13", "invoke: 20", "no operator was seen to run"),
+    ("third - second", "second - third", "weights of f32 32x1 are packed in another"),
+    ("this.#table.set(slot", "void (slot", "no operator was seen to run"),
+]
+
+
+@same_on_each_backend
+@pytest.mark.parametrize(("old", "new", "message"), OTHERS)
+def test_another_litertjs_is_an_error_and_no_zero(
+    old, new, message, tmp_path, monkeypatch
+):
+    built = available("wasm", ".tflite").folder
+    folder = tmp_path / "wasm"
+    folder.mkdir()
+    for file in (*built.glob("*.mjs"), *built.glob("*.json")):
+        (folder / file.name).write_text(file.read_text())
+    (folder / "node_modules").symlink_to(built / "node_modules")
+    code = (folder / "probe.mjs").read_text()
+    assert code.count(old) == 1
+    (folder / "probe.mjs").write_text(code.replace(old, new))
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    path = tmp_path / "m.tflite"
+    path.write_bytes(exported_network("right")[1])
+    with pytest.raises(RuntimeError, match=message):
+        kt.mobile.sparse_path(path, on="wasm")
+
+
 def test_inputs_of_another_shape_are_refused(file):
     runner = available("wasm", ".tflite")
     image = np.zeros((2, 12, 12, 3), "float32")
@@ -199,8 +253,8 @@ def test_nothing_is_installed(node, monkeypatch, tmp_path):
 def test_what_is_built_is_what_lies_here():
     """Else the build is an older one: run `export/wasm/build`."""
     runner = available("wasm", ".tflite")
-    for name in ("runner.mjs", "browser.mjs", "package-lock.json"):
-        assert (runner.folder / name).read_bytes() == (LAB / name).read_bytes()
+    for file in (*LAB.glob("*.mjs"), LAB / "package-lock.json"):
+        assert (runner.folder / file.name).read_bytes() == file.read_bytes()
 
 
 def test_what_is_pinned_agrees():
@@ -208,6 +262,8 @@ def test_what_is_pinned_agrees():
     lock = json.loads((LAB / "package-lock.json").read_text())
     assert package["version"] == lock["version"] == _PROGRAM
     core = lock["packages"]["node_modules/@litertjs/core"]
+    # The probe looks into one version.
+    assert f'KNOWN = "{core["version"]}"' in (LAB / "probe.mjs").read_text()
     assert package["dependencies"] == {"@litertjs/core": core["version"]}
     # Where a package is fetched from is the machine's own setting.
     assert not any("resolved" in entry for entry in lock["packages"].values())

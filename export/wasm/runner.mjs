@@ -1,8 +1,9 @@
-// Runs one .tflite file in LiteRT.js: `node runner.mjs FILE`.
+// Runs one .tflite file in LiteRT.js: `node runner.mjs FILE [--probe]`.
 //
 // One line of JSON on stdout says that the file is loaded, or why not; then each line
 // of JSON on stdin asks for some runs on the same inputs, and one on stdout answers with
-// their times. Arrays are raw files; the outputs are those of the last run.
+// their times. Arrays are raw files; the outputs are those of the last run. With --probe
+// each answer also says which nodes have run in sparse kernels so far.
 
 import fs from "node:fs";
 import path from "node:path";
@@ -24,7 +25,10 @@ for (const level of ["debug", "info", "log", "warn", "error"]) {
 
 const ARRAYS = { float32: Float32Array, int32: Int32Array, uint8: Uint8Array };
 
+const VERSION = JSON.parse(fs.readFileSync(path.join(CORE, "package.json"))).version;
+
 await import("./browser.mjs");
+const { watch } = await import("./probe.mjs");
 const { loadAndCompile, loadLiteRt, Tensor } = await import("@litertjs/core");
 
 function say(answer) {
@@ -45,7 +49,7 @@ function read({ file, dtype, shape }) {
 const ports = (details) =>
   details.map(({ name, dtype, shape }) => ({ name, dtype, shape: [...shape] }));
 
-async function run(model, request) {
+async function run(model, request, probe) {
   const inputs = model.getInputDetails().map(({ name }) => read(request.inputs[name]));
   const seconds = [];
   let outputs = [];
@@ -60,30 +64,32 @@ async function run(model, request) {
     outputs.forEach((tensor, i) => {
       fs.writeFileSync(path.join(request.outputs, `output_${i}`), tensor.toTypedArray());
     });
-    return { seconds, shapes: outputs.map(({ type }) => [...type.layout.dimensions]) };
+    const shapes = outputs.map(({ type }) => [...type.layout.dimensions]);
+    return { seconds, shapes, ran: probe?.counted() };
   } finally {
     for (const tensor of [...inputs, ...outputs]) tensor.delete();
   }
 }
 
-async function serve(file) {
+async function serve(file, option) {
+  const probe = option === "--probe" ? watch(VERSION) : undefined;
   await loadLiteRt(path.join(CORE, "wasm") + "/");
   const model = await loadAndCompile(fs.readFileSync(file), { accelerator: "wasm" });
   refuse();
   say({
     inputs: ports(model.getInputDetails()),
     outputs: ports(model.getOutputDetails()),
-    version: JSON.parse(fs.readFileSync(path.join(CORE, "package.json"))).version,
+    version: VERSION,
     build: path.basename(globalThis.__filename, ".js"),
     node: process.versions.node,
   });
   for await (const line of readline.createInterface({ input: process.stdin })) {
-    say(await run(model, JSON.parse(line)));
+    say(await run(model, JSON.parse(line), probe));
   }
 }
 
 try {
-  await serve(process.argv[2]);
+  await serve(...process.argv.slice(2));
 } catch (error) {
   // C++ exceptions arrive as numbers; what they said is in the log.
   const words = [error?.message ?? String(error), ...errors];

@@ -1,18 +1,17 @@
-"""`sparse_path`: which nodes of a file ran in a sparse kernel on ARM64, by counting."""
+"""`sparse_path`: which nodes of a file ran in a sparse kernel, by counting."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import pathlib
-from typing import Any
 
-from keras_tickets.convert.conversation import converse
 from keras_tickets.convert.formats import SUFFIXES
 from keras_tickets.files import check_source
-from keras_tickets.mobile.runners import arm64_probe
-from keras_tickets.mobile.runners.arm64 import Arm64
+from keras_tickets.mobile import runners
+from keras_tickets.mobile.runners.base import Counted, CountingRunner
 from keras_tickets.tables import facts
+
+_TITLES = {"arm64": "on emulated ARM64", "wasm": "in LiteRT.js"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +24,8 @@ class SparseKernel:
             one for dense layers, the outputs and inputs of a block (`f32 1x4`).
         outputs: For each node that ran in it, in the order of the first call, how many
             outputs (channels, units) it has. Nodes that share their weights are one.
-        calls: How often the kernel ran.
+        calls: How often the kernel ran; for dense layers on `"wasm"`, how often the
+            nodes did.
     """
 
     name: str
@@ -44,11 +44,13 @@ class SparsePath:
 
     Args:
         path: The file.
+        on: Where it ran.
         convolutions: XNNPACK's sparse kernels, in which 1x1 convolutions run.
         dense: TFLite's sparse kernels, in which dense layers run.
     """
 
     path: str
+    on: str
     convolutions: tuple[SparseKernel, ...]
     dense: tuple[SparseKernel, ...]
 
@@ -69,65 +71,72 @@ class SparsePath:
                 for kernel in kernels
                 if (sizes := ", ".join(map(str, kernel.outputs)))
             ]
-        return facts("Sparse kernels on emulated ARM64", rows)
+        return facts(f"Sparse kernels {_TITLES[self.on]}", rows)
 
 
-def sparse_path(path: str | os.PathLike[str]) -> SparsePath:
-    """Runs a file once on emulated ARM64 and counts the nodes in sparse kernels.
+def sparse_path(path: str | os.PathLike[str], on: str = "arm64") -> SparsePath:
+    """Runs a file once and counts the nodes that run in sparse kernels.
 
-    Sparse kernels are replaced by counters that call them. So this is what ran, and
-    not what the file looks like. It is the single-threaded path of LiteRT 2.3.
+    Calls are counted while it runs, so this is what ran, and not what the file looks
+    like. Of a dense layer on `"wasm"` the call of its operator is counted, with weights
+    in memory that are the stored blocks and no more. It is the path of one thread, of
+    LiteRT 2.3 and LiteRT.js 2.5.3.
 
     Args:
         path: A `.tflite` file.
+        on: Where to run it: `"arm64"` is LiteRT on an emulated ARM64 processor,
+            `"wasm"` LiteRT.js in Node. This machine's LiteRT has no probe, and on x86
+            no sparse kernels for convolutions.
 
     Returns:
         The sparse kernels, and the nodes that ran in each.
 
     Raises:
-        ValueError: If the suffix is another one.
+        ValueError: If the place is unknown or has no probe, or the suffix is another
+            one.
         FileNotFoundError: If there is no such file.
         IsADirectoryError: If the path is a folder.
-        RuntimeError: If the emulated machine was not built, or cannot run the file.
+        RuntimeError: If the place was not built, or cannot run the file.
 
     Example:
 
     ```python
     kt.export(ticket, "model.tflite")
     print(kt.mobile.sparse_path("model.tflite"))
+    print(kt.mobile.sparse_path("model.tflite", on="wasm"))
     ```
     """
+    runner = _counting(on)
     file = check_source(path, {".tflite": SUFFIXES[".tflite"]})
-    runner = Arm64()
     runner.check(file)
-    return parse(str(path), _count(runner, file))
+    return parse(str(path), on, runner.count(file))
 
 
-def _count(runner: Arm64, file: pathlib.Path) -> dict[str, Any]:
-    """What the probe answers."""
-    command = [*runner.command(), "-P", arm64_probe.__file__, str(file.absolute())]
-    try:
-        with converse(command, runner.environment(), runner.timeout) as probe:
-            return probe.answer("run")
-    except RuntimeError as error:
-        raise RuntimeError(
-            f"'{file}' cannot be run by LiteRT on emulated ARM64. {error}"
-        ) from error
+def _counting(on: str) -> CountingRunner:
+    """The runner of a place that counts."""
+    runner = runners.get(on)
+    if isinstance(runner, CountingRunner):
+        return runner
+    raise ValueError(
+        "Nodes in sparse kernels are counted on "
+        f"{' and '.join(map(repr, sorted(_TITLES)))} only. Received: on={on!r}."
+    )
 
 
-def parse(path: str, counted: dict[str, Any]) -> SparsePath:
-    """Reads what the probe counted.
+def parse(path: str, on: str, counted: Counted) -> SparsePath:
+    """Reads what a runner counted.
 
     Args:
         path: The file it ran.
-        counted: Its answer.
+        on: The runner's name.
+        counted: What it counted.
 
     Returns:
         The kernels.
 
     Example:
     >>> ran = {"kernel": "f32 1x4", "outputs": [64, 10], "calls": 2}
-    >>> parse("m.tflite", {"convolution": [], "dense": [ran]}).nodes
+    >>> parse("m.tflite", "wasm", {"convolution": [], "dense": [ran]}).nodes
     2
     """
     convolutions, dense = (
@@ -137,4 +146,4 @@ def parse(path: str, counted: dict[str, Any]) -> SparsePath:
         )
         for kind in ("convolution", "dense")
     )
-    return SparsePath(path, convolutions, dense)
+    return SparsePath(path, on, convolutions, dense)

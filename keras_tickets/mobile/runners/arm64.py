@@ -13,9 +13,10 @@ import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+from keras_tickets.convert.conversation import converse
 from keras_tickets.convert.isolated import Isolated, isolated
-from keras_tickets.mobile.runners import inputs
-from keras_tickets.mobile.runners.base import Runner
+from keras_tickets.mobile.runners import arm64_probe, inputs
+from keras_tickets.mobile.runners.base import Counted, CountingRunner
 from keras_tickets.mobile.runners.folders import folder_of
 from keras_tickets.mobile.runners.timing import Timing
 
@@ -25,7 +26,7 @@ _PROCESSOR = "cortex-a76"
 _PACKAGES = {".tflite": "ai-edge-litert", ".onnx": "onnxruntime"}
 
 
-class Arm64(Runner):
+class Arm64(CountingRunner):
     """An emulated ARM64 processor: LiteRT's interpreter, ONNX Runtime.
 
     Args:
@@ -85,6 +86,18 @@ class Arm64(Runner):
             self._device(),
             emulated=True,
         )
+
+    def count(self, path: pathlib.Path) -> Counted:
+        """Counts while LiteRT runs a file in the emulated machine."""
+        command = [*self.command(), "-P", arm64_probe.__file__, str(path.absolute())]
+        try:
+            with converse(command, self.environment(), self.timeout) as probe:
+                counted: Counted = probe.answer("run")
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"'{path}' cannot be run by LiteRT on emulated ARM64. {error}"
+            ) from error
+        return counted
 
     def command(self) -> list[str]:
         """Returns the command that starts the emulated machine's Python."""

@@ -32,12 +32,13 @@ _CONFIGS = {
 _SPMM_ARGUMENTS = 9
 _SPMM_WEIGHTS, _SPMM_OUTPUTS = 3, 1
 
-# TFLite's kernels of FULLY_CONNECTED: how many arguments they take. All begin with the
-# stored values, two tables of indices, and the numbers of outputs and of inputs.
-_DENSE_WEIGHTS, _DENSE_OUTPUTS = 0, 3
+# TFLite's kernels of FULLY_CONNECTED: how many arguments they take, and which is the
+# number of outputs. All begin with the stored values and one or two tables of indices.
+_DENSE_WEIGHTS = 0
 _DENSE = {
-    "NeonSparseMatrixBatchVectorMultiplyAccumulate1x4": ("f32 1x4", 8),
-    "NeonSparseMatrixBatchVectorMultiplyAccumulate1x16": ("int8 1x16", 17),
+    "NeonSparseMatrixBatchVectorMultiplyAccumulate1x4": ("f32 1x4", 8, 3),
+    "NeonSparseMatrixBatchVectorMultiplyAccumulate1x16": ("int8 1x16", 17, 3),
+    "NeonSparseMatrixBatchVectorMultiplyAccumulate": ("int8-dynamic 1x16", 9, 2),
 }
 
 # ldr x16, #8; br x16; and the address that is jumped to.
@@ -175,15 +176,15 @@ def _count_config(kind: str, name: str, config: int) -> Kernel:
 
 def _count_dense(library: Library) -> Iterator[Kernel]:
     """Puts a counter before each of TFLite's sparse kernels of FULLY_CONNECTED."""
-    for name, (label, arguments) in _DENSE.items():
+    for name, (label, arguments, outputs) in _DENSE.items():
         kernel = Kernel(label)
         # In a mangled name the length stands before the name, and an E behind it.
         address = library.address(f"{len(name)}{name}E")
-        _jump_first(kernel, address, arguments)
+        _jump_first(kernel, address, arguments, outputs)
         yield kernel
 
 
-def _jump_first(kernel: Kernel, address: int, arguments: int) -> None:
+def _jump_first(kernel: Kernel, address: int, arguments: int, outputs: int) -> None:
     """Makes a function begin with a jump to a counter of its calls."""
     _make_writable(address, _JUMP.size)
     before = ctypes.string_at(address, _JUMP.size)
@@ -196,7 +197,7 @@ def _jump_first(kernel: Kernel, address: int, arguments: int) -> None:
         function(*values)
         ctypes.memmove(address, jump, _JUMP.size)
 
-    target = _counter(kernel, _DENSE_WEIGHTS, _DENSE_OUTPUTS, original, arguments)
+    target = _counter(kernel, _DENSE_WEIGHTS, outputs, original, arguments)
     jump = _JUMP.pack(0x58000050, 0xD61F0200, target)
     ctypes.memmove(address, jump, _JUMP.size)
 
@@ -257,10 +258,14 @@ def main(path: str) -> None:
     # One thread: the counters are Python, and each node is to be one call or more.
     interpreter = Interpreter(path, num_threads=1)
     interpreter.allocate_tensors()
+    rng = np.random.default_rng(0)
     for detail in interpreter.get_input_details():
-        # Zeros are valid in any input, and no kernel looks at the values.
-        values = np.zeros(detail["shape"], detail["dtype"])
-        interpreter.set_tensor(detail["index"], values)
+        # TFLite skips an int8-dynamic layer whose input is all zeros. Of whole numbers
+        # no others are valid in any input.
+        shape, dtype = detail["shape"], detail["dtype"]
+        is_float = np.issubdtype(dtype, np.floating)
+        values = rng.random(shape) if is_float else np.zeros(shape)
+        interpreter.set_tensor(detail["index"], values.astype(dtype))
     interpreter.invoke()
     counted = {kind: [k.counted() for k in found] for kind, found in kernels.items()}
     print(json.dumps(counted))

@@ -6,9 +6,14 @@ import abc
 import pathlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 from keras_tickets.convert.runtimes import Runtime
 from keras_tickets.mobile.runners.timing import Timing
+
+# Kind of node -> for each sparse kernel its name, the outputs of each node that ran in
+# it, and how often it was called.
+Counted = dict[str, list[dict[str, Any]]]
 
 
 class Runner(abc.ABC):
@@ -95,3 +100,23 @@ class Runner(abc.ABC):
             )
         if missing := self.missing(path.suffix):
             raise RuntimeError(f"on='{self.name}' is not available here. {missing}")
+
+
+class CountingRunner(Runner):
+    """A place that also tells which nodes ran in a sparse kernel."""
+
+    @abc.abstractmethod
+    def count(self, path: pathlib.Path) -> Counted:
+        """Runs a file once, and counts the nodes that run in sparse kernels.
+
+        Args:
+            path: A `.tflite` file.
+
+        Returns:
+            What was counted, as `{"convolution": [...], "dense": [...]}`, each entry as
+            `{"kernel": "f32 32x1", "outputs": [64, 96], "calls": 2}`.
+
+        Raises:
+            RuntimeError: If the file cannot be loaded or run, or the runtime is not the
+                one whose insides are known.
+        """

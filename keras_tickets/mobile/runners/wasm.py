@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,13 @@ import numpy as np
 from keras_tickets.convert.conversation import Conversation, converse
 from keras_tickets.convert.runtimes import Arrays, Runtime
 from keras_tickets.mobile.runners import inputs
-from keras_tickets.mobile.runners.base import Runner
+from keras_tickets.mobile.runners.base import Counted, CountingRunner
 from keras_tickets.mobile.runners.folders import folder_of
 from keras_tickets.mobile.runners.host import device
 from keras_tickets.mobile.runners.timing import Timing
 
 # The version in `export/wasm/package.json`: what is built elsewhere may be older.
-_PROGRAM = "1.0.0"
+_PROGRAM = "1.1.0"
 
 _NODE = 20  # The oldest that runs LiteRT.js's relaxed SIMD.
 _GET_NODE = (
@@ -39,7 +40,7 @@ _GET_NODE = (
 _PORTION = 0.5
 
 
-class Wasm(Runner):
+class Wasm(CountingRunner):
     """LiteRT.js in Node on this machine, one thread.
 
     Args:
@@ -64,11 +65,30 @@ class Wasm(Runner):
         """Says whether Node or LiteRT.js is not installed, or not as needed."""
         return _node_missing() or _program_missing(self.folder)
 
-    @contextlib.contextmanager
-    def open(self, path: pathlib.Path) -> Iterator[LiteRTJs]:
+    def open(self, path: pathlib.Path) -> AbstractContextManager[LiteRTJs]:
         """Loads a file in a Node process."""
+        return self._load(path)
+
+    def count(self, path: pathlib.Path) -> Counted:
+        """Counts while LiteRT.js runs a file."""
+        values = inputs.of_file(path)
+        try:
+            with self.probed(path) as file:
+                return file.count(values)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"'{path}' cannot be run by LiteRT.js. {error}"
+            ) from error
+
+    def probed(self, path: pathlib.Path) -> AbstractContextManager[LiteRTJs]:
+        """Loads a file in a Node process that counts calls of sparse kernels."""
+        return self._load(path, "--probe")
+
+    @contextlib.contextmanager
+    def _load(self, path: pathlib.Path, *options: str) -> Iterator[LiteRTJs]:
         node = shutil.which("node") or "node"
-        command = [node, str(self.folder / "runner.mjs"), str(path.absolute())]
+        program = self.folder / "runner.mjs"
+        command = [node, str(program), str(path.absolute()), *options]
         with (
             tempfile.TemporaryDirectory() as folder,
             converse(command, timeout=self.timeout) as conversation,
@@ -145,6 +165,11 @@ class LiteRTJs(Runtime):
         """Runs the file some times; returns the seconds of each."""
         times: list[float] = self._ask(values, runs)["seconds"]
         return times
+
+    def count(self, values: Arrays) -> Counted:
+        """Runs a probed file once; returns what has run in sparse kernels so far."""
+        counted: Counted = self._ask(values, 1)["ran"]
+        return counted
 
     def _ask(self, values: Arrays, runs: int) -> dict[str, Any]:
         sent = {
