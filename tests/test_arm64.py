@@ -66,14 +66,6 @@ def test_times_are_labelled_as_emulated(tmp_path):
 
 
 @emulated
-def test_the_probe_refuses_a_damaged_file(tmp_path):
-    path = tmp_path / "m.tflite"
-    path.write_bytes(exported_cnn(".tflite")[0][:500])
-    with pytest.raises(RuntimeError, match="cannot be run by LiteRT on emulated ARM64"):
-        kt.mobile.sparse_path(path)
-
-
-@emulated
 def test_a_silent_machine_is_ended(tmp_path):
     path = tmp_path / "m.tflite"
     path.write_bytes(exported_cnn(".tflite")[0])

@@ -148,6 +148,7 @@ def exported(case: Case):
     return content, samples, keras.ops.convert_to_numpy(ticket.strip()(samples))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="The files are the same.")
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("place", PLACES)
