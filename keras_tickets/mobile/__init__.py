@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from keras_tickets.mobile.benchmark import BenchmarkReport, benchmark
+from keras_tickets.mobile.instructions import InstructionCount, instructions
 from keras_tickets.mobile.probe import SparseKernel, SparsePath, sparse_path
 from keras_tickets.mobile.verify import verify
 
 __all__ = [
     "BenchmarkReport",
+    "InstructionCount",
     "SparseKernel",
     "SparsePath",
     "benchmark",
+    "instructions",
     "sparse_path",
     "verify",
 ]
