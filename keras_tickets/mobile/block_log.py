@@ -25,7 +25,7 @@ class Executed:
 
 
 def count(log: Iterable[bytes], begin: bytes, end: bytes) -> Executed:
-    """Counts what was executed between two marks.
+    r"""Counts what was executed between two marks.
 
     Args:
         log: The lines of the log, from the start of the program on. What follows the
@@ -40,8 +40,8 @@ def count(log: Iterable[bytes], begin: bytes, end: bytes) -> Executed:
         ValueError: If the marks are missing, or it is no such log.
 
     Example:
-    >>> block = [b"IN: \\n", b"0x10:  d503201f  nop\\n", b"Trace 0: 0x7f [1/10]\\n"]
-    >>> count([*block, b"(\\n", block[-1], b")\\n"], b"(\\n", b")\\n").instructions
+    >>> block = [b"IN: \n", b"0x10:  d503201f  nop\n", b"Trace 0: 0x7f [1/10]\n"]
+    >>> count([*block, b"(\n", block[-1], b")\n"], b"(\n", b")\n").instructions
     1
     """
     lines = iter(log)
