@@ -252,12 +252,11 @@ def _network(row: dict[str, Any]) -> str:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     case, found = row["parameters"], row["results"]
-    what = (
-        f"{case['structure']}, {case['sparsity']:.0%}" if case["sparsity"] else "dense"
-    )
+    zeros = f"{case['structure']}, {case['sparsity']:.0%}"
     places = ("max_relative_difference_host", "max_relative_difference_arm64")
     return [
-        f"{case['network']}, {case['precision']}, {what}",
+        f"{case['network']}, {case['precision']}, "
+        + (zeros if case["sparsity"] else "dense"),
         f"{found['bytes']:,}",
         f"{found['gzip_bytes']:,}",
         _times(found.get("host"), "p10", "p90"),
