@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import gzip
 import pathlib
 import statistics
@@ -27,6 +28,7 @@ import numpy as np
 import keras_tickets as kt
 from benchmarks.noise import calm, coloured_noise, settle
 from benchmarks.record import Record
+from benchmarks.turns import alternate, speed_up
 from examples.networks import depthwise_cnn
 from keras_tickets.mobile import runners
 from keras_tickets.mobile.runners import inputs
@@ -110,19 +112,16 @@ def in_turns(paths: list[pathlib.Path], turns: int, runs: int) -> dict[str, Any]
         values = [inputs.of_file(path) for path in paths]
         for file, own in zip(files, values, strict=True):
             median_of_turn(file, own, max(runs, _WARMUP))
-        medians: list[list[float]] = [[], []]
-        for turn in range(turns):
-            for which in (0, 1) if turn % 2 else (1, 0):
-                medians[which].append(median_of_turn(files[which], values[which], runs))
-        ratios = [dense / file for dense, file in zip(*medians, strict=True)]
-        whole = [statistics.median(times) for times in medians]
+        dense, other = (
+            functools.partial(median_of_turn, file, own, runs)
+            for file, own in zip(files, values, strict=True)
+        )
+        medians = alternate(dense, other, turns)
         return {
             "runtime": files[0].runtime,
-            "dense_ms": round(1000 * whole[0], 4),
-            "ms": round(1000 * whole[1], 4),
-            "speed_up": round(whole[0] / whole[1], 3),
-            "speed_up_p10": round(float(np.percentile(ratios, 10)), 3),
-            "speed_up_p90": round(float(np.percentile(ratios, 90)), 3),
+            "dense_ms": round(1000 * statistics.median(medians[0]), 4),
+            "ms": round(1000 * statistics.median(medians[1]), 4),
+            **speed_up(*medians),
         }
 
 

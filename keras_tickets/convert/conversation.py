@@ -105,6 +105,7 @@ def converse(
     command: Sequence[str],
     environment: Mapping[str, str] | None = None,
     timeout: float | None = None,
+    handed: Sequence[int] = (),
 ) -> Iterator[Conversation]:
     """Starts a process that ends with the block, whatever ends the block.
 
@@ -112,6 +113,7 @@ def converse(
         command: The program and its arguments.
         environment: Its environment variables; None hands on this process' own.
         timeout: Seconds that it has for each answer; None waits for ever.
+        handed: Open files that the process gets under the same numbers.
 
     Yields:
         The conversation.
@@ -124,6 +126,7 @@ def converse(
             stdout=subprocess.PIPE,
             stderr=log,
             env=environment,
+            pass_fds=handed,
             encoding="utf-8",
             errors="replace",
         ) as process,

@@ -5,16 +5,19 @@ from __future__ import annotations
 from keras_tickets.mobile.benchmark import BenchmarkReport, benchmark
 from keras_tickets.mobile.compare import compare
 from keras_tickets.mobile.comparison_table import ComparisonTable
+from keras_tickets.mobile.instructions import InstructionCount, instructions
 from keras_tickets.mobile.probe import SparseKernel, SparsePath, sparse_path
 from keras_tickets.mobile.verify import verify
 
 __all__ = [
     "BenchmarkReport",
     "ComparisonTable",
+    "InstructionCount",
     "SparseKernel",
     "SparsePath",
     "benchmark",
     "compare",
+    "instructions",
     "sparse_path",
     "verify",
 ]

@@ -82,8 +82,8 @@ class Arm64(CountingRunner):
             ) from error
         return Timing(
             tuple(seconds[warmup:]),
-            self._version(package),
-            self._device(),
+            self.version(package),
+            self.device(),
             emulated=True,
         )
 
@@ -99,10 +99,15 @@ class Arm64(CountingRunner):
             ) from error
         return counted
 
-    def command(self) -> list[str]:
-        """Returns the command that starts the emulated machine's Python."""
+    def command(self, *options: str) -> list[str]:
+        """Returns the command that starts the emulated machine's Python.
+
+        Args:
+            options: More options of the emulator.
+        """
         return [
             *(str(self._emulator), "-cpu", _PROCESSOR, "-L", str(self._sysroot)),
+            *options,
             str(self._interpreter),
         ]
 
@@ -115,6 +120,18 @@ class Arm64(CountingRunner):
             "OPENBLAS_NUM_THREADS": "1",
             "LC_ALL": "C.UTF-8",
         }
+
+    def version(self, package: str) -> str:
+        """Returns what the emulated machine has; this machine may have another."""
+        found = importlib.metadata.distributions(name=package, path=[str(self._site)])
+        return f"{package} {next(iter(found)).version} (aarch64)"
+
+    def device(self) -> str:
+        """Returns the processor and the emulator, with the version that it reports."""
+        said = subprocess.run(
+            [self._emulator, "--version"], capture_output=True, text=True, check=True
+        )
+        return f"emulated {_PROCESSOR}, QEMU {emulator_version(said.stdout)}"
 
     def _load(
         self, path: pathlib.Path, threads: int
@@ -142,18 +159,6 @@ class Arm64(CountingRunner):
     @property
     def _site(self) -> pathlib.Path:
         return self.folder / "site"
-
-    def _version(self, package: str) -> str:
-        """What the emulated machine has, which may differ from what this one has."""
-        found = importlib.metadata.distributions(name=package, path=[str(self._site)])
-        return f"{package} {next(iter(found)).version} (aarch64)"
-
-    def _device(self) -> str:
-        """The processor and the emulator, with the version that it reports."""
-        said = subprocess.run(
-            [self._emulator, "--version"], capture_output=True, text=True, check=True
-        )
-        return f"emulated {_PROCESSOR}, QEMU {emulator_version(said.stdout)}"
 
 
 def emulator_version(text: str) -> str:
