@@ -183,7 +183,7 @@ def counted(path: pathlib.Path, images: np.ndarray) -> dict[str, Any]:
     return {
         "largest_relative_difference": compared,
         "sparse_nodes": kt.mobile.sparse_path(path).nodes,
-        "instructions": kt.mobile.instructions(path).executed,
+        "instructions": kt.mobile.instructions(path).instructions,
     }
 
 
