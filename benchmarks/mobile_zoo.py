@@ -57,7 +57,9 @@ def residual(piece: Piece, join: Callable[..., Tensor] | None = None) -> Piece:
     return lambda x: (join or layers.Add())([x, piece(x)])
 
 
-def gate(squeeze: Any = "relu", activation: Any = "sigmoid", channels: int = 32) -> Piece:
+def gate(
+    squeeze: Any = "relu", activation: Any = "sigmoid", channels: int = 32
+) -> Piece:
     """Squeeze and excite, in convolutions."""
 
     def run(x: Tensor) -> Tensor:
@@ -186,6 +188,7 @@ _SKIP_STEM = ("^conv2d/",)
 
 SAFE: dict[str, Graph] = {
     "plain": Graph(net()),
+    "rescaling that is folded": Graph(net(layers.Rescaling(0.5))),
     "odd size": Graph(net(), (33, 33, 3)),
     "wide image": Graph(net(), (32, 64, 3)),
     "batch norm folded": Graph(
@@ -226,7 +229,9 @@ SAFE: dict[str, Graph] = {
     "pooling only": Graph(net(head=pool())),
     "pooling with axes only": Graph(net(head=pool(True))),
     "softmax": Graph(net(head=chain(pool(), layers.Dense(10, "softmax")))),
-    "two dense": Graph(net(head=chain(pool(), layers.Dense(32, "relu"), layers.Dense(10)))),
+    "two dense": Graph(
+        net(head=chain(pool(), layers.Dense(32, "relu"), layers.Dense(10)))
+    ),
     "convolution, pooling": Graph(net(head=chain(conv(10, None), pool()))),
     "pooling, convolution, pooling": Graph(
         net(head=chain(pool(True), conv(10, None), pool()))
@@ -263,8 +268,12 @@ DENSE: dict[str, Graph] = {
     "stem without strides": Graph(chain(stem(strides=1), body(), classifier)),
     "grey stem": Graph(net(), (32, 32, 1)),
     "depth multiplier": Graph(net(depthwise(depth_multiplier=2))),
-    "flatten head": Graph(net(depthwise(3, 2), head=chain(layers.Flatten(), layers.Dense(10)))),
-    "max pooling head": Graph(net(head=chain(layers.GlobalMaxPooling2D(), layers.Dense(10)))),
+    "flatten head": Graph(
+        net(depthwise(3, 2), head=chain(layers.Flatten(), layers.Dense(10)))
+    ),
+    "max pooling head": Graph(
+        net(head=chain(layers.GlobalMaxPooling2D(), layers.Dense(10)))
+    ),
     "average pooling head": Graph(
         net(head=chain(layers.AveragePooling2D(16), layers.Flatten(), layers.Dense(10)))
     ),
@@ -304,7 +313,7 @@ PLANTED: dict[str, Graph] = {
     "concatenate": Graph(net(lambda x: layers.Concatenate()([x, x]))),
     "max pooling": Graph(net(layers.MaxPooling2D(2))),
     "average pooling": Graph(net(layers.AveragePooling2D(2))),
-    "rescaling": Graph(net(layers.Rescaling(0.5))),
+    "rescaling": Graph(net(layers.Rescaling(0.5), residual(conv(32)))),
     "batch norm after add": Graph(net(residual(conv(32)), bn, layers.ReLU())),
     "strided 1x1": Graph(net(conv(32, strides=2))),
     "plain 3x3": Graph(net(layers.Conv2D(32, 3, padding="same", activation="relu"))),

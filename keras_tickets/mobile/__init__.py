@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from keras_tickets.mobile.benchmark import BenchmarkReport, benchmark
+from keras_tickets.mobile.diagnose import diagnose
 from keras_tickets.mobile.probe import SparseKernel, SparsePath, sparse_path
 from keras_tickets.mobile.verify import verify
 
@@ -11,6 +12,7 @@ __all__ = [
     "SparseKernel",
     "SparsePath",
     "benchmark",
+    "diagnose",
     "sparse_path",
     "verify",
 ]

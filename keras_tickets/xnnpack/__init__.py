@@ -1,1 +1,1 @@
-"""What XNNPACK and LiteRT will do with a `.tflite` file on a phone, read from the file."""
+"""What LiteRT and XNNPACK will do with a `.tflite` file, read from the file alone."""

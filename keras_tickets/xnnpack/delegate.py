@@ -15,17 +15,61 @@ from keras_tickets.convert.tflite_schema import schema
 from keras_tickets.xnnpack.graph import UNPACKING, Graph, Node
 
 UNARY = frozenset(
-    "ABS CEIL COS DEQUANTIZE ELU EXP FLOOR GELU HARD_SWISH LEAKY_RELU LOG LOGISTIC NEG "
-    "QUANTIZE RELU RELU6 RELU_N1_TO_1 ROUND RSQRT SIN SQRT SQUARE TANH".split()
+    [
+        "ABS",
+        "CEIL",
+        "COS",
+        "DEQUANTIZE",
+        "ELU",
+        "EXP",
+        "FLOOR",
+        "GELU",
+        "HARD_SWISH",
+        "LEAKY_RELU",
+        "LOG",
+        "LOGISTIC",
+        "NEG",
+        "QUANTIZE",
+        "RELU",
+        "RELU6",
+        "RELU_N1_TO_1",
+        "ROUND",
+        "RSQRT",
+        "SIN",
+        "SQRT",
+        "SQUARE",
+        "TANH",
+    ]
 )
 BINARY = frozenset(
-    "ADD DIV MAXIMUM MINIMUM MUL PRELU SQUARED_DIFFERENCE SUB".split()
+    ["ADD", "DIV", "MAXIMUM", "MINIMUM", "MUL", "PRELU", "SQUARED_DIFFERENCE", "SUB"]
 )
 _OTHERS = frozenset(
-    "AVERAGE_POOL_2D BATCH_MATMUL CONCATENATION CONV_2D DEPTHWISE_CONV_2D "
-    "DEPTH_TO_SPACE EXPAND_DIMS FULLY_CONNECTED MAX_POOL_2D MEAN PAD REDUCE_MAX "
-    "REDUCE_MIN RESHAPE RESIZE_BILINEAR SLICE SOFTMAX SPACE_TO_DEPTH SPLIT "
-    "STRIDED_SLICE SUM TRANSPOSE TRANSPOSE_CONV".split()
+    [
+        "AVERAGE_POOL_2D",
+        "BATCH_MATMUL",
+        "CONCATENATION",
+        "CONV_2D",
+        "DEPTHWISE_CONV_2D",
+        "DEPTH_TO_SPACE",
+        "EXPAND_DIMS",
+        "FULLY_CONNECTED",
+        "MAX_POOL_2D",
+        "MEAN",
+        "PAD",
+        "REDUCE_MAX",
+        "REDUCE_MIN",
+        "RESHAPE",
+        "RESIZE_BILINEAR",
+        "SLICE",
+        "SOFTMAX",
+        "SPACE_TO_DEPTH",
+        "SPLIT",
+        "STRIDED_SLICE",
+        "SUM",
+        "TRANSPOSE",
+        "TRANSPOSE_CONV",
+    ]
 )
 
 # A dense layer of this version reads sparse weights, in a kernel of TFLite's own.
@@ -131,10 +175,7 @@ def _part(graph: Graph, nodes: list[Node]) -> Part:
     made = {value for node in nodes for value in node.outputs}
     read = {i for node in nodes for i in node.inputs if i >= 0}
     elsewhere = {
-        i
-        for node in graph.nodes
-        if node.index not in within
-        for i in node.inputs
+        i for node in graph.nodes if node.index not in within for i in node.inputs
     }
     leaving = frozenset(made & (elsewhere | set(graph.outputs)))
     entering = {i for i in read - made if not graph.is_constant(i)}

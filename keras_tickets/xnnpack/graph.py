@@ -164,7 +164,8 @@ def _node(index: int, code: Any, op: Any) -> Node:
 @functools.cache
 def _type_names() -> dict[int, str]:
     return {
-        number: name for name, number in vars(schema().TensorType).items()
+        number: name
+        for name, number in vars(schema().TensorType).items()
         if name.isupper()
     }
 

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
-
 from keras_tickets.convert.tensor import Array
+from keras_tickets.convert.tflite_schema import unpack
 from keras_tickets.xnnpack import storage
-from keras_tickets.xnnpack.delegate import SPARSE_DENSE, Part, Step, parts
+from keras_tickets.xnnpack.delegate import SPARSE_DENSE, Part, parts
 from keras_tickets.xnnpack.graph import Graph, Node, graphs
 from keras_tickets.xnnpack.layout import Cluster, Layout, State
-from keras_tickets.xnnpack.rules import THRESHOLD, Role, is_pointwise
+from keras_tickets.xnnpack.rules import THRESHOLD, is_pointwise
 
 # XNNPACK takes a kernel for blocks where its blocks are so full.
 _FULL = Fraction(9, 10)
@@ -66,9 +65,11 @@ def judge(
     Returns:
         A finding for each operator that XNNPACK or a sparse kernel runs.
     """
-    found = {f.node.index: f for part in parts(graph) for f in _of_part(
-        part, threshold, part.hint if encoded is None else encoded
-    )}
+    found = {
+        f.node.index: f
+        for part in parts(graph)
+        for f in _of_part(part, threshold, part.hint if encoded is None else encoded)
+    }
     found |= {f.node.index: f for f in _stored(graph)}
     return [found[index] for index in sorted(found)]
 
@@ -188,7 +189,9 @@ _EXIT = (
 def _blame(layout: Layout, causes: set[int]) -> tuple[str, str]:
     """Names what keeps a network from running sparse: the first, and how many."""
     graph = layout.part.graph
-    named = [layout.states[n] for n in sorted(causes) if layout.states[n].standing.reason]
+    named = [
+        layout.states[n] for n in sorted(causes) if layout.states[n].standing.reason
+    ]
     if not named:
         return (
             "it reads what enters or leaves the part that XNNPACK runs",
@@ -276,3 +279,18 @@ def why_dense(model: Any) -> str:
                     f"{found.node.op} '{value}': {found.reason}"
                 )
     return ""
+
+
+def judge_file(content: bytes) -> list[Finding]:
+    """Tells what becomes of the operators of a file.
+
+    Args:
+        content: The bytes of a `.tflite` file.
+
+    Returns:
+        The findings of all its graphs, as `judge` returns them.
+
+    Raises:
+        ValueError: If the bytes are no `.tflite` file.
+    """
+    return [found for graph in graphs(unpack(content)) for found in judge(graph)]

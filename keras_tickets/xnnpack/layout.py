@@ -13,7 +13,13 @@ import dataclasses
 from fractions import Fraction
 
 from keras_tickets.xnnpack.delegate import Part, Step
-from keras_tickets.xnnpack.rules import THRESHOLD, Role, Standing, is_pointwise, standing
+from keras_tickets.xnnpack.rules import (
+    THRESHOLD,
+    Role,
+    Standing,
+    is_pointwise,
+    standing,
+)
 
 
 @dataclasses.dataclass
@@ -110,8 +116,10 @@ class Layout:
 
     def _gather(self) -> bool:
         """Joins steps to clusters; returns whether there is one with an exit."""
-        exits = [n for n, state in enumerate(self.states) if Role.EXIT in state.role]
-        changed = any([self._join(n) for n in exits if Role.EXIT in self.states[n].role])
+        changed = False
+        for number, state in enumerate(self.states):
+            if Role.EXIT in state.role:
+                changed |= self._join(number)
         found = changed
         while changed:
             changed = False

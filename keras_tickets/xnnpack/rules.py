@@ -183,8 +183,9 @@ RULES: tuple[Rule, ...] = (
             _GROUPS,
             _DILATION,
             Need(
-                lambda graph, step: step.padding == (0, 0, 0, 0)
-                and _strides(graph, step) == (1, 1),
+                lambda graph, step: (
+                    step.padding == (0, 0, 0, 0) and _strides(graph, step) == (1, 1)
+                ),
                 "it is a 1x1 convolution with strides or padding",
                 "Pool or stride in a depthwise convolution in front of it.",
             ),
