@@ -11,11 +11,13 @@ from keras_tickets.xnnpack import speed
 from keras_tickets.xnnpack.delegate import parts
 from keras_tickets.xnnpack.diagnosis import ClusterZeros, Diagnosis, Layer
 from keras_tickets.xnnpack.graph import Graph, Node, graphs
-from keras_tickets.xnnpack.judge import Finding, Runs, judge
+from keras_tickets.xnnpack.judge import Finding, Runs, judge, what_breaks
 from keras_tickets.xnnpack.layout import Cluster
 from keras_tickets.xnnpack.rules import REVISION
 
 TARGETS = ("xnnpack",)
+
+Naming = Callable[[str, FileTensor | None], str]
 
 # Operators that get a row: those with weights. Others only if they break.
 _WEIGHTED = (
@@ -42,14 +44,15 @@ def check_target(target: str) -> None:
 
 
 def diagnose_content(
-    content: bytes, subject: str, naming: Callable[[str], str] | None = None
+    content: bytes, subject: str, naming: Naming | None = None
 ) -> Diagnosis:
     """Tells what of a file runs sparse.
 
     Args:
         content: The bytes of a `.tflite` file, of any origin.
         subject: What the report calls it.
-        naming: Given the name of an operator in TensorFlow, the layer it comes from.
+        naming: Given the name of an operator in TensorFlow, and its weights if it has
+            some, what the report calls it.
 
     Returns:
         The report.
@@ -90,9 +93,10 @@ def _findings(graph: Graph) -> list[Finding]:
         step.node.index for part in parts(graph) if part.hint for step in part.steps
     }
     if_sparse = {found.node.index: found for found in judge(graph, encoded=True)}
+    broken = what_breaks(graph)
     for index, found in known.items():
         if index not in hinted and found.runs is Runs.DENSE and found.reason:
-            known[index] = _explained(found, if_sparse[index])
+            known[index] = _explained(found, if_sparse[index], broken)
     rest = [
         Finding(graph, node, Runs.DENSE, reason="XNNPACK does not run it")
         for node in graph.nodes
@@ -101,15 +105,22 @@ def _findings(graph: Graph) -> list[Finding]:
     return sorted([*known.values(), *rest], key=lambda found: found.node.index)
 
 
-def _explained(found: Finding, if_sparse: Finding) -> Finding:
+def _explained(found: Finding, if_sparse: Finding, broken: Finding | None) -> Finding:
     """Why an operator runs dense whose file stores no zeros away beside it."""
-    reason, fix = if_sparse.reason, if_sparse.fix
-    if if_sparse.runs is Runs.BREAKS:
-        reason = f"stored with its zeros, as it would break: {reason}"
-    elif if_sparse.runs is Runs.SPARSE:
-        reason = "it is stored with its zeros, but could run sparse"
-        fix = 'Export it with kt.export(..., sparse="auto").'
-    return dataclasses.replace(found, reason=reason, fix=fix, cluster=if_sparse.cluster)
+    if if_sparse.runs is Runs.DENSE:
+        return if_sparse
+    if broken is not None:
+        culprit = None if broken.node is found.node else broken.node
+        reason = f"stored with its zeros, or the network would break: {broken.reason}"
+        return dataclasses.replace(
+            found, reason=reason, culprit=culprit, fix=broken.fix
+        )
+    return dataclasses.replace(
+        found,
+        reason="it is stored with its zeros, but could run sparse",
+        fix='Export it with kt.export(..., sparse="auto").',
+        cluster=if_sparse.cluster,
+    )
 
 
 def _number(
@@ -124,14 +135,15 @@ def _number(
     return numbers[id(cluster)]
 
 
-def _layer(
-    graph: Graph, found: Finding, cluster: int, naming: Callable[[str], str] | None
-) -> Layer:
+def _layer(graph: Graph, found: Finding, cluster: int, naming: Naming | None) -> Layer:
     node = found.node
     kernel = _kernel(graph, node)
-    scope = _scope(graph, node, kernel)
+    reason = found.reason
+    if found.culprit is not None:
+        culprit = _name(graph, found.culprit, naming)
+        reason = f"{found.culprit.op} {culprit} beside it: {reason}"
     return Layer(
-        name=naming(scope) if naming else scope.rpartition("/")[0] or scope,
+        name=_name(graph, node, naming),
         op=node.op,
         shape=kernel.shape if kernel else (),
         dtype=kernel.dtype if kernel else "",
@@ -141,10 +153,17 @@ def _layer(
         multiplications=speed.multiplications(graph, node),
         runs=str(found.runs),
         kernel=found.kernel,
-        reason=found.reason,
+        reason=reason,
         fix=found.fix,
         cluster=cluster,
     )
+
+
+def _name(graph: Graph, node: Node, naming: Naming | None) -> str:
+    scope = graph.scope(node)
+    if naming:
+        return naming(scope, _kernel(graph, node))
+    return scope.rpartition("/")[0] or scope
 
 
 def _kernel(graph: Graph, node: Node) -> FileTensor | None:
@@ -154,14 +173,6 @@ def _kernel(graph: Graph, node: Node) -> FileTensor | None:
         if has and graph.is_constant(node.inputs[1])
         else None
     )
-
-
-def _scope(graph: Graph, node: Node, kernel: FileTensor | None) -> str:
-    """The operator's name in TensorFlow, of those that were made one."""
-    names = [graph.values[index].name for index in node.outputs]
-    if kernel is not None and "/" in kernel.name:
-        names.insert(0, kernel.name)
-    return next((name for name in names[0].split(";") if name), names[0])
 
 
 def _precision(layers: list[Layer]) -> str:

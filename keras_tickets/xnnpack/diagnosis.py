@@ -48,6 +48,12 @@ class Layer:
     cluster: int
 
     @property
+    def candidate(self) -> bool:
+        """Whether there is a sparse kernel for what it computes."""
+        pointwise = self.op == "CONV_2D" and self.shape[1:3] == (1, 1)
+        return pointwise or self.op == "FULLY_CONNECTED"
+
+    @property
     def sparsity(self) -> float:
         """The fraction of its weights that is zero."""
         return self.zeros / self.weights if self.weights else 0.0
@@ -138,11 +144,11 @@ class Diagnosis:
                 "It fails or computes wrong numbers on ARM64 and in wasm, from "
                 f"{wrong.op} '{wrong.name}' on: {wrong.reason}."
             )
-        could = [layer for layer in self.layers if layer.runs == "sparse" or layer.fix]
         if not self._sparse:
             return f"Nothing runs sparse: {self._main_reason}."
         return (
-            f"{len(self._sparse)} of {len(could)} operators that could run sparse do: "
+            f"{len(self._sparse)} of {len(self._candidates)} 1x1 convolutions and "
+            "dense layers run sparse: "
             f"{self.share:.0%} of the multiplications. Expected: about "
             f"{self.expected_speed_up:.1f} times as fast as dense."
         )
@@ -168,10 +174,12 @@ class Diagnosis:
         return [layer for layer in self.layers if layer.runs == "sparse"]
 
     @property
+    def _candidates(self) -> list[Layer]:
+        return [layer for layer in self.layers if layer.candidate]
+
+    @property
     def _main_reason(self) -> str:
-        reasons = collections.Counter(
-            layer.reason for layer in self.layers if layer.reason and layer.fix
-        ) or collections.Counter(layer.reason for layer in self.layers if layer.reason)
+        reasons = collections.Counter(layer.reason for layer in self._candidates)
         if not reasons:
             return "it has neither 1x1 convolutions nor dense layers"
         return reasons.most_common(1)[0][0]
@@ -235,7 +243,9 @@ class Diagnosis:
 def _answer(layer: Layer) -> str:
     if layer.runs == "sparse":
         return f"yes, {layer.kernel}"
-    return {"dense": "no", "breaks": "BREAKS"}[layer.runs]
+    if layer.runs == "breaks":
+        return "BREAKS"
+    return "no" if layer.reason else "-"
 
 
 def _relative_time(layer: Layer) -> float:

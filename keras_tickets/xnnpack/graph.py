@@ -130,9 +130,15 @@ class Graph:
         source = self.source(index)
         return source is not None and self._tensors[source].sparsity is not None
 
-    def readers(self, index: int) -> list[Node]:
-        """The nodes that read a value."""
-        return [node for node in self.nodes if index in node.inputs]
+    def scope(self, node: Node) -> str:
+        """The name of an operator where the file was converted from."""
+        names = [self.values[index].name for index in node.outputs]
+        if len(node.inputs) > 1 and self.is_constant(node.inputs[1]):
+            names.insert(0, self.constant(node.inputs[1]).name)
+        # Of operators that were made one, the first; names of the converter's own have
+        # no scope.
+        first = next((name for name in names if "/" in name), names[-1])
+        return next((name for name in first.split(";") if name), first)
 
 
 def graphs(model: Any) -> list[Graph]:

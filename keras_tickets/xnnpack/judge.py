@@ -9,12 +9,12 @@ from fractions import Fraction
 from typing import Any
 
 from keras_tickets.convert.tensor import Array
-from keras_tickets.convert.tflite_schema import unpack
 from keras_tickets.xnnpack import storage
 from keras_tickets.xnnpack.delegate import SPARSE_DENSE, Part, parts
 from keras_tickets.xnnpack.graph import Graph, Node, graphs
 from keras_tickets.xnnpack.layout import Cluster, Layout, State
-from keras_tickets.xnnpack.rules import THRESHOLD, is_pointwise
+from keras_tickets.xnnpack.looks import is_pointwise
+from keras_tickets.xnnpack.rules import THRESHOLD
 
 # XNNPACK takes a kernel for blocks where its blocks are so full.
 _FULL = Fraction(9, 10)
@@ -38,6 +38,7 @@ class Finding:
         runs: How it runs.
         kernel: The sparse kernel, as `kt.mobile.sparse_path` names it on ARM64.
         reason: Why it does not run sparse.
+        culprit: The operator that the reason is about, if another one.
         fix: What would help.
         cluster: The operators that change their layout together.
     """
@@ -47,6 +48,7 @@ class Finding:
     runs: Runs
     kernel: str = ""
     reason: str = ""
+    culprit: Node | None = None
     fix: str = ""
     cluster: Cluster | None = None
 
@@ -85,27 +87,24 @@ def _of_part(part: Part, threshold: Fraction, encoded: bool) -> Iterator[Finding
 def _of_step(part: Part, layout: Layout, state: State, encoded: bool) -> Finding:
     graph, step = part.graph, state.step
     cluster = layout.clusters.get(state.leader) if state.role else None
-    about: dict[str, Any] = {"graph": graph, "node": step.node, "cluster": cluster}
-    if not encoded:
-        reason = ""
-        if is_pointwise(graph, step):
-            reason = "no weights beside it are stored without their zeros"
-        return Finding(runs=Runs.DENSE, reason=reason, **about)
-    if wrong := _what_breaks(layout, state):
-        return Finding(runs=Runs.BREAKS, reason=wrong, fix=_CLOSE, **about)
+    found = Finding(graph, step.node, Runs.DENSE, cluster=cluster)
+    if encoded and (wrong := _what_breaks(layout, state)):
+        return dataclasses.replace(found, runs=Runs.BREAKS, reason=wrong, fix=_CLOSE)
     if not is_pointwise(graph, step):
-        return Finding(
-            runs=Runs.DENSE,
-            reason=state.standing.reason,
-            fix=state.standing.fix,
-            **about,
-        )
-    if step.outputs[0] in layout.planar:
-        kernel = graph.constant(step.inputs[1])
+        own = state.standing
+        return dataclasses.replace(found, reason=own.reason, fix=own.fix)
+    kernel = graph.constant(step.inputs[1])
+    if encoded and step.outputs[0] in layout.planar:
         block = blocks_of(kernel.values.reshape(kernel.shape[0], -1))
-        return Finding(runs=Runs.SPARSE, kernel=f"f32 32x{block}", **about)
-    reason, fix = _why_dense(layout, state)
-    return Finding(runs=Runs.DENSE, reason=reason, fix=fix, **about)
+        name = f"f32 32x{block}"
+        return dataclasses.replace(found, runs=Runs.SPARSE, kernel=name)
+    if step.op == "FULLY_CONNECTED":
+        reason, fix = storage.why_no_blocks(kernel, _is_whole(graph, step.node))
+        return dataclasses.replace(found, reason=reason, fix=fix)
+    if not encoded:
+        reason = "no weights beside it are stored without their zeros"
+        return dataclasses.replace(found, reason=reason)
+    return _why_dense(layout, state, found)
 
 
 _CLOSE = (
@@ -157,27 +156,23 @@ def _what_pooling_breaks(layout: Layout, state: State, through: bool) -> str:
     return ""
 
 
-def _why_dense(layout: Layout, state: State) -> tuple[str, str]:
-    """Why a 1x1 convolution or dense layer runs dense in sparse mode."""
-    if state.standing.reason:
-        return state.standing.reason, state.standing.fix
+def _why_dense(layout: Layout, state: State, found: Finding) -> Finding:
+    """Why a 1x1 convolution runs dense in sparse mode."""
+    if own := state.standing.reason:
+        return dataclasses.replace(found, reason=own, fix=state.standing.fix)
     cluster = layout.clusters.get(state.leader)
-    causes = state.causes | layout.states[state.leader].causes
     if cluster is None or state.spoilt:
-        return _blame(layout, causes)
+        return _blame(layout, state, found)
+    reason, fix = "what reads it is not part of a sparse network", _EXIT
     if not layout.has_exit:
-        return (
-            "nothing behind it pools the image (GlobalAveragePooling2D) or turns depth "
-            "into space",
-            _EXIT,
-        )
-    if not cluster.switched:
-        return (
+        reason = "nothing behind it pools the image or turns depth into space"
+    elif not cluster.switched:
+        reason = (
             f"{cluster.zeros:,} of the {cluster.weights:,} weights that run together "
-            "are zero; XNNPACK asks for more than two thirds",
-            "Prune more of them.",
+            "are zero; XNNPACK asks for more than two thirds"
         )
-    return "nothing that reads it is part of the sparse network", _EXIT
+        fix = "Prune more of the 1x1 convolutions beside it."
+    return dataclasses.replace(found, reason=reason, fix=fix)
 
 
 _EXIT = (
@@ -186,23 +181,23 @@ _EXIT = (
 )
 
 
-def _blame(layout: Layout, causes: set[int]) -> tuple[str, str]:
+def _blame(layout: Layout, state: State, found: Finding) -> Finding:
     """Names what keeps a network from running sparse: the first, and how many."""
-    graph = layout.part.graph
-    named = [
-        layout.states[n] for n in sorted(causes) if layout.states[n].standing.reason
-    ]
+    causes = state.causes | layout.states[state.leader].causes
+    states = [layout.states[number] for number in sorted(causes)]
+    named = [other for other in states if other.standing.reason]
     if not named:
-        return (
-            "it reads what enters or leaves the part that XNNPACK runs",
-            "Begin with a 3x3 convolution of strides 2 on 3 channels.",
+        return dataclasses.replace(
+            found,
+            reason="it reads what enters the part that XNNPACK runs",
+            fix="Begin with a 3x3 convolution of strides 2 on 3 channels.",
         )
-    first = named[0]
-    others = f", and {len(named) - 1} more" if len(named) > 1 else ""
-    value = graph.values[first.step.node.outputs[0]].name
-    return (
-        f"{first.step.node.op} '{value}' beside it: {first.standing.reason}{others}",
-        first.standing.fix,
+    first, others = named[0], len(named) - 1
+    return dataclasses.replace(
+        found,
+        reason=first.standing.reason + (f" (and {others} more)" if others else ""),
+        culprit=first.step.node,
+        fix=first.standing.fix,
     )
 
 
@@ -237,7 +232,7 @@ def _stored(graph: Graph) -> Iterator[Finding]:
         in_blocks = node.op == "FULLY_CONNECTED" and not graph.is_unpacked(
             node.inputs[1]
         )
-        whole = graph.values[node.inputs[0]].dtype == "INT8"
+        whole = _is_whole(graph, node)
         reason = storage.refusal(node.op, kernel.dtype, whole, in_blocks)
         if reason:
             yield Finding(graph, node, Runs.BREAKS, reason=reason, fix=storage.FIX)
@@ -253,16 +248,35 @@ def _stored(graph: Graph) -> Iterator[Finding]:
             yield Finding(graph, node, Runs.SPARSE, kernel=_dense_kernel(kernel))
 
 
+def _is_whole(graph: Graph, node: Node) -> bool:
+    """Whether an operator computes with whole numbers."""
+    return graph.values[node.inputs[0]].dtype == "INT8"
+
+
 def _dense_kernel(kernel: Any) -> str:
     kind = {"float32": "f32", "int8": "int8"}[kernel.dtype]
     return f"{kind} {kernel.encoding.removeprefix('sparse ')}"
 
 
-def why_dense(model: Any) -> str:
-    """Tells why a file must keep the zeros of what `DENSIFY` would unpack.
+def what_breaks(graph: Graph, encoded: bool | None = True) -> Finding | None:
+    """Finds what would fail or be wrong if weights were stored without zeros.
 
     Whatever the number of zeros: a network that breaks above XNNPACK's threshold is
-    told from one that does not by the operators, and not by a weight more or less.
+    told from one that does not by its operators, and not by a weight more or less.
+
+    Args:
+        graph: The graph.
+        encoded: As in `judge`.
+
+    Returns:
+        The first such operator, if there is one.
+    """
+    findings = judge(graph, Fraction(0), encoded)
+    return next((found for found in findings if found.runs is Runs.BREAKS), None)
+
+
+def why_dense(model: Any) -> str:
+    """Tells why a file must keep the zeros of what `DENSIFY` would unpack.
 
     Args:
         model: An unpacked `.tflite` file, with sparse weights.
@@ -271,26 +285,9 @@ def why_dense(model: Any) -> str:
         The reason; empty if there is none.
     """
     for graph in graphs(model):
-        for found in judge(graph, threshold=Fraction(0)):
-            if found.runs is Runs.BREAKS:
-                value = graph.values[found.node.outputs[0]].name
-                return (
-                    "XNNPACK on ARM and in wasm would fail or compute wrong numbers at "
-                    f"{found.node.op} '{value}': {found.reason}"
-                )
+        if found := what_breaks(graph, encoded=None):
+            return (
+                "XNNPACK on ARM and in wasm would fail or compute wrong numbers at "
+                f"{found.node.op} '{graph.scope(found.node)}': {found.reason}"
+            )
     return ""
-
-
-def judge_file(content: bytes) -> list[Finding]:
-    """Tells what becomes of the operators of a file.
-
-    Args:
-        content: The bytes of a `.tflite` file.
-
-    Returns:
-        The findings of all its graphs, as `judge` returns them.
-
-    Raises:
-        ValueError: If the bytes are no `.tflite` file.
-    """
-    return [found for graph in graphs(unpack(content)) for found in judge(graph)]

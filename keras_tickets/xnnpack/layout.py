@@ -13,11 +13,11 @@ import dataclasses
 from fractions import Fraction
 
 from keras_tickets.xnnpack.delegate import Part, Step
+from keras_tickets.xnnpack.looks import is_pointwise
 from keras_tickets.xnnpack.rules import (
     THRESHOLD,
     Role,
     Standing,
-    is_pointwise,
     standing,
 )
 

@@ -16,6 +16,7 @@ import enum
 import fractions
 from collections.abc import Callable
 
+from keras_tickets.xnnpack import looks
 from keras_tickets.xnnpack.delegate import BINARY, UNARY, Step
 from keras_tickets.xnnpack.graph import Graph
 
@@ -105,86 +106,24 @@ def _all_float(graph: Graph, step: Step) -> bool:
     return all(graph.values[i].is_float for i in (*inputs, *step.outputs) if i >= 0)
 
 
-def window(graph: Graph, step: Step) -> tuple[int, int]:
-    """The height and width of a convolution's kernel."""
-    height, width = graph.values[step.inputs[1]].shape[1:3]
-    return (height, width)
-
-
-def is_pointwise(graph: Graph, step: Step) -> bool:
-    """Whether a step multiplies the channels of each pixel: what can run sparse."""
-    if step.op == "FULLY_CONNECTED":
-        return graph.is_constant(step.inputs[1])
-    return step.op == "CONV_2D" and window(graph, step) == (1, 1)
-
-
-def _op(*names: str) -> Callable[[Graph, Step], bool]:
-    return lambda graph, step: step.op in names
-
-
-def _is_stem(graph: Graph, step: Step) -> bool:
-    return step.op == "CONV_2D" and window(graph, step) == (3, 3)
-
-
-def _strides(graph: Graph, step: Step) -> tuple[int, int]:
-    return (step.node.options.strideH, step.node.options.strideW)
-
-
-def _undilated(graph: Graph, step: Step) -> bool:
-    options = step.node.options
-    return bool(options.dilationHFactor == 1 and options.dilationWFactor == 1)
-
-
-def _ungrouped(graph: Graph, step: Step) -> bool:
-    channels = graph.values[step.inputs[0]].shape[-1]
-    return bool(graph.values[step.inputs[1]].shape[-1] == channels)
-
-
-def _padded(graph: Graph, step: Step) -> bool:
-    """Whether a depthwise kernel has half its size of zeros on each side."""
-    half = window(graph, step)[0] // 2
-    return step.padding == (half,) * 4
-
-
-def _of_rank_4(graph: Graph, step: Step) -> bool:
-    return all(i >= 0 and graph.values[i].rank == 4 for i in step.inputs)
-
-
-def _known_vector(graph: Graph, step: Step) -> bool:
-    """Whether constants of a sum or product are such that XNNPACK takes them.
-
-    It looks at the first operand's shape in place of the second's.
-    """
-    first, second = step.inputs
-    wide = sum(size != 1 for size in graph.values[first].shape) > 1
-    return not (wide and (graph.is_constant(first) or graph.is_constant(second)))
-
-
-def _image(graph: Graph, step: Step) -> bool:
-    return step.inputs[0] >= 0 and graph.values[step.inputs[0]].rank == 4
-
-
-def _more_than_a_pixel(graph: Graph, step: Step) -> bool:
-    return all(size > 1 for size in graph.values[step.inputs[0]].shape[1:3])
-
-
 _PREPARE = "kt.mobile.prepare(model)"
 
-_GROUPS = Need(_ungrouped, "it is grouped", "Use separable convolutions.")
-_DILATION = Need(_undilated, "it is dilated")
+_GROUPS = Need(looks.ungrouped, "it is grouped", "Use separable convolutions.")
+_DILATION = Need(looks.undilated, "it is dilated")
 
 RULES: tuple[Rule, ...] = (
-    Rule("dense layer on an image", _op("FULLY_CONNECTED"), Role.INSIDE),
+    Rule("dense layer on an image", looks.named("FULLY_CONNECTED"), Role.INSIDE),
     Rule(
         "1x1 convolution",
-        lambda graph, step: step.op == "CONV_2D" and is_pointwise(graph, step),
+        lambda graph, step: step.op == "CONV_2D" and looks.is_pointwise(graph, step),
         Role.INSIDE,
         (
             _GROUPS,
             _DILATION,
             Need(
                 lambda graph, step: (
-                    step.padding == (0, 0, 0, 0) and _strides(graph, step) == (1, 1)
+                    step.padding == (0, 0, 0, 0)
+                    and looks.strides(graph, step) == (1, 1)
                 ),
                 "it is a 1x1 convolution with strides or padding",
                 "Pool or stride in a depthwise convolution in front of it.",
@@ -193,13 +132,13 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "first convolution",
-        _is_stem,
+        looks.is_3x3,
         Role.ENTRY,
         (
             _GROUPS,
             _DILATION,
             Need(
-                lambda graph, step: _strides(graph, step) == (2, 2),
+                lambda graph, step: looks.strides(graph, step) == (2, 2),
                 "it is a 3x3 convolution without strides of 2",
                 "Only the first convolution may be 3x3, with strides of 2; make the "
                 "others separable.",
@@ -218,11 +157,11 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "other convolution",
-        _op("CONV_2D"),
+        looks.named("CONV_2D"),
         Role.NONE,
         (
             Need(
-                lambda graph, step: False,
+                looks.never,
                 "it is a convolution of another size than 1x1",
                 "Make it separable: a depthwise and a 1x1 convolution.",
             ),
@@ -230,7 +169,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "depthwise convolution",
-        _op("DEPTHWISE_CONV_2D"),
+        looks.named("DEPTHWISE_CONV_2D"),
         Role.INSIDE,
         (
             _DILATION,
@@ -240,62 +179,73 @@ RULES: tuple[Rule, ...] = (
                 "Widen in the 1x1 convolution behind it.",
             ),
             Need(
-                lambda graph, step: window(graph, step) in ((3, 3), (5, 5)),
+                lambda graph, step: looks.window(graph, step) in ((3, 3), (5, 5)),
                 "its kernel is neither 3x3 nor 5x5",
                 f"{_PREPARE} embeds kernels of one dimension.",
             ),
             Need(
-                lambda graph, step: _strides(graph, step) in ((1, 1), (2, 2)),
+                lambda graph, step: looks.strides(graph, step) in ((1, 1), (2, 2)),
                 "its strides are neither 1 nor 2",
             ),
             Need(
-                _padded,
+                looks.padded,
                 "its padding is not the same on each side",
                 f"{_PREPARE} pads explicitly (odd sizes) or makes a 3x3 kernel 5x5 "
                 "(even sizes); both are exact.",
             ),
         ),
     ),
-    Rule("depth to space", _op("DEPTH_TO_SPACE"), Role.EXIT),
+    Rule(
+        "product of two computed matrices",
+        looks.named("BATCH_MATMUL"),
+        Role.NONE,
+        (
+            Need(
+                looks.never,
+                "it multiplies by what is computed: there are no zeros to skip",
+            ),
+        ),
+    ),
+    Rule("depth to space", looks.named("DEPTH_TO_SPACE"), Role.EXIT),
     Rule(
         "sum or product",
-        _op("ADD", "MUL"),
+        looks.named("ADD", "MUL"),
         Role.INSIDE,
         (
             Need(
-                _of_rank_4,
+                looks.of_rank_4,
                 "it adds or multiplies by a vector or number",
                 f"{_PREPARE} folds a stand-alone BatchNormalization and a hard-sigmoid "
                 "gate; move a Rescaling in front of the first convolution.",
             ),
-            Need(_known_vector, "it adds or multiplies by a constant"),
+            Need(looks.known_vector, "it adds or multiplies by a constant"),
         ),
     ),
     Rule(
         "bilinear resizing",
-        _op("RESIZE_BILINEAR"),
+        looks.named("RESIZE_BILINEAR"),
         Role.INSIDE,
-        (Need(_more_than_a_pixel, "it enlarges a single row or column"),),
+        (Need(looks.more_than_a_pixel, "it enlarges a single row or column"),),
     ),
     Rule(
         "function of each number",
-        _op(*UNARY),
+        looks.named(*UNARY),
         Role.INSIDE,
-        (Need(_image, "it is not applied to an image"),),
+        (Need(looks.reads_image, "it is not applied to an image"),),
     ),
     Rule(
         "mean or sum",
-        _op("MEAN", "SUM"),
+        looks.named("MEAN", "SUM"),
         Role.INSIDE | Role.EXIT,
-        (Need(_image, "it does not pool an image"),),
+        (Need(looks.reads_image, "it does not pool an image"),),
     ),
     Rule(
         "other arithmetic",
-        _op(*BINARY),
+        looks.named(*BINARY),
         Role.NONE,
         (
             Need(
-                lambda graph, step: False,
+                looks.never,
                 "the other layout is known for sums and products only",
                 "Use ReLU in place of PReLU, a sum in place of a difference.",
             ),
@@ -307,7 +257,7 @@ RULES: tuple[Rule, ...] = (
         Role.NONE,
         (
             Need(
-                lambda graph, step: False,
+                looks.never,
                 "it does not know the other layout",
                 "Take it out of the part between the first convolution and the "
                 f"pooling; {_PREPARE} turns pooling over the whole image into global "

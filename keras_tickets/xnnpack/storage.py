@@ -6,6 +6,8 @@ without a word.
 
 from __future__ import annotations
 
+from keras_tickets.convert.tensor import FileTensor
+
 # Outputs x inputs that the sparse kernels of dense layers read together.
 DENSE_BLOCKS = {"float32": 4, "int8": 16}
 
@@ -57,3 +59,30 @@ def refusal(op: str, dtype: str, whole: bool, in_blocks: bool) -> str:
     if op != "CONV_2D":
         return "LiteRT was seen to load sparse int8 kernels of CONV_2D only"
     return ""
+
+
+def why_no_blocks(kernel: FileTensor, whole: bool) -> tuple[str, str]:
+    """Tells why a dense layer is not in LiteRT's sparse kernel, and what would help.
+
+    Args:
+        kernel: Its weights.
+        whole: Whether it computes with whole numbers.
+    """
+    size = DENSE_BLOCKS.get(kernel.dtype)
+    if size is None or (kernel.dtype == "int8" and not whole):
+        return (
+            f"LiteRT has no sparse kernel for dense layers of {kernel.dtype} weights "
+            "that computes in float32",
+            'Export it in "float32" or "int8", with blocks along the inputs.',
+        )
+    if kernel.shape[1] % size:
+        return (
+            f"its {kernel.shape[1]} inputs are no multiple of {size}, the block that "
+            f"LiteRT reads in {kernel.dtype}",
+            f"Give it a multiple of {size} inputs.",
+        )
+    return (
+        f"its weights are not stored in blocks of 1x{size}, which LiteRT's sparse "
+        f"kernel for {kernel.dtype} reads",
+        f'Prune dense layers with structure="block_1x{size}".',
+    )
