@@ -10,7 +10,7 @@ from typing import Any
 
 from keras_tickets.convert.tensor import Array
 from keras_tickets.xnnpack import storage
-from keras_tickets.xnnpack.delegate import SPARSE_DENSE, Part, parts
+from keras_tickets.xnnpack.delegate import SPARSE_DENSE, Part, Step, parts
 from keras_tickets.xnnpack.graph import Graph, Node, graphs
 from keras_tickets.xnnpack.layout import Cluster, Layout, State
 from keras_tickets.xnnpack.looks import is_pointwise
@@ -126,13 +126,18 @@ def _what_breaks(layout: Layout, state: State) -> str:
     if step.op in ("MEAN", "SUM"):
         return _what_pooling_breaks(layout, state, through)
     if not through and step.op != "DEPTH_TO_SPACE":
-        return (
-            "it gets its input channel by channel, and what reads its output does not "
-            "know that layout"
-        )
+        return f"its input comes channel by channel, but {_reader(layout, step)}"
     if is_pointwise(graph, step) and graph.values[step.inputs[0]].rank != 4:
         return "it gets the channels of an image that is none any more"
     return ""
+
+
+def _reader(layout: Layout, step: Step) -> str:
+    """Who reads the output of a step, and how."""
+    ops = [o.step.op for o in layout.states if step.outputs[0] in o.step.inputs]
+    if not ops:
+        return "its output leaves the network pixel by pixel"
+    return f"{' and '.join(sorted(set(ops)))} reads its output pixel by pixel"
 
 
 def _what_pooling_breaks(layout: Layout, state: State, through: bool) -> str:

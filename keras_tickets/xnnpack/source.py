@@ -10,6 +10,8 @@ from keras_tickets.memory import bounded_memory
 from keras_tickets.xnnpack.diagnose import check_target, diagnose_content
 from keras_tickets.xnnpack.diagnosis import Diagnosis
 
+TFLITE = {".tflite": SUFFIXES[".tflite"]}
+
 # A file that needs more of this machine's memory is damaged, or not for it.
 _MEMORY = 0.5
 
@@ -32,7 +34,7 @@ def diagnose_file(path: str | os.PathLike[str], target: str = "xnnpack") -> Diag
         ImportError: If `keras-tickets[export]` is not installed.
     """
     check_target(target)
-    file = check_source(path, {".tflite": SUFFIXES[".tflite"]})
+    file = check_source(path, TFLITE)
     content = file.read_bytes()
     try:
         with bounded_memory(_MEMORY):
