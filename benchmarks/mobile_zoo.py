@@ -227,7 +227,6 @@ SAFE: dict[str, Graph] = {
     "gate of relu6": Graph(net(gate(activation="relu6"))),
     "depth to space": Graph(net(conv(32), head=chain(conv(12, None), depth_to_space))),
     "pooling only": Graph(net(head=pool())),
-    "pooling with axes only": Graph(net(head=pool(True))),
     "softmax": Graph(net(head=chain(pool(), layers.Dense(10, "softmax")))),
     "two dense": Graph(
         net(head=chain(pool(), layers.Dense(32, "relu"), layers.Dense(10)))
@@ -262,12 +261,8 @@ DENSE: dict[str, Graph] = {
     "same with strides": Graph(
         chain(layers.Conv2D(8, 3, strides=2, padding="same"), body(), classifier)
     ),
-    "depthwise same with strides": Graph(
-        net(layers.DepthwiseConv2D(3, strides=2, padding="same"))
-    ),
     "stem without strides": Graph(chain(stem(strides=1), body(), classifier)),
     "grey stem": Graph(net(), (32, 32, 1)),
-    "depth multiplier": Graph(net(depthwise(depth_multiplier=2))),
     "flatten head": Graph(
         net(depthwise(3, 2), head=chain(layers.Flatten(), layers.Dense(10)))
     ),
@@ -305,6 +300,9 @@ DENSE: dict[str, Graph] = {
         mlp, (64,), structure="block_1x16", precision="int8-dynamic"
     ),
     "mlp float16 1x4": Graph(mlp, (64,), structure="block_1x4", precision="float16"),
+    "rescaling": Graph(net(layers.Rescaling(0.5), residual(conv(32)))),
+    "prelu": Graph(net(layers.PReLU(shared_axes=[1, 2]))),
+    "50 %, max pooling": Graph(net(layers.MaxPooling2D(2)), sparsity=0.5),
     "nearest upsampling": Graph(net(layers.UpSampling2D(2))),
 }
 """Run dense and right, whatever the file stores."""
@@ -313,15 +311,15 @@ PLANTED: dict[str, Graph] = {
     "concatenate": Graph(net(lambda x: layers.Concatenate()([x, x]))),
     "max pooling": Graph(net(layers.MaxPooling2D(2))),
     "average pooling": Graph(net(layers.AveragePooling2D(2))),
-    "rescaling": Graph(net(layers.Rescaling(0.5), residual(conv(32)))),
     "batch norm after add": Graph(net(residual(conv(32)), bn, layers.ReLU())),
     "strided 1x1": Graph(net(conv(32, strides=2))),
     "plain 3x3": Graph(net(layers.Conv2D(32, 3, padding="same", activation="relu"))),
-    "depthwise 7x7": Graph(net(depthwise(7))),
-    "prelu": Graph(net(layers.PReLU(shared_axes=[1, 2]))),
-    "depthwise odd strides": Graph(
+    "depthwise same with strides": Graph(
         net(layers.DepthwiseConv2D(3, strides=2, padding="same"))
     ),
+    "depth multiplier": Graph(net(depthwise(depth_multiplier=2))),
+    "depthwise 7x7": Graph(net(depthwise(7))),
+    "pooling with axes only": Graph(net(head=pool(True))),
     "pooling, convolution": Graph(net(head=chain(pool(True), conv(10, None)))),
     "pooling, convolution, flat": Graph(
         net(head=chain(pool(True), conv(10, None), layers.Flatten()))
@@ -337,7 +335,6 @@ PLANTED: dict[str, Graph] = {
     "blocks of 4, max pooling": Graph(
         net(layers.MaxPooling2D(2)), structure="block_4", skip=_SKIP_STEM
     ),
-    "50 %, max pooling": Graph(net(layers.MaxPooling2D(2)), sparsity=0.5),
 }
 """Fail or go wrong on ARM64 if they were stored without their zeros."""
 

@@ -133,7 +133,8 @@ class Graph:
     def scope(self, node: Node) -> str:
         """The name of an operator where the file was converted from."""
         names = [self.values[index].name for index in node.outputs]
-        if len(node.inputs) > 1 and self.is_constant(node.inputs[1]):
+        weights = node.inputs[1] if len(node.inputs) > 1 else -1
+        if self.is_constant(weights) and self.values[weights].rank > 1:
             names.insert(0, self.constant(node.inputs[1]).name)
         # Of operators that were made one, the first; names of the converter's own have
         # no scope.

@@ -148,17 +148,17 @@ def _what_pooling_breaks(layout: Layout, state: State, through: bool) -> str:
         return "it pools other axes than the rows and columns"
     if not step.node.options.keepDims:
         return ""
-    readers = [other for other in layout.states if step.outputs[0] in other.step.inputs]
+    readers = [o.step for o in layout.states if step.outputs[0] in o.step.inputs]
     well = through and all(
-        is_pointwise(graph, other.step) and other.step.outputs[0] in layout.planar
-        for other in readers
+        is_pointwise(graph, reader) and reader.outputs[0] in layout.planar
+        for reader in readers
     )
-    if readers and not well:
-        return (
-            "it keeps the axes that it pools (keepdims), and other than a 1x1 "
-            "convolution inside of the sparse part reads it"
-        )
-    return ""
+    if well:
+        return ""
+    return (
+        "it keeps the axes that it pools (keepdims), so that its output has a wrong "
+        "shape for all but 1x1 convolutions inside of the sparse part"
+    )
 
 
 def _why_dense(layout: Layout, state: State, found: Finding) -> Finding:
