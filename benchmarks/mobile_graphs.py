@@ -45,7 +45,7 @@ def ticket_of(graph: zoo.Graph) -> kt.Ticket:
     pruner = kt.Magnitude(
         graph.sparsity, allocation="uniform", structure=graph.structure
     )
-    ticket = kt.wrap(graph.build(), pruner, skip=graph.skip or None)
+    ticket = kt.wrap(graph.build(), pruner)
     ticket.draw(verbose=0)
     return ticket
 

@@ -18,6 +18,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_tickets.structure import Kinds, Structure
+
 Tensor = Any
 Piece = Callable[[Tensor], Tensor]
 
@@ -102,15 +104,13 @@ class Graph:
         sparsity: Of the prunable weights.
         structure: What is kept together.
         precision: Of the file.
-        skip: What is not pruned.
     """
 
     make: Piece
     shape: tuple[int, ...] = (32, 32, 3)
     sparsity: float = 0.9
-    structure: str = "unstructured"
+    structure: str | Structure = "unstructured"
     precision: str = "float32"
-    skip: tuple[str, ...] = ()
 
     def build(self) -> keras.Model:
         """Builds the model, with the same weights every time."""
@@ -184,7 +184,8 @@ def split_dense(x: Tensor) -> Tensor:
     return layers.Flatten()(layers.Dense(10)(pool(True)(x)))
 
 
-_SKIP_STEM = ("^conv2d/",)
+# The first convolution has three inputs, and no sparse kernel.
+_TWO, _FOUR = Kinds(pointwise="block_2"), Kinds(pointwise="block_4")
 
 SAFE: dict[str, Graph] = {
     "plain": Graph(net()),
@@ -242,12 +243,10 @@ SAFE: dict[str, Graph] = {
     "95 %": Graph(net(), sparsity=0.95),
     "float16": Graph(net(), precision="float16"),
     "float16 gate": Graph(net(gate()), precision="float16"),
-    "blocks of 2": Graph(net(), structure="block_2", skip=_SKIP_STEM),
-    "blocks of 4": Graph(net(), structure="block_4", skip=_SKIP_STEM),
-    "blocks of 4, float16": Graph(
-        net(), structure="block_4", skip=_SKIP_STEM, precision="float16"
-    ),
-    "blocks of 2, gate": Graph(net(gate()), structure="block_2", skip=_SKIP_STEM),
+    "blocks of 2": Graph(net(), structure=_TWO),
+    "blocks of 4": Graph(net(), structure=_FOUR),
+    "blocks of 4, float16": Graph(net(), structure=_FOUR, precision="float16"),
+    "blocks of 2, gate": Graph(net(gate()), structure=_TWO),
     "mlp 1x4": Graph(mlp, (64,), structure="block_1x4"),
     "mlp 1x16 int8": Graph(mlp, (64,), structure="block_1x16", precision="int8"),
     "transformer 1x4": Graph(self_attention, (16, 64), structure="block_1x4"),
@@ -332,9 +331,7 @@ PLANTED: dict[str, Graph] = {
     "float16 concatenate": Graph(
         net(lambda x: layers.Concatenate()([x, x])), precision="float16"
     ),
-    "blocks of 4, max pooling": Graph(
-        net(layers.MaxPooling2D(2)), structure="block_4", skip=_SKIP_STEM
-    ),
+    "blocks of 4, max pooling": Graph(net(layers.MaxPooling2D(2)), structure=_FOUR),
 }
 """Fail or go wrong on ARM64 if they were stored without their zeros."""
 
