@@ -165,19 +165,21 @@ def _why_dense(layout: Layout, state: State, found: Finding) -> Finding:
     """Why a 1x1 convolution runs dense in sparse mode."""
     if own := state.standing.reason:
         return dataclasses.replace(found, reason=own, fix=state.standing.fix)
+    if not layout.has_exit:
+        reason = "nothing behind it pools the image or turns depth into space"
+        return dataclasses.replace(found, reason=reason, fix=_EXIT)
     cluster = layout.clusters.get(state.leader)
     if cluster is None or state.spoilt:
         return _blame(layout, state, found)
-    reason, fix = "what reads it is not part of a sparse network", _EXIT
-    if not layout.has_exit:
-        reason = "nothing behind it pools the image or turns depth into space"
-    elif not cluster.switched:
-        reason = (
-            f"{cluster.zeros:,} of the {cluster.weights:,} weights that run together "
-            "are zero; XNNPACK asks for more than two thirds"
-        )
-        fix = "Prune more of the 1x1 convolutions beside it."
-    return dataclasses.replace(found, reason=reason, fix=fix)
+    if cluster.switched:
+        reason = "what reads it is not part of a sparse network"
+        return dataclasses.replace(found, reason=reason, fix=_EXIT)
+    return dataclasses.replace(
+        found,
+        reason=f"{cluster.zeros:,} of the {cluster.weights:,} weights that run "
+        "together are zero; XNNPACK asks for more than two thirds",
+        fix="Prune more of the 1x1 convolutions beside it.",
+    )
 
 
 _EXIT = (
