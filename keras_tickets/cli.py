@@ -1,6 +1,7 @@
 """The command `keras-tickets`, for files: it starts without Keras.
 
     keras-tickets inspect model.tflite
+    keras-tickets diagnose model.tflite
     keras-tickets benchmark dense.tflite sparse.tflite --on wasm
 
 What cannot be read is told in one line on stderr. The exit status is 2 if the path is
@@ -11,7 +12,8 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -19,6 +21,9 @@ from keras_tickets import __version__
 from keras_tickets.convert.formats import SUFFIXES
 from keras_tickets.files import check_source
 from keras_tickets.inspection import inspect as read
+from keras_tickets.xnnpack.source import TFLITE, diagnose_file
+
+Report = TypeVar("Report")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -36,15 +41,34 @@ def inspect(path: str, as_json: bool, everything: bool) -> None:
 
     FILE is a .tflite or .onnx of any origin.
     """
+    found = _read(path, SUFFIXES, read)
+    click.echo(json.dumps(found.to_dict()) if as_json else found.table(everything))
+
+
+@main.command()
+@click.argument("path", metavar="FILE")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def diagnose(path: str, as_json: bool) -> None:
+    """Tell what of FILE runs sparse on a phone, why not, and what would help.
+
+    FILE is a .tflite of any origin. The exit status is 0 also if it would go wrong.
+    """
+    found = _read(path, TFLITE, diagnose_file)
+    click.echo(json.dumps(found.to_dict()) if as_json else str(found))
+
+
+def _read(
+    path: str, suffixes: Mapping[str, str], reader: Callable[[str], Report]
+) -> Report:
+    """Reads a file, or ends the program with one line that says why not."""
     try:
-        check_source(path, SUFFIXES)
+        check_source(path, suffixes)
     except (ValueError, OSError) as error:
         _fail(str(error), status=2)
     try:
-        found = read(path)
+        return reader(path)
     except (ValueError, OSError, ImportError) as error:
         _fail(str(error), status=1)
-    click.echo(json.dumps(found.to_dict()) if as_json else found.table(everything))
 
 
 @main.command()

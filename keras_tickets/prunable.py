@@ -14,14 +14,23 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import keras
 import numpy as np
 
 from keras_tickets import _keras
 
-Filter: TypeAlias = "str | keras.Layer | keras.Variable | Callable[[Kernel], bool]"
+Filter: TypeAlias = (
+    "str | keras.Layer | keras.Variable | Callable[[Kernel], bool] | ModelFilter"
+)
+
+
+class ModelFilter(Protocol):
+    """A filter that looks at the whole model first, such as `kt.mobile.eligible`."""
+
+    def within(self, model: Any) -> Callable[[Kernel], bool]:
+        """Return the filter for the kernels of `model`."""
 
 
 @dataclass(frozen=True)
@@ -268,8 +277,8 @@ def choose_kernels(
         model: A built layer or model.
         only: Prune nothing but this: a regular expression searched in the display
             path, a path or layer name, a layer, a variable, a function of a
-            `Kernel`, or a list of these. What is named exactly is pruned even where
-            the default would leave it, or raises when it cannot be.
+            `Kernel`, a `ModelFilter`, or a list of these. What is named exactly is
+            pruned even where the default would leave it, or raises when it cannot be.
         skip: Leave this alone; the same forms.
         held: Kernels that are masked already and not up for choice.
 
@@ -279,8 +288,8 @@ def choose_kernels(
     """
     masked = {id(kernel.variable) for kernel in held}
     candidates = [k for k in find_kernels(model) if id(k.variable) not in masked]
-    wanted = _matches(candidates, only, "only")
-    unwanted = _matches(candidates, skip, "skip")
+    wanted = _matches(model, candidates, only, "only")
+    unwanted = _matches(model, candidates, skip, "skip")
     kernels, skipped = [], []
     for kernel in candidates:
         reason = _reason(kernel, wanted, unwanted)
@@ -317,6 +326,7 @@ def _reason(
 
 
 def _matches(
+    model: keras.Layer,
     candidates: Sequence[Kernel],
     filters: Filter | Iterable[Filter] | None,
     argument: str,
@@ -331,6 +341,7 @@ def _matches(
     ):
         items = list(filters)
     for item in items:
+        item = item.within(model) if hasattr(item, "within") else item
         hits = {id(k.variable): how for k in candidates if (how := _hit(k, item))}
         if not hits:
             raise ValueError(_matched_nothing(candidates, item, argument))

@@ -18,7 +18,7 @@ from keras_tickets.convert.comparison import Comparison
 from keras_tickets.convert.pipeline import export
 from keras_tickets.convert.report import ExportReport
 from keras_tickets.masked import Masked
-from keras_tickets.mobile import BenchmarkReport, benchmark, verify
+from keras_tickets.mobile import BenchmarkReport, benchmark, diagnose, verify
 from keras_tickets.pruners import (
     ESPN,
     IMP,
@@ -76,6 +76,7 @@ __all__ = [
     "allocation",
     "benchmark",
     "challenge",
+    "diagnose",
     "export",
     "flops",
     "flow",

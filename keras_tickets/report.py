@@ -17,6 +17,7 @@ def summary(
     ticket: Ticket,
     *,
     skipped: bool = True,
+    mobile: bool = False,
     print_fn: Callable[[str], object] | None = print,
 ) -> str:
     """Print a table of the kernels of a ticket and return it as a string.
@@ -24,6 +25,8 @@ def summary(
     Args:
         ticket: The ticket, drawn or not.
         skipped: Whether to list what is not pruned, with the reason.
+        mobile: Whether to say of each kernel if it runs sparse on a phone, as
+            `keras_tickets.diagnose` does; it takes a conversion to `.tflite`.
         print_fn: Where the text goes; `None` prints nothing.
 
     Returns:
@@ -49,9 +52,11 @@ def summary(
         (kernel.path, str(kernel.shape), count([mask]))
         for kernel, mask in zip(ticket.kernels, masks, strict=True)
     ]
-    table = _table(f"{ticket.name}: {_state(ticket)}")
+    kernels = _sparse_kernels(ticket) if mobile else None
+    table = _table(f"{ticket.name}: {_state(ticket)}", mobile)
     for path, shape, kept in rows:
-        table.add_row(path, shape, *_numbers(kept))
+        runs = [] if kernels is None else ["", kernels.get(path, "no")]
+        table.add_row(path, shape, *_numbers(kept), *runs)
     table.add_section()
     prunable = count(masks)
     table.add_row("prunable weights", "", *_numbers(prunable))
@@ -80,12 +85,22 @@ def _state(ticket: Ticket) -> str:
     return f"{how}, {'drawn' if ticket.drawn else 'not drawn yet'}"
 
 
+def _sparse_kernels(ticket: Ticket) -> dict[str, str]:
+    """Return path -> yes and the sparse kernel, of what runs in one on a phone."""
+    # Imported here: it converts, and most tables are of training.
+    from keras_tickets.mobile.draft import diagnose_drawn, drawn
+
+    found = diagnose_drawn(drawn(ticket), ticket.name, "float32", named=str)
+    sparse = [layer for layer in found.layers if layer.runs == "sparse"]
+    return {layer.name: f"yes, {layer.kernel}" for layer in sparse}
+
+
 def _numbers(counted: Count) -> tuple[str, str, str]:
     percent = f"{100 * counted.sparsity:.2f} %"
     return f"{counted.total:,}", f"{counted.kept:,}", percent
 
 
-def _table(title: str) -> rich.table.Table:
+def _table(title: str, mobile: bool) -> rich.table.Table:
     table = rich.table.Table(
         title=title, box=rich.box.SIMPLE_HEAD, title_justify="left"
     )
@@ -95,4 +110,6 @@ def _table(title: str) -> rich.table.Table:
     table.add_column("kept", justify="right")
     table.add_column("sparsity", justify="right")
     table.add_column("left alone because", overflow="fold")
+    if mobile:
+        table.add_column("runs sparse on mobile?")
     return table

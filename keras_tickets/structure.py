@@ -203,6 +203,59 @@ class NM(Structure):
         _check_inputs(self, self.m, kernels)
 
 
+@_registry.register
+class Kinds(Structure):
+    """A structure for each kind of kernel, as runtimes have kernels for kinds.
+
+    `kt.mobile.structure()` returns what phones run sparse.
+
+    Args:
+        dense: Of kernels without a window: dense layers, projections, recurrent ones.
+        pointwise: Of convolutions with a window of one pixel.
+        others: Of all other convolutions.
+
+    Example:
+    >>> Kinds(dense="block_1x4").label
+    'dense 1x4'
+    """
+
+    def __init__(
+        self,
+        dense: Any = "unstructured",
+        pointwise: Any = "unstructured",
+        others: Any = "unstructured",
+    ) -> None:
+        self.dense = get(dense)
+        self.pointwise = get(pointwise)
+        self.others = get(others)
+
+    def on(self, kernel: Kernel) -> Granules:
+        """Return the granules of the kernel's kind."""
+        return self._of(kernel).on(kernel)
+
+    @property
+    def label(self) -> str:
+        """What a table calls it: the kinds that are not kept weight by weight."""
+        named = {"dense": self.dense, "1x1": self.pointwise, "others": self.others}
+        shown = [
+            f"{kind} {words.label}"
+            for kind, words in named.items()
+            if not isinstance(words, Unstructured)
+        ]
+        return ", ".join(shown) or "unstructured"
+
+    def check(self, kernels: Sequence[Kernel]) -> None:
+        """Raise if some of `kernels` can not be grouped as their kind is."""
+        for words in (self.dense, self.pointwise, self.others):
+            words.check([k for k in kernels if self._of(k) is words])
+
+    def _of(self, kernel: Kernel) -> Structure:
+        taps = kernel.view.taps
+        if not taps:
+            return self.dense
+        return self.pointwise if kernel.extent(taps) == 1 else self.others
+
+
 def _check_inputs(words: Structure, size: int, kernels: Sequence[Kernel]) -> None:
     """Raise if the number of inputs of a kernel is no multiple of `size`."""
     ragged = [k for k in kernels if k.extent(k.view.inputs) % size]

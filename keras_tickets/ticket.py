@@ -337,7 +337,8 @@ def wrap(
             as they are.
         only: Prune nothing but these kernels: a regular expression searched in the
             display path, a path or layer name, a layer, a variable, a function of a
-            `Kernel`, or a list of these. See `keras_tickets.prunable`.
+            `Kernel`, `kt.mobile.eligible`, or a list of these. See
+            `keras_tickets.prunable`.
         skip: Leave these kernels alone; the same forms.
         name: Name of the ticket.
         remember: Whether the ticket keeps, as `ticket.start`, the values that all

@@ -22,7 +22,7 @@ from keras_tickets.convert.mixed_precision import float32_compute
 from keras_tickets.convert.onnx import to_onnx
 from keras_tickets.convert.onnx_scatter import encode
 from keras_tickets.convert.options import Options, check_options
-from keras_tickets.convert.precision import check_range
+from keras_tickets.convert.precision import PRECISIONS, check_range
 from keras_tickets.convert.report import ExportReport, measure
 from keras_tickets.convert.sampling import (
     Sample,
@@ -168,6 +168,29 @@ def export(
     if verbose:
         print(report.line)
     return report
+
+
+def draft(model: keras.Model, precision: str = "float32") -> bytes:
+    """Converts a plain model to a `.tflite` that is looked at, and never run.
+
+    As `export` does, but nothing is compared, and what would be calibrated is so on
+    random inputs.
+
+    Args:
+        model: A plain Keras model.
+        precision: The name of the precision.
+
+    Returns:
+        The bytes of the file.
+    """
+    with float32_compute(model):
+        signature = signatures.input_signature(model, None, 1)
+        inputs = comparison_samples(signature, vocabulary_of(model))["random"]
+        calibrated = PRECISIONS[precision].calibrated
+        data = inputs if calibrated else None
+        options = check_options(".tflite", precision, "auto", data, None, None)
+        content = _convert(model, signature, options, inputs if calibrated else [])
+    return _encode(content, options)[0]
 
 
 def _check_drawn(model: keras.Model) -> None:

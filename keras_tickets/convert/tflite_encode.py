@@ -18,8 +18,13 @@ from typing import Any
 import numpy as np
 
 from keras_tickets.convert.tensor import Array, FileTensor
-from keras_tickets.convert.tflite_layout import why_dense
-from keras_tickets.convert.tflite_schema import op_name, pack, schema, unpack
+from keras_tickets.convert.tflite_schema import (
+    op_name,
+    operator_code,
+    pack,
+    schema,
+    unpack,
+)
 from keras_tickets.convert.tflite_sparsity import Index, Levels, encode
 from keras_tickets.convert.tflite_tensor import (
     constants,
@@ -29,29 +34,18 @@ from keras_tickets.convert.tflite_tensor import (
     name_of,
     read,
 )
+from keras_tickets.xnnpack.delegate import SPARSE_DENSE
+from keras_tickets.xnnpack.judge import why_dense
+from keras_tickets.xnnpack.padding import pad_explicitly
+from keras_tickets.xnnpack.storage import DENSE_BLOCKS, READERS, refusal
 
 # Bytes of a DENSIFY operator, of the tensor it writes and of the sparsity's own tables;
 # measured on files, names apart.
 _OVERHEAD = 250
 
-# Where a kernel is among the inputs of an operator that may read it from DENSIFY.
-_KERNEL_INPUT = {
-    "CONV_2D": 1,
-    "DEPTHWISE_CONV_2D": 1,
-    "FULLY_CONNECTED": 1,
-    "TRANSPOSE_CONV": 1,
-    "GATHER": 0,
-}
-
 # Blocks are for tickets of blocks: below this fraction of non-zero values, the kernel
 # that reads them is slower than the dense one.
 _FILLED = 0.75
-
-# The version of FULLY_CONNECTED that reads sparse weights.
-_SPARSE_VERSION = 8
-
-# Inputs that the sparse kernel of FULLY_CONNECTED reads together.
-_BLOCK = {"float32": 4, "int8": 16}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,18 +82,26 @@ def sparsify(content: bytes, precision: str) -> tuple[bytes, list[Barred]]:
     Raises:
         ValueError: If the bytes are no `.tflite` file.
     """
+    content = pad_explicitly(content)
+    model, barred = _encoded(content, precision, reason="")
+    if reason := why_dense(model):
+        model, barred = _encoded(content, precision, reason)
+    return pack(model, len(content)), barred
+
+
+def _encoded(content: bytes, precision: str, reason: str) -> tuple[Any, list[Barred]]:
+    """A file without zeros; with those that DENSIFY would add, if there is a reason."""
     model = unpack(content)
     readers = _readers(model)
-    layout = why_dense(model)
     barred = []
     for tensors, buffer in list(constants(model)):
         constant = read(tensors[0], buffer)
         if tensors[0].sparsity is not None or not constant.is_weight:
             continue
         reading = [reader for tensor in tensors for reader in readers[id(tensor)]]
-        ways, reason = _ways(constant, reading, precision)
-        if layout and constant.dtype != "int8" and any(way.unpacked for way in ways):
-            ways, reason = [way for way in ways if not way.unpacked], layout
+        ways, why = _ways(constant, reading, precision)
+        if reason and any(way.unpacked for way in ways):
+            ways, why = [way for way in ways if not way.unpacked], reason
         stored = _smallest(constant, ways)
         if stored is not None:
             way, indices, values = stored
@@ -108,9 +110,9 @@ def sparsify(content: bytes, precision: str) -> tuple[bytes, list[Barred]]:
                 _unpack_first(model, {id(tensor) for tensor in tensors})
             else:
                 _mark_readers(model, {id(tensor) for tensor in tensors})
-        elif reason and _smallest(constant, [_rows(constant)]) is not None:
-            barred.append(Barred(constant.name, reason))
-    return pack(model, len(content)), barred
+        elif why and _smallest(constant, [_rows(constant)]) is not None:
+            barred.append(Barred(constant.name, why))
+    return model, barred
 
 
 def densify(content: bytes) -> bytes:
@@ -173,31 +175,23 @@ def _ways(
     constant: FileTensor, readers: list[Reader], precision: str
 ) -> tuple[list[_Way], str]:
     """How a constant may be stored without zeros; if not at all, why."""
-    odd = {name for name, at in readers if _KERNEL_INPUT.get(name) != at}
-    if odd or not readers:
-        return [], (
-            f"{', '.join(sorted(odd)) or 'nothing'} reads it, which was not tried with "
-            "what DENSIFY puts out"
-        )
-    if constant.dtype != "float32" and any(name == "GATHER" for name, _ in readers):
-        return [], f"LiteRT computes wrong numbers with a sparse {constant.dtype} table"
-    dense_layers = {name for name, _ in readers} == {"FULLY_CONNECTED"}
-    if constant.dtype in ("float32", "float16"):
-        blocks = _blocks(constant) if dense_layers else []
-        return [_rows(constant), *blocks], ""
-    if constant.dtype != "int8" or precision != "int8":
-        return [], (
-            f"LiteRT loads no sparse {constant.dtype} weights in {precision} files, "
-            "or computes wrong numbers with them"
-        )
-    if any(name == "FULLY_CONNECTED" for name, _ in readers):
-        blocks = _blocks(constant) if dense_layers else []
-        return blocks, (
-            "LiteRT loads a sparse int8 FULLY_CONNECTED only in blocks of 16 inputs"
-        )
-    if {name for name, _ in readers} == {"CONV_2D"}:
-        return [_rows(constant)], ""
-    return [], "LiteRT was seen to load sparse int8 kernels of CONV_2D only"
+    if not readers:
+        return [], "nothing reads it"
+    ways, reason = [], ""
+    for way in (_rows(constant), *_blocks(constant, readers)):
+        found = {
+            refusal(
+                name if READERS.get(name) == at else f"input {at} of {name}",
+                constant.dtype,
+                whole=precision == "int8",
+                in_blocks=not way.unpacked,
+            )
+            for name, at in readers
+        }
+        if found == {""}:
+            ways.append(way)
+        reason = reason or max(found)
+    return ways, reason
 
 
 def _rows(constant: FileTensor) -> _Way:
@@ -208,10 +202,12 @@ def _rows(constant: FileTensor) -> _Way:
     return _Way(levels, unpacked=True)
 
 
-def _blocks(constant: FileTensor) -> list[_Way]:
+def _blocks(constant: FileTensor, readers: list[Reader]) -> list[_Way]:
     """Blocks along the inputs, for the sparse kernel that reads them as they are."""
-    size = _BLOCK.get(constant.dtype)
-    if size is None or len(constant.shape) != 2 or constant.shape[1] % size:
+    size = DENSE_BLOCKS.get(constant.dtype)
+    dense_layers = {name for name, _ in readers} == {"FULLY_CONNECTED"}
+    fits = size and len(constant.shape) == 2 and constant.shape[1] % size == 0
+    if not size or not dense_layers or not fits:
         return []
     levels = Levels(constant.shape, (0, 1, 2), (1,), (size,), (False, True, False))
     return [_Way(levels, unpacked=False)]
@@ -256,7 +252,7 @@ def _insert_unpacking(model: Any, graph: Any, source: int) -> None:
     for op in readers:
         op.inputs = np.where(np.asarray(op.inputs) == source, target, op.inputs)
     unpacking = classes.OperatorT()
-    unpacking.opcodeIndex = _code(model, "DENSIFY", version=1)
+    unpacking.opcodeIndex = operator_code(model, "DENSIFY", version=1)
     unpacking.inputs = np.array([source], np.int32)
     unpacking.outputs = np.array([target], np.int32)
     unpacking.builtinOptionsType = classes.BuiltinOptions.DensifyOptions
@@ -271,26 +267,13 @@ def _mark_readers(model: Any, sparse: set[int]) -> None:
     By its version: XNNPACK leaves exactly this one alone, and would read the stored
     values of any other as dense weights, beyond their end.
     """
-    code = _code(model, "FULLY_CONNECTED", _SPARSE_VERSION)
+    code = operator_code(model, "FULLY_CONNECTED", SPARSE_DENSE)
     for graph in model.subgraphs:
         for op in graph.operators:
             if any(
                 id(graph.tensors[i]) in sparse for i in _indices(op.inputs) if i >= 0
             ):
                 op.opcodeIndex = code
-
-
-def _code(model: Any, name: str, version: int) -> int:
-    """The index of an operator of a version among the file's operator codes."""
-    for index, code in enumerate(model.operatorCodes):
-        if op_name(code) == name and code.version == version:
-            return index
-    code = schema().OperatorCodeT()
-    number = getattr(schema().BuiltinOperator, name)
-    code.builtinCode = code.deprecatedBuiltinCode = number
-    code.version = version
-    model.operatorCodes.append(code)
-    return len(model.operatorCodes) - 1
 
 
 def _drop_unpacking(graph: Any, codes: list[Any]) -> None:

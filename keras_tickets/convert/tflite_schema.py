@@ -66,3 +66,16 @@ def op_name(code: Any) -> str:
         return "custom:" + (code.customCode or b"").decode("utf-8", "replace")
     names = {value: name for name, value in vars(builtin).items() if name.isupper()}
     return names.get(number, f"BUILTIN_{number}")
+
+
+def operator_code(model: Any, name: str, version: int) -> int:
+    """The index of an operator of a version among a file's codes; added if missing."""
+    for index, code in enumerate(model.operatorCodes):
+        if op_name(code) == name and code.version == version:
+            return index
+    code = schema().OperatorCodeT()
+    number = getattr(schema().BuiltinOperator, name)
+    code.builtinCode = code.deprecatedBuiltinCode = number
+    code.version = version
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1

@@ -87,7 +87,9 @@ def read(tensor: Any, buffer: Any) -> FileTensor:
 
 def name_of(tensor: Any) -> str:
     """Returns the name of a tensor as text."""
-    return (tensor.name or b"").decode("utf-8", "replace")
+    name = tensor.name or b""
+    # Bytes in what was read, text in what was added since.
+    return name if isinstance(name, str) else name.decode("utf-8", "replace")
 
 
 def _zero_point(tensor: Any) -> tuple[int, bool]:

@@ -1,0 +1,82 @@
+"""`diagnose`: will it run sparse on the phone? Of a file, or of a model beforehand."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import keras
+
+from keras_tickets.checks import check_model
+from keras_tickets.convert.precision import PRECISIONS
+from keras_tickets.mobile.draft import diagnose_drawn, drawn
+from keras_tickets.xnnpack.diagnose import check_target
+from keras_tickets.xnnpack.diagnosis import Diagnosis
+from keras_tickets.xnnpack.source import diagnose_file
+
+
+def diagnose(
+    model_or_file: keras.Model | str | os.PathLike[str],
+    target: str = "xnnpack",
+    *,
+    sparsity: float | None = None,
+    precision: str = "float32",
+) -> Diagnosis:
+    """Tells layer by layer what runs sparse on a phone, why not, and what would help.
+
+    Use it before you train: zeros that no sparse kernel reads make a file smaller, and
+    nothing faster. Of a model, a copy is pruned at random and converted as `kt.export`
+    does, so that what is judged is a file in each case; nothing is run. The rules are
+    those of XNNPACK, mirrored from its source and held against the kernels that ran on
+    ARM64 (`kt.mobile.sparse_path` counts them).
+
+    Args:
+        model_or_file: A ticket, a built Keras model, or a `.tflite` file of any origin.
+        target: Whose sparse kernels are meant; `"xnnpack"` are those of LiteRT on
+            ARM64 and in browsers.
+        sparsity: Of a model that is not pruned yet: the fraction of zeros to assume.
+            By default that of the ticket's pruner, or 0.9.
+        precision: Of a model: the precision that it will be exported in.
+
+    Returns:
+        A `Diagnosis`, which prints as a table: for each layer whether it runs sparse,
+        its cluster and the zeros of that; a verdict with the expected speed-up.
+
+    Raises:
+        TypeError: If it is neither a model nor a path.
+        ValueError: If there is no such target or precision, the model is not built, or
+            the file is damaged or of another kind.
+        FileNotFoundError: If there is no such file.
+        IsADirectoryError: If the path is a folder.
+        RuntimeError: If the model cannot be converted.
+        ImportError: If `keras-tickets[export]` is not installed.
+
+    Example:
+
+    ```python
+    print(kt.diagnose(model))  # before training
+    print(kt.diagnose("model.tflite"))  # after export
+    ```
+
+    Reference:
+        Elsen et al., "Fast sparse ConvNets", 2020.
+    """
+    check_target(target)
+    if isinstance(model_or_file, str | os.PathLike):
+        return diagnose_file(model_or_file, target)
+    check_model(model_or_file)
+    _check(sparsity, precision)
+    found = drawn(model_or_file, sparsity)
+    return diagnose_drawn(found, f"'{model_or_file.name}'", precision)
+
+
+def _check(sparsity: Any, precision: str) -> None:
+    if sparsity is not None and not 0.0 <= sparsity < 1.0:
+        raise ValueError(
+            "sparsity is the fraction of zeros and must lie in [0, 1). Received: "
+            f"{sparsity!r}. For 90 % zeros write sparsity=0.9."
+        )
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"precision must be one of {list(PRECISIONS)}. Received: {precision!r}."
+        )

@@ -1,0 +1,174 @@
+"""A file of a model that is not pruned yet, to see what will run sparse.
+
+A copy of the model is pruned at random and converted; the model itself is not touched.
+Where the zeros are tells which weights of the file are which of the model, also where
+the converter renamed layers or folded others in: random masks do not repeat.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_tickets import pruners
+from keras_tickets.convert import names
+from keras_tickets.convert.pipeline import draft
+from keras_tickets.convert.tensor import Array, FileTensor
+from keras_tickets.masked import masked_layers
+from keras_tickets.masking import count
+from keras_tickets.prunable import Kernel, choose_kernels, find_kernels, positions
+from keras_tickets.snapshot import array_of
+from keras_tickets.strip import rebuild, strip
+from keras_tickets.ticket import Ticket, wrap
+from keras_tickets.xnnpack.diagnose import diagnose_content
+from keras_tickets.xnnpack.diagnosis import Diagnosis
+
+# Of a model that says nothing of its own.
+SPARSITY = 0.9
+
+# A model with fewer zeros among its weights is not pruned.
+_PRUNED = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """A plain model with zeros.
+
+    Args:
+        model: The model.
+        paths: What its kernels are called in the model that it stands for, by `id` of
+            the variable.
+        assumed: What was assumed of it.
+    """
+
+    model: keras.Model
+    paths: Mapping[int, str]
+    assumed: str
+
+
+def drawn(model: keras.Model, sparsity: float | None = None) -> Drawn:
+    """A model as it will be once it is pruned; it is not changed.
+
+    Args:
+        model: A ticket or a model.
+        sparsity: Of what is not pruned yet; by default that of the ticket's pruner.
+    """
+    ticket = model if isinstance(model, Ticket) else None
+    if (ticket is not None and ticket.drawn) or (ticket is None and _is_sparse(model)):
+        plain = strip(model)
+        inner = model if ticket is None else ticket.model
+        return Drawn(plain, _paths(inner, plain), "")
+    return pruned(model, sparsity)
+
+
+def pruned(
+    model: keras.Model,
+    sparsity: float | None = None,
+    structure: Any = None,
+    kernels: list[Kernel] | None = None,
+) -> Drawn:
+    """A copy of a model with zeros at random.
+
+    Args:
+        model: A ticket that was not drawn, or a model.
+        sparsity: The fraction of zeros.
+        structure: What is kept together; by default as the ticket's pruner has it.
+        kernels: What gets zeros; by default what the ticket masks, or all that can.
+    """
+    ticket = model if isinstance(model, Ticket) else None
+    inner = model if ticket is None else ticket.model
+    pruner = None if ticket is None else ticket.pruner
+    if sparsity is None:
+        sparsity = SPARSITY if pruner is None else pruner.sparsity
+    if structure is None:
+        structure = "unstructured" if pruner is None else pruner.structure
+    if kernels is None:
+        chosen = choose_kernels(inner, held=_held(inner)).kernels
+        kernels = [*chosen, *_held(inner)] if ticket is None else list(ticket.kernels)
+    copy = strip(rebuild(inner))
+    place = positions(inner)
+    mine = find_kernels(copy)
+    own = [mine[place[id(kernel.variable)]].variable for kernel in kernels]
+    draw = pruners.Random(sparsity, "uniform", structure, seed=0, on_collapse="warn")
+    masked = wrap(copy, draw, only=own)
+    masked.draw(verbose=0)
+    plain = strip(masked)
+    assumed = f"random zeros, {sparsity:.0%} of {len(kernels)} kernels"
+    return Drawn(plain, _paths(inner, plain), assumed)
+
+
+def _layer_of(path: str) -> str:
+    """The layer of a kernel, from its path."""
+    return path.rpartition("/")[0] or path
+
+
+def diagnose_drawn(
+    found: Drawn,
+    subject: str,
+    precision: str,
+    named: Callable[[str], str] = _layer_of,
+) -> Diagnosis:
+    """Converts a model with zeros and tells what runs sparse.
+
+    Args:
+        found: The model.
+        subject: What the report calls it.
+        precision: Of the file.
+        named: Given the path of a kernel, what the report calls it.
+    """
+    content = draft(found.model, precision)
+    prints = _prints(found)
+
+    def naming(scope: str, kernel: FileTensor | None) -> str:
+        path = None if kernel is None else prints.get(_print_of(kernel))
+        return named(path) if path else names.layer_of(found.model, scope)
+
+    told = diagnose_content(content, subject, naming)
+    return dataclasses.replace(told, assumed=found.assumed)
+
+
+def _prints(found: Drawn) -> dict[bytes, str]:
+    """The paths of kernels, by where their zeros are; without any that are alike."""
+    paths: dict[bytes, list[str]] = {}
+    for kernel in find_kernels(found.model):
+        alive = kernel.view.unfold(array_of(kernel.variable)) != 0
+        if not alive.all():
+            own = found.paths[id(kernel.variable)]
+            paths.setdefault(fingerprint(alive), []).append(own)
+    return {mark: own[0] for mark, own in paths.items() if len(own) == 1}
+
+
+def fingerprint(matrices: Array) -> bytes:
+    """Where the zeros of a kernel are; taps x inputs x outputs."""
+    alive = np.asarray(matrices) != 0
+    return np.array(alive.shape, np.int64).tobytes() + np.packbits(alive).tobytes()
+
+
+def _print_of(kernel: FileTensor) -> bytes:
+    """The fingerprint of a constant of a file, which has its outputs first."""
+    values = kernel.values != kernel.zero
+    inputs_last = values.reshape(values.shape[0], -1, values.shape[-1])
+    return fingerprint(inputs_last.transpose(1, 2, 0))
+
+
+def _paths(source: keras.Model, copy: keras.Model) -> dict[int, str]:
+    """What the kernels of a copy are called in the model that it was made of."""
+    theirs = find_kernels(source)
+    return {
+        id(mine.variable): kernel.path
+        for mine, kernel in zip(find_kernels(copy), theirs, strict=True)
+    }
+
+
+def _held(model: keras.Model) -> list[Kernel]:
+    return [k for layer in masked_layers(model) for k in layer.mask_set.kernels]
+
+
+def _is_sparse(model: keras.Model) -> bool:
+    kernels = choose_kernels(model, held=_held(model)).kernels
+    masks = [array_of(kernel.variable) != 0 for kernel in kernels]
+    return bool(_held(model)) or count(masks).sparsity > _PRUNED

@@ -1,0 +1,50 @@
+"""Reads a user's file for `diagnose`."""
+
+from __future__ import annotations
+
+import os
+
+from keras_tickets.convert.formats import SUFFIXES
+from keras_tickets.files import check_source
+from keras_tickets.memory import bounded_memory
+from keras_tickets.xnnpack.diagnose import check_target, diagnose_content
+from keras_tickets.xnnpack.diagnosis import Diagnosis
+
+TFLITE = {".tflite": SUFFIXES[".tflite"]}
+
+# A file that needs more of this machine's memory is damaged, or not for it.
+_MEMORY = 0.5
+
+
+def diagnose_file(path: str | os.PathLike[str], target: str = "xnnpack") -> Diagnosis:
+    """Tells what of a file runs sparse, without Keras.
+
+    Args:
+        path: A `.tflite` file, of any origin.
+        target: Whose sparse kernels are meant.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: If there is no such target, the suffix is another one, or the file
+            is damaged.
+        FileNotFoundError: If there is no such file.
+        IsADirectoryError: If the path is a folder.
+        ImportError: If `keras-tickets[export]` is not installed.
+    """
+    check_target(target)
+    file = check_source(path, TFLITE)
+    content = file.read_bytes()
+    try:
+        with bounded_memory(_MEMORY):
+            return diagnose_content(content, str(path))
+    except ImportError:
+        raise
+    # Offsets that lead anywhere raise anything: struct.error, IndexError, MemoryError.
+    except Exception as error:
+        told = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"'{path}' cannot be read as .tflite; it is damaged, cut off, or a file of "
+            f"another kind. {type(error).__name__}: {told}"
+        ) from error
