@@ -1,8 +1,9 @@
 """Stock networks, rewritten so that XNNPACK runs them sparse.
 
 `graph.py` holds a network as calls of layers that can be edited, `table.py` the
-rewrites of `rewrites/`, each of which sees a `Site`; `plan.py` applies them, `measure.py` says
-what that changes, `obstacles.py` what is left, and `build.py` makes the model.
+rewrites of `rewrites/`, each of which sees a `Site`; `plan.py` applies them,
+`measure.py` says what that changes, `obstacles.py` what is left, and `build.py` makes
+the model.
 """
 
 from __future__ import annotations

@@ -58,19 +58,19 @@ class Node:
         path: str,
         inner: Graph | None = None,
     ) -> None:
-        self.layer, self.args, self.kwargs = layer, tuple(args), kwargs
-        self.path, self.inner = path, inner
+        self.layer, self.path, self.inner = layer, path, inner
         self.given: Any = None
+        self.read(args, kwargs)
+
+    def read(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        """Let the layer be called with other arguments."""
+        self.args, self.kwargs = tuple(args), kwargs
+        self.inputs = values_in((self.args, self.kwargs))
 
     @property
     def kind(self) -> str:
         """The name of its class, if it is one of Keras."""
         return type(self.layer).__name__ if is_of_keras(type(self.layer)) else ""
-
-    @property
-    def inputs(self) -> list[Value]:
-        """The tensors that it reads."""
-        return values_in((self.args, self.kwargs))
 
     @property
     def input(self) -> Value:
@@ -153,12 +153,18 @@ class Graph:
 
     def change(self, node: Node, layer: Any, *args: Any) -> None:
         """Let a node call another layer, on other values if some are given."""
-        node.layer, node.args = layer, args or node.args
+        same = type(layer) is type(node.layer)
+        node.layer = layer
+        node.read(args or node.args, node.kwargs if same else {})
         node.output.spec = node.infer()
 
     def move(self, node: Node, old: Value, new: Value) -> None:
         """Let a node read a value in the place of another."""
-        node.args = replaced(node.args, lambda v: new if v is old else v)
+        args, kwargs = (
+            replaced(nest, lambda v: new if v is old else v)
+            for nest in (node.args, node.kwargs)
+        )
+        node.read(args, kwargs)
 
     def bypass(self, node: Node) -> None:
         """Take a node out; what reads its output reads its input."""

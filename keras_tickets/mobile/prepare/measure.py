@@ -31,12 +31,12 @@ def differences(
         Largest differences: absolute, and relative to the largest value.
     """
     samples = [_sample(value) for value in before.inputs]
-    held: dict[int, Any] = {}
+    held: dict[int | None, Any] = {}
     wanted = {value.number for values in steps for value in values} - {None}
 
     def keep(value: Value, x: Any) -> Any:
         if value.number in wanted:
-            held[value.number] = x  # type: ignore[index]
+            held[value.number] = x
         return x
 
     expected = _run(before, samples, keep)
@@ -46,7 +46,7 @@ def differences(
     def force(value: Value, x: Any) -> Any:
         if value.number not in held:
             return x
-        stock = held[value.number]  # type: ignore[index]
+        stock = held[value.number]
         seen[id(value)] = _difference(stock, x)
         same = np.prod(stock.shape) == np.prod(x.shape)
         return ops.reshape(stock, x.shape) if same else x

@@ -25,18 +25,19 @@ def table(plan: PreparePlan) -> str:
     rows.add_column("rewrite", overflow="fold")
     rows.add_column("exact")
     rows.add_column("difference", justify="right")
-    rows.add_column("left alone: it", overflow="fold", ratio=3)
+    rows.add_column("left alone: this", overflow="fold", ratio=3)
     for step in plan.done:
         rows.add_row(step.layer, step.rewrite, _yes(step.exact), _difference(step), "")
     rows.add_section()
-    for left in plan.left:
-        rows.add_row(left.layer, "", "", "", left.reason)
+    for reason in dict.fromkeys(left.reason for left in plan.left):
+        same = [left.layer for left in plan.left if left.reason == reason]
+        rows.add_row(", ".join(same), "", "", "", reason)
     return render(rows, width=100)
 
 
 def _verdict(plan: PreparePlan) -> str:
     changed = (
-        f"{len(plan.done)} rewrites, outputs differ by {plan.relative:.1g} of the largest"
+        f"{len(plan.done)} rewritten, outputs differ by {plan.relative:.1g} of their size"
         if plan.done
         else "nothing to rewrite"
     )

@@ -78,7 +78,7 @@ REWRITES = (
     ),
     Rewrite(
         "centred_padding",
-        "padding -> ZeroPadding2D alike at both sides, the kernel moved in a larger one",
+        "ZeroPadding2D alike at both sides, the kernel moved in a larger one",
         padding.exact,
     ),
     Rewrite(

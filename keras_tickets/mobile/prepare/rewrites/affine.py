@@ -37,7 +37,7 @@ def fold(site: Site) -> list[Value] | None:
     if node.kind == "BatchNormalization" and site.linear_source(node.input):
         return None  # the converter does it
     site.own()
-    channels = node.output.shape[-1]
+    channels: Any = node.output.shape[-1]
     scale, shift = (np.broadcast_to(x, (channels,)) for x in found)
     readers = graph.readers(node.output)
     alone = not graph.is_output(node.output)
@@ -142,7 +142,8 @@ def scaled(
     """Let a layer read x where it read x * scale + shift."""
     layer, kernel = reader.layer, numbers(reader.layer.kernel)
     groups = getattr(layer, "groups", 1)
-    whole = np.broadcast_to(scale, (reader.input.shape[-1],))
+    channels: Any = reader.input.shape[-1]
+    whole = np.broadcast_to(scale, (channels,))
     added = np.broadcast_to(shift, whole.shape)
     if reader.kind == "DepthwiseConv2D":
         new = kernel * whole[:, None]

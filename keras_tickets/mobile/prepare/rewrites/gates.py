@@ -97,7 +97,7 @@ def _add_three(site: Site, node: Node) -> None:
         weights["beta"] = weights.get("beta", 0 * weights["moving_mean"]) + 3
         site.graph.change(node, like(layer, node.input.shape, weights, center=True))
         return
-    bias = numbers(layer.bias) if layer.use_bias else np.zeros(node.output.shape[-1])
+    bias = numbers(layer.bias) if layer.use_bias else np.zeros(layer.kernel.shape[-1])
     weights = {"kernel": numbers(layer.kernel), "bias": bias + 3}
     config = {} if is_linear(node) else {"activation": "relu6"}
     new = like(layer, node.input.shape, weights, use_bias=True, **config)

@@ -1,10 +1,10 @@
 """Strided and odd kernels, padded and sized as XNNPACK has them.
 
 With channels first XNNPACK has depthwise convolutions of 3x3 and 5x5 that are padded by
-half of their size at each side, and one way in: a 3x3 convolution of stride 2 with three
-inputs, padded by one. A smaller kernel is a larger one with zeros around it. So any
-padding has an exact form if the kernel, moved by what the padding differs, fits into a
-kernel that exists, and the outputs are as many.
+half of their size at each side, and one way in: a 3x3 convolution of stride 2 with
+three inputs, padded by one. A smaller kernel is a larger one with zeros around it. So
+any padding has an exact form if the kernel, moved by what the padding differs, fits
+into a kernel that exists, and the outputs are as many.
 """
 
 from __future__ import annotations
@@ -114,10 +114,10 @@ def geometry(node: Node) -> tuple[Value, list[Axis]]:
     """Return what a convolution reads below its padding, and how it runs over it."""
     layer, source = node.layer, node.input
     pads: Any = [(0, 0)] * 2
-    before = source.node
-    if layer.padding == "valid" and before is not None:
-        if before.kind == "ZeroPadding2D" and last_channels(before.layer):
-            pads, source = before.layer.padding, before.input
+    before: Any = source.node
+    padded = before is not None and before.kind == "ZeroPadding2D"
+    if layer.padding == "valid" and padded and last_channels(before.layer):
+        pads, source = before.layer.padding, before.input
     axes = []
     for i, size in enumerate(source.shape[1:3]):
         kernel = (layer.kernel_size[i] - 1) * layer.dilation_rate[i] + 1
@@ -134,9 +134,10 @@ def _same(size: int | None, kernel: int, stride: int) -> tuple[int, int]:
             "pads an image whose size is not known: build the model with an input of "
             "the size that it will have"
         )
-    outputs = -(-size // stride) if size is not None else None
-    reach = kernel - 1 if outputs is None else (outputs - 1) * stride + kernel - size
-    over = max(0, reach)
+    if stride == 1 or size is None:
+        over = kernel - 1
+    else:
+        over = max(0, (-(-size // stride) - 1) * stride + kernel - size)
     return over // 2, over - over // 2
 
 

@@ -1,4 +1,4 @@
-"""1x1 convolutions that skip pixels, as a depthwise one that skips and one that mixes."""
+"""1x1 convolutions that skip pixels: a depthwise one skips, and a dense one mixes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def split(site: Site) -> list[Value] | None:
     if layer.strides != (2, 2):
         raise LeftAlone(f"has strides {layer.strides}, and XNNPACK has 1 and 2")
     site.own()
-    shape, policy = node.input.shape, layer.dtype_policy
+    channels, policy = layer.kernel.shape[2], layer.dtype_policy
     pad = keras.layers.ZeroPadding2D(
         1, name=graph.name(f"{layer.name}_pad"), dtype=policy
     )
@@ -28,7 +28,7 @@ def split(site: Site) -> list[Value] | None:
     sample = made(
         keras.layers.DepthwiseConv2D,
         padded.shape,
-        {"kernel": centre(np.ones(shape[-1]))},
+        {"kernel": centre(np.ones(channels))},
         name=graph.name(f"{layer.name}_sample"),
         kernel_size=3,
         strides=2,

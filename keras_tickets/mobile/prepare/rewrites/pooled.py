@@ -1,9 +1,9 @@
 """What reads the mean of an image: pixels of 1x1, or vectors.
 
-XNNPACK leaves the layout with channels first where a mean gives vectors, and stays in it
-where a mean of 1x1 pixels is read by 1x1 convolutions. So a head reads vectors, and a
-squeeze-and-excite block, which multiplies an image in the end, pixels. The weights of a
-1x1 convolution and of a dense layer are the same.
+XNNPACK leaves the layout with channels first where a mean gives vectors, and stays in
+it where a mean of 1x1 pixels is read by 1x1 convolutions. So a head reads vectors, and
+a squeeze-and-excite block, which multiplies an image in the end, pixels. The weights of
+a 1x1 convolution and of a dense layer are the same.
 """
 
 from __future__ import annotations
@@ -160,9 +160,9 @@ def _dense(node: Node) -> Any:
 
 
 def _conv(node: Node) -> Any:
-    kernel = numbers(node.layer.kernel)[None, None]
-    sizes = {"filters": kernel.shape[3], "kernel_size": [1, 1]}
-    return _twin(node, _pointwise, {"kernel": kernel}, **sizes)
+    kernel = numbers(node.layer.kernel)
+    sizes = {"filters": kernel.shape[1], "kernel_size": [1, 1]}
+    return _twin(node, _pointwise, {"kernel": kernel[None, None]}, **sizes)
 
 
 def _pointwise(filters: int) -> Any:
