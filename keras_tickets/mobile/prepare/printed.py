@@ -37,7 +37,7 @@ def table(plan: PreparePlan) -> str:
 
 def _verdict(plan: PreparePlan) -> str:
     changed = (
-        f"{len(plan.done)} rewritten, outputs differ by {plan.relative:.1g} of their size"
+        f"{len(plan.done)} rewritten, outputs differ by {plan.relative:.1g} of them"
         if plan.done
         else "nothing to rewrite"
     )

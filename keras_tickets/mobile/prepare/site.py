@@ -116,9 +116,3 @@ def like(
 ) -> Any:
     """Return a layer like this one, but for its weights and a part of its config."""
     return made(type(layer), shape, weights, **{**layer.get_config(), **config})
-
-
-def shared_config(layer: Any, kind: type) -> dict[str, Any]:
-    """Return what the config of a layer says that another kind of layer takes too."""
-    takes = kind(1).get_config()
-    return {key: value for key, value in layer.get_config().items() if key in takes}

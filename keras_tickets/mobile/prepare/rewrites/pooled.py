@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_tickets.layered import numbers
 from keras_tickets.mobile.prepare.graph import Graph, Node, Value
@@ -22,7 +23,6 @@ from keras_tickets.mobile.prepare.site import (
     last_channels,
     like,
     made,
-    shared_config,
 )
 
 # Layers and operators that do the same to a vector as to an image of one pixel.
@@ -156,26 +156,24 @@ def _convert(graph: Graph, node: Node, mixing: Callable[[Node], Any]) -> None:
 def _dense(node: Node) -> Any:
     kernel = numbers(node.layer.kernel)
     kernel = kernel.reshape(kernel.shape[-2:])
-    return _twin(node, keras.layers.Dense, {"kernel": kernel}, units=kernel.shape[1])
+    return _twin(node, keras.layers.Dense(kernel.shape[1]), kernel)
 
 
 def _conv(node: Node) -> Any:
     kernel = numbers(node.layer.kernel)
-    sizes = {"filters": kernel.shape[1], "kernel_size": [1, 1]}
-    return _twin(node, _pointwise, {"kernel": kernel[None, None]}, **sizes)
+    return _twin(node, keras.layers.Conv2D(kernel.shape[1], 1), kernel[None, None])
 
 
-def _pointwise(filters: int) -> Any:
-    return keras.layers.Conv2D(filters, 1)
-
-
-def _twin(node: Node, kind: Any, weights: dict[str, Any], **sizes: Any) -> Any:
-    layer = node.layer
+def _twin(node: Node, example: Any, kernel: np.ndarray) -> Any:
+    """Return a layer like an example with what it shares with that of a node."""
+    layer, config = node.layer, example.get_config()
+    sizes = ("units", "filters", "kernel_size", "strides", "padding")
+    theirs = {k: v for k, v in layer.get_config().items() if k in config}
+    config |= {k: v for k, v in theirs.items() if k not in sizes}
+    weights = {"kernel": kernel}
     if layer.use_bias:
         weights["bias"] = numbers(layer.bias)
-    cls = type(kind(1))
-    config = {**shared_config(layer, kind), **sizes}
-    return made(cls, node.input.shape, weights, **config)
+    return made(type(example), node.input.shape, weights, **config)
 
 
 def _without(graph: Graph, pool: Node) -> list[Value]:
