@@ -46,14 +46,14 @@ REWRITES = (
         pooled.mean,
     ),
     Rewrite(
-        "dense_head",
-        "GlobalAveragePooling2D(keepdims) -> 1x1 convolutions, as Dense layers",
-        pooled.head,
-    ),
-    Rewrite(
         "pixel_squeeze",
         "squeeze-and-excite by Dense and Reshape, as 1x1 convolutions of one pixel",
         pooled.squeeze,
+    ),
+    Rewrite(
+        "dense_head",
+        "GlobalAveragePooling2D(keepdims) -> 1x1 convolutions, as Dense layers",
+        pooled.head,
     ),
     Rewrite(
         "relu6_gate",

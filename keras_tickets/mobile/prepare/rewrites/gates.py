@@ -111,7 +111,7 @@ def _linear_readers(site: Site) -> list[Node]:
         if site.graph.is_output(value):
             raise LeftAlone("multiplies by a hard sigmoid for an output of the model")
         for reader in site.graph.readers(value):
-            if reader.kind in (*TRANSPARENT, "ZeroPadding2D"):
+            if reader.kind in (*TRANSPARENT, "ZeroPadding2D", "GlobalAveragePooling2D"):
                 open_values.append(reader.output)
             elif reader.kind in ("Conv2D", "DepthwiseConv2D", "Dense"):
                 site.own(reader)
@@ -119,7 +119,7 @@ def _linear_readers(site: Site) -> list[Node]:
             else:
                 raise LeftAlone(
                     f"multiplies by a hard sigmoid, and '{reader.path}' reads the "
-                    "product: only a convolution can take the factor 1/6"
+                    "product: only a convolution or dense layer can take the factor 1/6"
                 )
     return found
 

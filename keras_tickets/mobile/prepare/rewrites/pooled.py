@@ -83,6 +83,8 @@ def squeeze(site: Site) -> list[Value] | None:
     chain, last = _chain(graph, node, "Dense")
     if last is None or last.kind != "Reshape" or not _is_pixel(last.output):
         return None
+    if graph.is_output(last.output):
+        return None
     site.own(*chain)
     graph.change(node, like_pool(node.layer, keepdims=True))
     for step in chain:
@@ -91,7 +93,7 @@ def squeeze(site: Site) -> list[Value] | None:
     for reader in graph.readers(last.output):
         graph.move(reader, last.output, given)
     graph.drop_unread()
-    return [value for reader in graph.readers(given) for value in [reader.output]]
+    return [reader.output for reader in graph.readers(given)]
 
 
 def _is_mean(node: Node, keepdims: bool) -> bool:
@@ -155,13 +157,13 @@ def _convert(graph: Graph, node: Node, mixing: Callable[[Node], Any]) -> None:
 
 def _dense(node: Node) -> Any:
     kernel = numbers(node.layer.kernel)
-    kernel = kernel.reshape(kernel.shape[-2:])
-    return _twin(node, keras.layers.Dense(kernel.shape[1]), kernel)
+    kernel = kernel.reshape(-1, kernel.shape[-1])
+    return _twin(node, keras.layers.Dense(kernel.shape[-1]), kernel)
 
 
 def _conv(node: Node) -> Any:
     kernel = numbers(node.layer.kernel)
-    return _twin(node, keras.layers.Conv2D(kernel.shape[1], 1), kernel[None, None])
+    return _twin(node, keras.layers.Conv2D(kernel.shape[-1], 1), kernel[None, None])
 
 
 def _twin(node: Node, example: Any, kernel: np.ndarray) -> Any:
