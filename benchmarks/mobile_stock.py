@@ -9,7 +9,8 @@ are (float32 and int8), prepared, and prepared with their 1x1 convolutions prune
 same sparsity each. Sizes are an odd one, where all padding has an exact form (95 for
 MobileNet, which pads by hand), and 96 with exact rewrites alone and with the stem moved
 by half a pixel. Every file is compared with its model in each place. Then it and the
-dense stock file take turns in Node and on this machine; speed-ups are ratios of medians.
+dense stock file take turns, in Node and on this machine; a speed-up is a ratio of
+medians.
 """
 
 from __future__ import annotations
