@@ -47,6 +47,11 @@ def graph_of(operation: Any) -> keras.Function | None:
     return operation if isinstance(operation, keras.Function) else None
 
 
+def operation_of(tensor: keras.KerasTensor) -> Any:
+    """Return the operation that gave a symbolic tensor."""
+    return tensor._keras_history.operation
+
+
 @contextlib.contextmanager
 def unique_names(layer: keras.Layer) -> Iterator[None]:
     """Give the sublayers of `layer` names that differ, which a graph insists on."""

@@ -8,6 +8,7 @@ from keras_tickets.mobile.comparison_table import ComparisonTable
 from keras_tickets.mobile.diagnose import diagnose
 from keras_tickets.mobile.eligible import Eligible, eligible, structure
 from keras_tickets.mobile.instructions import InstructionCount, instructions
+from keras_tickets.mobile.prepare import PreparePlan, prepare, prepare_plan
 from keras_tickets.mobile.probe import SparseKernel, SparsePath, sparse_path
 from keras_tickets.mobile.verify import verify
 
@@ -16,6 +17,7 @@ __all__ = [
     "ComparisonTable",
     "Eligible",
     "InstructionCount",
+    "PreparePlan",
     "SparseKernel",
     "SparsePath",
     "benchmark",
@@ -23,6 +25,8 @@ __all__ = [
     "diagnose",
     "eligible",
     "instructions",
+    "prepare",
+    "prepare_plan",
     "sparse_path",
     "structure",
     "verify",

@@ -32,10 +32,6 @@ class Channels:
         return len(self.wires)
 
 
-class LeftAlone(Exception):  # noqa: N818 - it is no error: the layer just stays as it is
-    """Raised by a rule for a layer that has to stay as it is; says why."""
-
-
 def unknown(count: int) -> np.ndarray:
     """Return the constants of channels of which none is constant."""
     return np.full(count, np.nan)
@@ -65,13 +61,6 @@ def specs(structure: Any) -> Any:
     return tree.map_structure(
         lambda x: x.spec if isinstance(x, Channels) else x, structure
     )
-
-
-def numbers(variable: Any) -> np.ndarray:
-    """Return the values of a weight, in float32 or better, for NumPy."""
-    precise = str(variable.dtype) == "float64"
-    value = variable.value if precise else ops.cast(variable.value, "float32")
-    return ops.convert_to_numpy(value)
 
 
 def below(layer: Any) -> list[keras.Layer]:

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_tickets.shrink.channels import Channels, numbers, only_finite, unknown
+from keras_tickets.layered import numbers
+from keras_tickets.shrink.channels import Channels, only_finite, unknown
 from keras_tickets.shrink.parts import Part
 from keras_tickets.shrink.wires import Kept
 

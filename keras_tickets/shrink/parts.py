@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_tickets.shrink.channels import Channels, numbers
+from keras_tickets.layered import numbers
+from keras_tickets.shrink.channels import Channels
 from keras_tickets.shrink.wires import Kept
 
 

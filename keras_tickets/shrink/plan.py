@@ -10,9 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_tickets import _keras
 from keras_tickets.checks import check_model
-from keras_tickets.shrink import rules
+from keras_tickets.layered import graph_of_layers
 from keras_tickets.shrink.demand import demand
 from keras_tickets.shrink.linear import Linear
 from keras_tickets.shrink.parts import Part
@@ -86,7 +85,7 @@ def plan(model: keras.Model) -> ShrinkPlan:
         ValueError: If it is not built, or has no graph of layers.
     """
     check_model(model)
-    trace = Trace(_graph(model))
+    trace = Trace(graph_of_layers(model, "shrink()"))
     kept = demand(trace)
     changes = {
         key: Change(part.config(kept), part.weights(kept))
@@ -105,26 +104,6 @@ def plan(model: keras.Model) -> ShrinkPlan:
         changes=changes,
         fixed=frozenset(trace.fixed),
     )
-
-
-def _graph(model: keras.Model) -> keras.Function:
-    """Return the graph of a model, if its layers can be told from its config."""
-    cls = type(model).__name__
-    graph = _keras.graph_of(model)
-    if graph is None:
-        raise ValueError(
-            f"{cls} {model.name!r} has no graph of layers: its `call` can not be "
-            "looked into, so nothing tells which layers read a channel. shrink() "
-            "expects a Functional or Sequential model. Write it with keras.Input and "
-            "keras.Model(inputs, outputs), or export it as it is."
-        )
-    if not rules.is_of_keras(type(model)):
-        raise ValueError(
-            f"{cls} {model.name!r} is a class of its own, so the numbers of its "
-            "channels stand in its code. shrink() expects a plain Functional or "
-            "Sequential model: pass keras.Model(model.input, model.output)."
-        )
-    return graph
 
 
 def _growth(part: Part, change: Change) -> int:

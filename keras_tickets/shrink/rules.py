@@ -29,11 +29,10 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_tickets.layered import LeftAlone, is_of_keras, numbers, weights_beside
 from keras_tickets.shrink.channels import (
     Channels,
-    LeftAlone,
     apply,
-    numbers,
     only_finite,
     tensors_in,
 )
@@ -82,11 +81,6 @@ def find(operation: Any) -> Rule:
     raise LeftAlone(next(reasons, f"has no rule for {cls.__name__}"))
 
 
-def is_of_keras(cls: type) -> bool:
-    """Return whether a class is Keras' own, so that its name tells what it does."""
-    return cls.__module__.startswith("keras.")
-
-
 # -- new channels -------------------------------------------------------------------
 
 
@@ -110,10 +104,8 @@ def linear(trace: Trace, layer: Any, x: Channels) -> Channels:
 
 
 def _check_plain(layer: Any) -> None:
-    if getattr(layer, "lora_enabled", False):
-        raise LeftAlone("has LoRA weights beside its kernel")
-    if getattr(layer, "quantization_mode", None):
-        raise LeftAlone("is quantised")
+    if reason := weights_beside(layer):
+        raise LeftAlone(reason)
 
 
 # -- the same channels --------------------------------------------------------------

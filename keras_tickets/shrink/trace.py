@@ -10,10 +10,10 @@ import numpy as np
 from keras import tree
 
 from keras_tickets import _keras
+from keras_tickets.layered import LeftAlone, input_layer, is_of_keras
 from keras_tickets.shrink import rules
 from keras_tickets.shrink.channels import (
     Channels,
-    LeftAlone,
     below,
     specs,
     tensors_in,
@@ -116,8 +116,8 @@ class Trace:
     def _nested(self, model: Any, graph: keras.Function, *args: Any) -> Any:
         """Pass channels through the layers of a nested model."""
         given = tree.flatten(args)
-        doors = [_door(graph, tensor) for tensor in graph.inputs]
-        if not rules.is_of_keras(type(model)):
+        doors = [input_layer(graph, tensor) for tensor in graph.inputs]
+        if not is_of_keras(type(model)):
             raise LeftAlone(f"is a class of its own, {type(model).__name__}")
         named = isinstance(args[0], dict) != isinstance(graph.input, dict)
         if named or len(given) != len(doors) or None in doors:
@@ -153,13 +153,3 @@ class Trace:
         made = Channels(spec, self.wires.new(count), unknown(count))
         self.wires.pin(made.wires, why)
         return made
-
-
-def _door(graph: keras.Function, tensor: Any) -> Any:
-    """Return the input layer that gives a tensor of a graph, if one does."""
-    doors = (
-        operation
-        for operation in graph.operations
-        if isinstance(operation, keras.layers.InputLayer)
-    )
-    return next((door for door in doors if door.output is tensor), None)

@@ -1,0 +1,177 @@
+"""What `prepare` makes of stock networks: what runs sparse then, and how fast.
+
+    export/wasm/build && export/arm64/build
+    KERAS_BACKEND=tensorflow python -m benchmarks.mobile_stock [--only NAME ...]
+        [--turns N] [--runs N]
+
+`keras.applications` with ten classes, random weights and settled statistics: as they
+are (float32 and int8), prepared, and prepared with their 1x1 convolutions pruned to the
+same sparsity each. Sizes are an odd one, where all padding has an exact form (95 for
+MobileNet, which pads by hand), and 96 with exact rewrites alone and with the stem moved
+by half a pixel. Every file is compared with its model in each place. Then it and the
+dense stock file take turns, in Node and on this machine; a speed-up is a ratio of
+medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import gzip
+import pathlib
+import statistics
+import tempfile
+from typing import Any
+
+import keras
+
+import keras_tickets as kt
+from benchmarks.mobile_wasm import _WARMUP
+from benchmarks.noise import calm, coloured_noise, settle
+from benchmarks.record import Record
+from benchmarks.worker import Worker
+from keras_tickets.mobile import runners
+from keras_tickets.mobile.runners import inputs
+
+NETWORKS = {
+    "MobileNet": 95,
+    "MobileNetV2": 97,
+    "MobileNetV3Small": 97,
+    "MobileNetV3Large": 97,
+    "EfficientNetB0": 97,
+    "EfficientNetV2B0": 97,
+    "ResNet50": 97,
+}
+SPARSITIES = (0.7, 0.8, 0.9, 0.95)
+KINDS = ("stock", "stock int8", "prepared", *map(str, SPARSITIES))
+TIMED = ("wasm", "host")
+SECONDS = 3600
+
+
+def stock(name: str, size: int) -> keras.Model:
+    """A network of `keras.applications` with settled statistics."""
+    keras.utils.set_random_seed(0)
+    model = getattr(keras.applications, name)(
+        input_shape=(size, size, 3),
+        weights=None,
+        classes=10,
+        classifier_activation=None,
+    )
+    calm(model)
+    settle(model, coloured_noise((size, size, 3)))
+    return model
+
+
+def measure(
+    name: str, size: int, inexact: bool, kind: str, turns: int, runs: int
+) -> dict[str, Any]:
+    """Exports one network in one way; returns sizes, nodes, differences, times."""
+    model, plan = stock(name, size), None
+    dense = model
+    if not kind.startswith("stock"):
+        plan = kt.mobile.prepare_plan(model, inexact=inexact)
+        model = kt.mobile.prepare(model, inexact=inexact, verbose=False)
+    eligible = [layer for layer in model.layers if _is_pointwise(layer)]
+    if kind in map(str, SPARSITIES):
+        pruner = kt.Magnitude(float(kind), allocation="uniform")
+        model = kt.wrap(model, pruner, only=eligible)
+        model.draw()
+        settle(model, coloured_noise((size, size, 3)))
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [pathlib.Path(folder, f"{which}.tflite") for which in ("stock", "file")]
+        images = coloured_noise((size, size, 3))
+        kt.export(dense, paths[0], samples=images[:4], verbose=False)
+        int8 = {"precision": "int8", "representative_data": images}
+        more = int8 if kind.endswith("int8") else {}
+        kt.export(model, paths[1], samples=images[:4], verbose=False, **more)
+        content = paths[1].read_bytes()
+        return {
+            "bytes": len(content),
+            "gzip_bytes": len(gzip.compress(content, mtime=0)),
+            "rewritten": len(plan.done) if plan else 0,
+            "left": len(plan.left) if plan else 0,
+            "relative_change": plan.relative if plan else 0.0,
+            "pointwise": len(eligible),
+            "sparse_nodes": kt.mobile.sparse_path(paths[1]).nodes,
+            "max_relative_difference": {
+                on: kt.verify(paths[1], model, samples=images[:4], on=on).max_rel
+                for on in ("host", "wasm", "arm64")
+            },
+            **{on: in_turns(on, paths, turns, runs) for on in TIMED},
+        }
+
+
+def in_turns(
+    on: str, paths: list[pathlib.Path], turns: int, runs: int
+) -> dict[str, Any]:
+    """Medians of both files, and how often the second is as fast as the first."""
+    runner = runners.get(on)
+    with contextlib.ExitStack() as block:
+        files = [block.enter_context(runner.open(path)) for path in paths]
+        values = [inputs.of_file(path) for path in paths]
+        for file, own in zip(files, values, strict=True):
+            file.time(own, max(runs, _WARMUP))
+        medians: list[list[float]] = [[], []]
+        for turn in range(turns):
+            for which in (0, 1) if turn % 2 else (1, 0):
+                times = files[which].time(values[which], runs)
+                medians[which].append(statistics.median(times))
+        stock_ms, ms = (1000 * statistics.median(times) for times in medians)
+        return {
+            "stock_ms": round(stock_ms, 4),
+            "ms": round(ms, 4),
+            "speed_up": round(stock_ms / ms, 3),
+        }
+
+
+def tried(worker: Worker, *row: Any) -> dict[str, Any]:
+    """Like `measure`, but a row that breaks is a row that failed."""
+    try:
+        return worker(*row)
+    except RuntimeError as error:
+        return {"failed": str(error)}
+
+
+def _is_pointwise(layer: keras.Layer) -> bool:
+    if not isinstance(layer, keras.layers.Conv2D):
+        return False
+    return layer.kernel_size == (1, 1) and layer.strides == (1, 1)
+
+
+def main() -> None:
+    """Runs what is not recorded yet."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=NETWORKS, nargs="+", metavar="NAME")
+    parser.add_argument("--kind", choices=KINDS, nargs="+")
+    parser.add_argument("--size", type=int, nargs="+", help="only these sizes")
+    parser.add_argument("--turns", type=int, default=15, help="turns that count")
+    parser.add_argument("--runs", type=int, default=25, help="runs of one turn")
+    arguments = parser.parse_args()
+    record = Record("mobile_stock", "coloured noise, made by the script: no accuracy")
+    cases = [
+        (name, size, inexact, kind)
+        for name in arguments.only or NETWORKS
+        for size, inexact in ((NETWORKS[name], False), (96, False), (96, True))
+        for kind in arguments.kind or KINDS
+        if size in (arguments.size or (size,))
+    ]
+    with Worker(measure, SECONDS) as worker:
+        for name, size, inexact, kind in cases:
+            if inexact and kind.startswith("stock"):
+                continue
+            row = (name, size, inexact, kind, arguments.turns, arguments.runs)
+            results = record.row(
+                functools.partial(tried, worker, *row),
+                network=name,
+                size=size,
+                inexact=inexact,
+                kind=kind,
+                turns=arguments.turns,
+                runs=arguments.runs,
+            )
+            print(name, size, inexact, kind, results, flush=True)
+
+
+if __name__ == "__main__":
+    main()

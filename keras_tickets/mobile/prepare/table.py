@@ -1,0 +1,90 @@
+"""The rewrites, in the order in which they are tried.
+
+To teach `prepare` another one, write it as a function of a `Site` in `rewrites/`, and
+add its row. It returns the values whose numbers must be as before (None if it does not
+apply), or raises `LeftAlone` before it changes anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from keras_tickets.mobile.prepare.graph import Value
+from keras_tickets.mobile.prepare.rewrites import (
+    affine,
+    gates,
+    grey,
+    padding,
+    pointwise,
+    pooled,
+)
+from keras_tickets.mobile.prepare.site import Site
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """One thing that `prepare` does.
+
+    Args:
+        name: What the table of a plan calls it.
+        what: What it does, in one line.
+        apply: Does it.
+        exact: Whether the outputs stay, up to rounding.
+    """
+
+    name: str
+    what: str
+    apply: Callable[[Site], list[Value] | None]
+    exact: bool = True
+
+
+REWRITES = (
+    Rewrite(
+        "global_mean",
+        "AveragePooling2D over the whole image -> GlobalAveragePooling2D",
+        pooled.mean,
+    ),
+    Rewrite(
+        "pixel_squeeze",
+        "squeeze-and-excite by Dense and Reshape, as 1x1 convolutions of one pixel",
+        pooled.squeeze,
+    ),
+    Rewrite(
+        "dense_head",
+        "GlobalAveragePooling2D(keepdims) -> 1x1 convolutions, as Dense layers",
+        pooled.head,
+    ),
+    Rewrite(
+        "relu6_gate",
+        "hard sigmoid -> ReLU6, with 3 in the bias before and 1/6 in the kernel behind",
+        gates.open_gate,
+    ),
+    Rewrite(
+        "folded_scale",
+        "BatchNormalization without a convolution in front, and numbers that an image "
+        "is multiplied by, folded into what reads them or a depthwise 3x3",
+        affine.fold,
+    ),
+    Rewrite(
+        "split_stride",
+        "1x1 convolution of stride 2 -> depthwise 3x3 of stride 2 with one tap, 1x1",
+        pointwise.split,
+    ),
+    Rewrite(
+        "colour_stem",
+        "stem of 1 or 2 channels -> 3 channels, the others with zero weights",
+        grey.colour,
+    ),
+    Rewrite(
+        "centred_padding",
+        "ZeroPadding2D alike at both sides, the kernel moved in a larger one",
+        padding.exact,
+    ),
+    Rewrite(
+        "shifted_padding",
+        "the same where it reads other pixels: at most half a kernel away",
+        padding.shifted,
+        exact=False,
+    ),
+)
