@@ -2,7 +2,7 @@
 
     export/wasm/build && export/arm64/build
     KERAS_BACKEND=tensorflow python -m benchmarks.mobile_stock [--only NAME ...]
-        [--turns N] [--runs N]
+        [--size odd even inexact] [--kind KIND ...] [--turns N] [--runs N]
 
 `keras.applications` with ten classes, random weights and settled statistics: as they
 are (float32 and int8), prepared, and prepared with their 1x1 convolutions pruned to the
@@ -16,23 +16,20 @@ medians.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import gzip
 import pathlib
-import statistics
 import tempfile
 from typing import Any
 
 import keras
 
 import keras_tickets as kt
-from benchmarks.mobile_wasm import _WARMUP
+from benchmarks.mobile_dense import in_real_time
+from benchmarks.mobile_wasm import in_turns
 from benchmarks.noise import calm, coloured_noise, settle
 from benchmarks.record import Record
 from benchmarks.worker import Worker
-from keras_tickets.mobile import runners
-from keras_tickets.mobile.runners import inputs
 
 NETWORKS = {
     "MobileNet": 95,
@@ -43,9 +40,10 @@ NETWORKS = {
     "EfficientNetV2B0": 97,
     "ResNet50": 97,
 }
+# None is the network's odd size; whether the stem may move.
+SIZES = {"odd": (None, False), "even": (96, False), "inexact": (96, True)}
 SPARSITIES = (0.7, 0.8, 0.9, 0.95)
 KINDS = ("stock", "stock int8", "prepared", *map(str, SPARSITIES))
-TIMED = ("wasm", "host")
 SECONDS = 3600
 
 
@@ -63,12 +61,21 @@ def stock(name: str, size: int) -> keras.Model:
     return model
 
 
+@functools.lru_cache(maxsize=1)
+def stock_file(name: str, size: int) -> bytes:
+    """The dense float32 file that all others of this network are compared with."""
+    images = coloured_noise((size, size, 3))
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "stock.tflite")
+        kt.export(stock(name, size), path, samples=images[:4], verbose=False)
+        return path.read_bytes()
+
+
 def measure(
     name: str, size: int, inexact: bool, kind: str, turns: int, runs: int
 ) -> dict[str, Any]:
     """Exports one network in one way; returns sizes, nodes, differences, times."""
     model, plan = stock(name, size), None
-    dense = model
     if not kind.startswith("stock"):
         plan = kt.mobile.prepare_plan(model, inexact=inexact)
         model = kt.mobile.prepare(model, inexact=inexact, verbose=False)
@@ -81,7 +88,7 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         paths = [pathlib.Path(folder, f"{which}.tflite") for which in ("stock", "file")]
         images = coloured_noise((size, size, 3))
-        kt.export(dense, paths[0], samples=images[:4], verbose=False)
+        paths[0].write_bytes(stock_file(name, size))
         int8 = {"precision": "int8", "representative_data": images}
         more = int8 if kind.endswith("int8") else {}
         kt.export(model, paths[1], samples=images[:4], verbose=False, **more)
@@ -95,33 +102,11 @@ def measure(
             "pointwise": len(eligible),
             "sparse_nodes": kt.mobile.sparse_path(paths[1]).nodes,
             "max_relative_difference": {
-                on: kt.verify(paths[1], model, samples=images[:4], on=on).max_rel
+                on: kt.verify(paths[1], model, samples=images[:2], on=on).max_rel
                 for on in ("host", "wasm", "arm64")
             },
-            **{on: in_turns(on, paths, turns, runs) for on in TIMED},
-        }
-
-
-def in_turns(
-    on: str, paths: list[pathlib.Path], turns: int, runs: int
-) -> dict[str, Any]:
-    """Medians of both files, and how often the second is as fast as the first."""
-    runner = runners.get(on)
-    with contextlib.ExitStack() as block:
-        files = [block.enter_context(runner.open(path)) for path in paths]
-        values = [inputs.of_file(path) for path in paths]
-        for file, own in zip(files, values, strict=True):
-            file.time(own, max(runs, _WARMUP))
-        medians: list[list[float]] = [[], []]
-        for turn in range(turns):
-            for which in (0, 1) if turn % 2 else (1, 0):
-                times = files[which].time(values[which], runs)
-                medians[which].append(statistics.median(times))
-        stock_ms, ms = (1000 * statistics.median(times) for times in medians)
-        return {
-            "stock_ms": round(stock_ms, 4),
-            "ms": round(ms, 4),
-            "speed_up": round(stock_ms / ms, 3),
+            "wasm": in_turns(paths, turns, runs),
+            "host": in_real_time(*paths, turns, runs),
         }
 
 
@@ -144,17 +129,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=NETWORKS, nargs="+", metavar="NAME")
     parser.add_argument("--kind", choices=KINDS, nargs="+")
-    parser.add_argument("--size", type=int, nargs="+", help="only these sizes")
+    parser.add_argument("--size", choices=SIZES, nargs="+", default=[*SIZES])
     parser.add_argument("--turns", type=int, default=15, help="turns that count")
     parser.add_argument("--runs", type=int, default=25, help="runs of one turn")
     arguments = parser.parse_args()
     record = Record("mobile_stock", "coloured noise, made by the script: no accuracy")
     cases = [
-        (name, size, inexact, kind)
+        (name, size or NETWORKS[name], inexact, kind)
         for name in arguments.only or NETWORKS
-        for size, inexact in ((NETWORKS[name], False), (96, False), (96, True))
+        for size, inexact in (SIZES[which] for which in arguments.size)
         for kind in arguments.kind or KINDS
-        if size in (arguments.size or (size,))
     ]
     with Worker(measure, SECONDS) as worker:
         for name, size, inexact, kind in cases:
