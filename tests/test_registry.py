@@ -131,6 +131,7 @@ SPECIAL = {
     ("ESPN", "rewind"): True,
     ("IMP", "unit"): "steps",
     ("Rounds", "unit"): "steps",
+    **{("Kinds", kind): "block_4" for kind in ("dense", "pointwise", "others")},
     ("EarlyBird", "structure"): "channel",
     ("GemMiner", "structure"): "unstructured",
     ("STR", "structure"): "unstructured",

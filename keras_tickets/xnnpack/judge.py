@@ -215,6 +215,7 @@ def blocks_of(kernel: Array) -> int:
         kernel: The weights, outputs x inputs.
 
     Example:
+    >>> import numpy as np
     >>> blocks_of(np.array([[1.0, 0], [2, 0], [0, 0], [0, 3]]))
     1
     >>> blocks_of(np.array([[1.0, 0], [2, 0], [0, 4], [0, 3]]))
