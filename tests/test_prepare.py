@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from conftest import BACKEND
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers, ops
@@ -63,7 +64,9 @@ def prepared(model: keras.Model) -> tuple[keras.Model, list[str]]:
     names = [getattr(m, "output_names", None) for m in (model, result)]
     assert names[0] == names[1]
     if not isinstance(model, keras.Sequential):  # Keras names its input anew
-        assert [x.name for x in result.inputs] == [x.name for x in model.inputs]
+        # As after saving and loading: an input without a name has its layer's.
+        doors = [x for x in model.layers if isinstance(x, layers.InputLayer)]
+        assert [x.name for x in result.inputs] == [door.name for door in doors]
     for old, variable in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(old, ops.convert_to_numpy(variable))
     again = kt.mobile.prepare_plan(result)
@@ -534,6 +537,7 @@ def stock(name: str, size: int) -> keras.Model:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="Small networks cover the others.")
 @pytest.mark.parametrize(("name", "size"), STOCK)
 def test_stock_networks(name, size):
     model = stock(name, size)
