@@ -547,12 +547,11 @@ def test_stock_networks(name, size):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "size"), [("MobileNet", 95), ("MobileNetV2", 97), ("MobileNet", 96)]
-)
+@pytest.mark.parametrize(("name", "size"), [("MobileNetV2", 97), ("MobileNet", 96)])
 def test_every_pruned_convolution_runs_sparse(name, size):
     available("arm64", ".tflite")
-    model = randomise(stock(name, size))
+    # With random statistics what is kept would drown.
+    model = stock(name, size)
     ready = kt.mobile.prepare(model, inexact=size % 2 == 0, verbose=False)
     pointwise = [
         layer
