@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 import time
 
@@ -30,6 +31,26 @@ def test_a_process_that_died_meanwhile_says_how():
         RuntimeError, match=r"crashed \(SIGKILL\) when the file was run"
     ):
         ask()
+
+
+@pytest.mark.parametrize("told", ["", "a question"])
+def test_who_listens_ends_with_who_asks(told):
+    """Also while it does something else: a run in an emulated machine takes minutes."""
+    program = (
+        "import time; from keras_tickets.convert.runtimes import listen; "
+        "lines = listen(); print(next(lines), flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen(
+        python(program), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        if told:
+            print(told, file=process.stdin, flush=True)
+            assert process.stdout.readline().strip() == told
+        process.stdin.close()  # As the system does for whoever is killed.
+        try:
+            assert process.wait(timeout=30) == 1
+        finally:
+            process.kill()
 
 
 def test_half_an_answer_is_none():
