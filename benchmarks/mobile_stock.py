@@ -127,12 +127,7 @@ def as_table(rows: list[dict[str, Any]]) -> str:
         if "failed" in found:
             lines.append(f"| {at['network']} {at['size']} | {kind} | failed | | | | |")
             continue
-        speeds = (
-            "{speed_up:.2f} ({speed_up_p10:.2f} to {speed_up_p90:.2f})".format(
-                **found[p]
-            )
-            for p in ("wasm", "host")
-        )
+        speeds = (_speed(found[place]) for place in ("wasm", "host"))
         cells = (
             f"{at['network']} {at['size']}",
             kind + form,
@@ -143,6 +138,11 @@ def as_table(rows: list[dict[str, Any]]) -> str:
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _speed(found: dict[str, float]) -> str:
+    low, high = found["speed_up_p10"], found["speed_up_p90"]
+    return f"{found['speed_up']:.2f} ({low:.2f} to {high:.2f})"
 
 
 def tried(worker: Worker, *row: Any) -> dict[str, Any]:
