@@ -173,6 +173,20 @@ def test_zeros_around_an_odd_image_are_written_out(tmp_path):
     assert pad_explicitly(written) == written
 
 
+@tensorflow
+def test_images_of_an_open_size_keep_their_padding(tmp_path):
+    """Which zeros "same" adds is known when the file runs, and not before."""
+    image = keras.Input((None, None, 3), name="image")
+    x = layers.Conv2D(8, 3, strides=2, padding="same")(image)
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(16, 1)(x))
+    plain = keras.Model(image, x)
+    signature = [keras.InputSpec(shape=(1, None, None, 3), dtype="float32")]
+    path = tmp_path / "m.tflite"
+    to_litert(plain, path, signature, "float32", [])
+    content = path.read_bytes()
+    assert pad_explicitly(content) == content
+
+
 def test_the_estimate_is_between_what_was_measured():
     assert speed.relative_time("convolution", 0.1) == 0.254
     assert speed.relative_time("convolution", 0.0) == 0.145
@@ -234,6 +248,13 @@ def test_nothing_eligible_is_told_with_the_reason():
         )
 
 
+@tensorflow
+def test_eligible_tells_if_no_kernel_has_blocks():
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(3)], name="odd")
+    with pytest.raises(ValueError, match=r"'odd' can be cut .* multiples of 4"):
+        kt.wrap(model, "magnitude", only=kt.mobile.eligible)
+
+
 def test_eligible_asks_for_the_model():
     with pytest.raises(TypeError, match=r"only=kt\.mobile\.eligible"):
         kt.mobile.eligible(None)
@@ -276,6 +297,8 @@ def test_bad_input(tmp_path):
         kt.diagnose(3)
     with pytest.raises(ValueError, match=r"sparsity=0\.9"):
         kt.diagnose(small(), sparsity=90)
+    with pytest.raises(ValueError, match=r"sparsity=0\.9"):
+        kt.diagnose(small(), sparsity="0.9")
     with pytest.raises(ValueError, match="precision must be one of"):
         kt.diagnose(small(), precision="int4")
 

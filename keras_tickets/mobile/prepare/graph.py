@@ -130,11 +130,14 @@ class Graph:
         """Return whether the model returns a value."""
         return any(v is value for v in values_in(self.outputs))
 
+    def is_read_once(self, value: Value) -> bool:
+        """Return whether one node reads a value, and the model does not return it."""
+        return len(self.readers(value)) == 1 and not self.is_output(value)
+
     def next(self, node: Node) -> Node | None:
         """Return what reads the output of a node, if it is one node and no output."""
-        readers = self.readers(node.output)
-        alone = len(readers) == 1 and not self.is_output(node.output)
-        return readers[0] if alone else None
+        alone = self.is_read_once(node.output)
+        return self.readers(node.output)[0] if alone else None
 
     def before(self, node: Node) -> Node | None:
         """Return what gives a node its input, if nothing else reads that."""

@@ -59,7 +59,8 @@ REASONS = (
 
 _NO_STEM = (
     "has no way in for XNNPACK, which is a 3x3 convolution of stride 2 that reads an "
-    "image of three channels"
+    "image of three channels (dense layers need none: they run sparse as they are, in "
+    "the blocks of kt.mobile.structure())"
 )
 
 
