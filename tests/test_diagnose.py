@@ -10,6 +10,7 @@ import functools
 import json
 import subprocess
 import sys
+import types
 from unittest import mock
 
 import keras
@@ -29,7 +30,7 @@ from keras_tickets.mobile import draft
 from keras_tickets.xnnpack import judge as judging
 from keras_tickets.xnnpack import speed, storage
 from keras_tickets.xnnpack.diagnose import diagnose_content
-from keras_tickets.xnnpack.graph import graphs
+from keras_tickets.xnnpack.graph import Node, graphs
 from keras_tickets.xnnpack.layout import Layout
 from keras_tickets.xnnpack.padding import pad_explicitly
 
@@ -192,6 +193,22 @@ def test_the_estimate_is_between_what_was_measured():
     assert speed.relative_time("convolution", 0.0) == 0.145
     assert speed.relative_time("convolution", 1.0) > 2
     assert speed.relative_time("int8 1x16", 0.1) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes", "products"),
+    [
+        ("TRANSPOSE_CONV", [(4,), (5, 3, 3, 7), (1, 6, 6, 7), (1, 12, 12, 5)], 11340),
+        ("BATCH_MATMUL", [(1, 2, 9, 4), (1, 2, 9, 5), (1, 2, 4, 5)], 360),
+    ],
+)
+def test_products_are_counted(op, shapes, products):
+    *inputs, output = range(len(shapes))
+    values = [types.SimpleNamespace(shape=shape) for shape in shapes]
+    options = types.SimpleNamespace(adjX=True)
+    node = Node(0, op, 1, tuple(inputs), (output,), options)
+    graph = types.SimpleNamespace(values=values)
+    assert speed.multiplications(graph, node) == products
 
 
 def small() -> keras.Model:

@@ -370,6 +370,11 @@ LEFT = {
     "slopes": (layers.PReLU(name="slopes"), "slopes", "slope for each channel"),
     "maximum": (layers.MaxPooling2D(name="max"), "max", "maximum"),
     "3x3": (layers.Conv2D(6, 3, name="c"), "c", "convolution over pixels"),
+    "gate of its own": (
+        layers.Conv2D(6, 1, activation="hard_sigmoid", name="c"),
+        "c",
+        "applies hard_sigmoid",
+    ),
     "by three": (layers.Conv2D(6, 1, 3, name="c"), "c", "has strides (3, 3)"),
     "a class of its own": (Own(name="own"), "own", "class of its own, Own"),
     "joined": (lambda y: layers.Concatenate(name="j")([y, y]), "j", "joins channels"),
