@@ -187,12 +187,10 @@ class Graph:
 
     def name(self, wish: str) -> str:
         """Return a name like this one that no layer of the graph has."""
-        taken = {operation.name for operation in (*self.doors, *self._layers())}
+        layers = [node.layer for node in self.nodes]
+        taken = {operation.name for operation in (*self.doors, *layers)}
         names = (f"{wish}_{i}" if i else wish for i in itertools.count())
         return next(name for name in names if name not in taken)
-
-    def _layers(self) -> list[Any]:
-        return [node.layer for node in self.nodes]
 
     # -- runs -------------------------------------------------------------------------
 
