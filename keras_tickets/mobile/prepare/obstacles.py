@@ -59,8 +59,11 @@ REASONS = (
 
 _NO_STEM = (
     "has no way in for XNNPACK, which is a 3x3 convolution of stride 2 that reads an "
-    "image of three channels (dense layers need none: they run sparse as they are, in "
-    "the blocks of kt.mobile.structure())"
+    "image of three channels"
+)
+_DENSE = (
+    "; dense layers need none: they run sparse as they are, in the blocks of "
+    "kt.mobile.structure()"
 )
 
 
@@ -81,7 +84,7 @@ def obstacles(graph: Graph, reasons: Mapping[str, str]) -> dict[str, str]:
     rows = ((site.node.path, _reason(site)) for site in sites)
     found = {path: reasons.get(path, reason) for path, reason in rows if reason}
     if not found and not any(map(_is_way_in, sites)):
-        found[graph.model.name] = _NO_STEM
+        found[graph.model.name] = _NO_STEM + _DENSE
     return found
 
 
