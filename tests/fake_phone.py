@@ -16,12 +16,15 @@ export PATH={bin}:/usr/bin:/bin
 [ "$1" = -s ] && shift 2
 case $1 in
 devices) cat {root}/devices ;;
-push | pull) cp "$2" "$3" ;;
+push | pull)
+    [ -e {root}/refused ] && cat {root}/refused && exit 1
+    cp "$2" "$3"
+    ;;
 shell)
     case $2 in trap*) exec sh -c "$2" ;; esac
     said=$(sh -c "$2")
     # Without a phone adb says nothing, and that all went well.
-    [ -e {root}/unplugged ] || printf '%s\\n' "$said"
+    [ -e {root}/unplugged ] || printf '%s\\n' "$said" | sed "$(cat {root}/ends)"
     ;;
 esac
 """
@@ -53,6 +56,7 @@ class FakePhone:
         self.program("adb", _ADB.format(bin=self._bin, root=root))
         self.program("getprop", _GETPROP)
         self.devices(READY)
+        (root / "ends").touch()
         monkeypatch.setenv("PATH", str(self._bin))
         monkeypatch.setenv(RUNNERS_VARIABLE, str(root / "runners"))
         monkeypatch.delenv(VARIABLE, raising=False)
@@ -80,6 +84,14 @@ class FakePhone:
         """A command that unplugs the phone."""
         (self.root / "none").write_text("List of devices attached\n\n")
         return f"touch {self.root}/unplugged; cp {self.root}/none {self.root}/devices"
+
+    def refuse(self, words: str) -> None:
+        """From now on files are not copied."""
+        (self.root / "refused").write_text(words)
+
+    def ends_lines_as_a_terminal(self) -> None:
+        """Puts a carriage return before each end of a line."""
+        (self.root / "ends").write_text(r"s/$/\r/")
 
     def is_clean(self) -> bool:
         """Whether nothing is left on it."""

@@ -30,6 +30,7 @@ import keras_tickets as kt
 from keras_tickets.convert.interface import Port, Wires, wires_of_tflite
 from keras_tickets.extras import require
 from keras_tickets.mobile.runners import RUNNERS, adb, android, benchmark_output
+from keras_tickets.mobile.runners import phone as phone_module
 from keras_tickets.mobile.runners.android import Android, portions, split
 from keras_tickets.mobile.runners.arm64 import Arm64
 from keras_tickets.mobile.runners.benchmark_model import VARIABLE, misfit
@@ -128,7 +129,10 @@ def test_what_the_programs_print_is_read(name):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "count=0", "count=7 first=1 curr=2\ncount=0 p5=nan", "{}", '{"latency": 1}'],
+    [
+        *("", "count=0", "count=7", "{}", '{"latency": 1}'),
+        "count=7 first=1 curr=2\ncount=0 p5=nan",
+    ],
 )
 def test_no_times_are_an_error(text):
     """Also where only the runs to warm up are told."""
@@ -445,6 +449,12 @@ def test_no_adb(phone, file, monkeypatch, tmp_path):
         kt.benchmark(file, on="android")
 
 
+def test_an_adb_of_another_machine(phone, file):
+    phone.program("adb", b"\x7fELF")
+    with pytest.raises(RuntimeError, match=r"adb' cannot be started: Exec format"):
+        kt.benchmark(file, on="android")
+
+
 def test_an_adb_that_fails(phone, file):
     phone.program("adb", "#!/bin/sh\necho cannot bind; exit 1")
     with pytest.raises(RuntimeError, match="`adb devices` fails: cannot bind"):
@@ -456,6 +466,7 @@ FAILURES = [
     ("kill -SEGV $$", r"benchmark_model crashed \(SIGSEGV\)"),
     ("echo Welcome", "printed no times that are known: Welcome"),
     ("exit 126", "The phone cannot start benchmark_model"),
+    ("exit 255", r"benchmark_model ended with exit status 255\."),
     ("{unplug}; sleep 0.1", "phone 'R58M' was disconnected while running a command"),
     ("touch {root}/unplugged", "lost the phone 'R58M' for a moment"),
 ]
@@ -473,6 +484,43 @@ def test_what_fails_on_the_phone_is_told(script, message, phone, file):
     if "unplug" not in script:
         with pytest.raises(RuntimeError, match=f"(?s){message.split('printed')[0]}"):
             kt.verify(file, sparse_cnn(), on="android")
+
+
+def test_a_phone_that_takes_no_file_is_not_lost(phone, file):
+    phone.refuse("adb: error: remote No space left on device")
+    with pytest.raises(
+        RuntimeError,
+        match=r"'R58M' is attached, but copying .*' to it failed\. .*No space",
+    ):
+        kt.benchmark(file, on="android", verbose=False)
+    assert phone.is_clean()
+
+
+def test_a_file_that_looks_like_an_option(phone, file, monkeypatch):
+    monkeypatch.chdir(file.parent)
+    file.rename("-p.tflite")
+    assert kt.benchmark("-p.tflite", on="android", runs=1, verbose=False).runs == 50
+
+
+def test_an_old_adb_ends_lines_as_terminals_do(phone, file, monkeypatch):
+    """Before Android 7 each line ends with a carriage return, too."""
+    cores = phone.root / "cpu3" / "cpufreq" / "cpuinfo_max_freq"
+    cores.parent.mkdir(parents=True)
+    cores.write_text("2840000")
+    monkeypatch.setattr(phone_module, "_FASTEST", str(cores))
+    phone.program("taskset", '#!/bin/sh\nshift; exec "$@"')
+    phone.ends_lines_as_a_terminal()
+    report = kt.benchmark(file, on="android", runs=1, verbose=False)
+    assert report.conditions["cores"] == "pinned to 3 of 1, up to 2.84 GHz"
+    assert report.times_ms == pytest.approx([249.684])
+
+
+def test_no_number_of_a_process_that_ended_stays(phone, file):
+    """By the time that the folder goes, it may be that of another process."""
+    phone.benchmark("true")
+    with phone.runner.open(file):
+        (folder,) = phone.folder.iterdir()
+        assert [path.name for path in folder.iterdir()] == ["model.tflite"]
 
 
 def test_a_silent_phone_is_ended(phone, file, tmp_path):

@@ -23,19 +23,22 @@ def files(tmp_path):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Two places in which "sparse" needs a half of the time, of a slowing machine."""
+    """Three places in which "sparse" needs a half of the time, of a slowing machine."""
     asked = []
 
-    def runs_in(place, emulated):
+    def runs_in(place, emulated=False, portions=()):
         def time(path, runs, warmup, threads, progress):
             asked.append((place, path.stem, runs, warmup, threads))
             slow = len(asked) * (1 if path.stem == "sparse" else 2)
-            return Timing((slow / 1000,) * runs, f"{place} 1", "a desk", emulated)
+            return Timing(
+                (slow / 1000,) * runs, f"{place} 1", "a desk", emulated, portions
+            )
 
         monkeypatch.setattr(RUNNERS[place], "time", time)
         monkeypatch.setattr(RUNNERS[place], "missing", lambda suffix: None)
 
-    runs_in("host", emulated=False)
+    runs_in("host")
+    runs_in("android", portions=(2, 2))
     runs_in("arm64", emulated=True)
     return asked
 
@@ -80,6 +83,17 @@ def test_all_forms_tell_the_same(files, clock):
         assert cell in str(table)
 
 
+def test_means_are_not_told_as_single_runs(files, clock):
+    told = compare(files, "dense", on=["android", "host"]).to_markdown()
+    assert "- android: android 1, a desk, means of several runs\n" in told
+    assert "- host: host 1, a desk\n" in told
+
+
+def test_any_name_fits_into_one_cell(files, clock):
+    table = kt.mobile.compare({"a|b\nc": files["dense"]}, verbose=False)
+    assert table.to_markdown().splitlines()[2].startswith("| a\\|b c | ")
+
+
 def test_without_accuracy_there_is_no_such_column(files, clock):
     assert "accuracy" not in compare(files, "dense").to_markdown()
 
@@ -93,6 +107,7 @@ def test_without_accuracy_there_is_no_such_column(files, clock):
         (("dense",), {"turns": 0}, ValueError, "`turns` must be a whole number"),
         (("dense",), {"runs": True}, ValueError, "runs=True"),
         (("dense",), {"accuracy": {"moon": 1}}, ValueError, "'moon'.*'dense'"),
+        (("dense",), {"on": ("host", "wasm"), "threads": 2}, ValueError, "threads=1"),
     ],
 )
 def test_bad_arguments_are_found_before_any_run(

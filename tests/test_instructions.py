@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import tempfile
+from unittest import mock
 
 import keras
 import pytest
@@ -88,6 +89,28 @@ def test_where_the_code_is():
     assert arm64_count.code(here) == (0x155B60D000, 0x155BE3D000)
     with pytest.raises(RuntimeError, match="without its"):
         arm64_count.code(maps.format("other.so"))
+
+
+def test_inputs_are_no_zeros(tmp_path, monkeypatch):
+    """TFLite skips int8-dynamic layers whose inputs are: the count was too small."""
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    given = []
+
+    class Recorded(interpreter.Interpreter):
+        def set_tensor(self, index, value):
+            given.append(value)
+            super().set_tensor(index, value)
+
+    monkeypatch.setattr(interpreter, "Interpreter", Recorded)
+    monkeypatch.setattr(arm64_count, "code", lambda maps: (0, 0))
+    monkeypatch.setattr(arm64_count, "pathlib", mock.MagicMock())
+    path = tmp_path / "m.tflite"
+    path.write_bytes(exported_cnn(".tflite")[0])
+    with open(tmp_path / "log", "w+b") as log:
+        arm64_count.main(str(path), log.fileno())
+        log.seek(0)
+        assert log.readlines() == [BEGIN, END]
+    assert [value.all() for value in given] == [True]
 
 
 def test_the_table_says_that_it_is_no_time():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pathlib
+import shutil
 import subprocess
 
 import numpy as np
@@ -164,3 +166,29 @@ def test_what_is_missing_is_told_before_any_work(name, tmp_path, monkeypatch):
     for run in (kt.benchmark, kt.verify):
         with pytest.raises(RuntimeError, match=rf"on='{name}' is not .*Fetch the moon"):
             run(tmp_path / "m.tflite", on=name)
+
+
+@pytest.mark.parametrize("name", ["wasm", "arm64", "android"])
+def test_builds_replace_nothing_else(name, tmp_path):
+    """They remove the folder that they are told before they put theirs there."""
+    (tmp_path / "thesis").touch()
+    build = pathlib.Path(__file__).parents[1] / "export" / name / "build"
+    # Without any program that could download, or remove.
+    finished = subprocess.run(
+        ["/bin/bash", build, tmp_path],
+        env={"PATH": f"{tools(tmp_path.parent / f'tools-{name}')}", "HOME": "/nowhere"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 1
+    assert "holds something else; choose another folder" in finished.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
+
+
+def tools(folder: pathlib.Path) -> pathlib.Path:
+    """A PATH of the programs that only look."""
+    folder.mkdir()
+    for name in ("dirname", "ls"):
+        (folder / name).symlink_to(shutil.which(name))
+    return folder

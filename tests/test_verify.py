@@ -164,3 +164,24 @@ def test_the_precision_is_read_from_the_file(precision, tmp_path):
     )
     assert precision_of(inspect(path)).name == precision
     assert kt.verify(path, model, samples=data).samples == 16
+
+
+def test_outputs_without_axes_are_compared():
+    """Such as a loss: one number."""
+    numbers = [[np.array(number)] for number in (1.0, 2.0)]
+    expected = Expected("Keras", "'loss'", ["its output"], numbers)
+    judge(expected, numbers, {"random": 2}, {"random": 1e-6})
+    with pytest.warns(UserWarning, match="computes the same outputs for 2 different"):
+        Expected("Keras", "'loss'", ["its output"], numbers[:1] * 2)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_warning_names_the_line_that_called(alone, tmp_path):
+    image = keras.Input((4,))
+    model = keras.Model(image, layers.Dense(2, kernel_initializer="zeros")(image))
+    path = tmp_path / "constant.tflite"
+    with pytest.warns(UserWarning, match="computes the same outputs"):
+        kt.export(model, path, verbose=False)
+    with pytest.warns(UserWarning, match="computes the same outputs") as told:
+        kt.verify(path, None if alone else model)
+    assert told[0].filename == __file__

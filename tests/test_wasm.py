@@ -244,6 +244,8 @@ def test_other_versions_are_told(options, message, node):
 def test_nothing_is_installed(node, monkeypatch, tmp_path):
     node()
     assert Wasm().missing(".tflite") is None
+    (Wasm().folder / "package.json").unlink()
+    assert "export/wasm/build" in Wasm().missing(".tflite")
     monkeypatch.setenv(VARIABLE, str(tmp_path / "nowhere"))
     assert "export/wasm/build" in Wasm().missing(".tflite")
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))

@@ -19,7 +19,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import threading
 import zipfile
 from typing import Any
 
@@ -29,6 +28,7 @@ from keras import tree
 
 from keras_tickets._keras import sublayers
 from keras_tickets.convert.conversation import end
+from keras_tickets.convert.runtimes import listen
 from keras_tickets.convert.sampling import Sample
 from keras_tickets.signature import Signature, from_json, to_json
 
@@ -93,7 +93,7 @@ def _converted(job_file: pathlib.Path) -> tuple[int, str]:
     with subprocess.Popen(
         [sys.executable, "-m", "keras_tickets.convert.child", str(job_file)],
         env=_environment(),
-        # Stays open as long as we live: see `_end_with_parent`.
+        # Stays open as long as we live: see `listen`.
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -116,16 +116,6 @@ def _last_words(log: str) -> str:
     ]
     said = "\n".join(lines).strip()
     return f" Its last words:\n{said[-1500:]}" if said else ""
-
-
-def _end_with_parent() -> None:
-    """Ends this process when the one that started it is gone, however it went."""
-
-    def watch() -> None:
-        sys.stdin.read()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _save(data: list[Sample], path: pathlib.Path) -> pathlib.Path:
@@ -270,5 +260,5 @@ def main(job_file: str) -> None:
 
 
 if __name__ == "__main__":
-    _end_with_parent()
+    listen()  # Nobody says anything: it ends with who started it.
     main(sys.argv[1])

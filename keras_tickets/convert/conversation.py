@@ -54,7 +54,17 @@ class Conversation:
         return self.answer(what)
 
     def answer(self, what: str) -> dict[str, Any]:
-        """Waits for an answer that was not asked for, or one more."""
+        """Waits for an answer that was not asked for, or one more.
+
+        Args:
+            what: What the process does with its file meanwhile, for errors: `"loaded"`.
+
+        Returns:
+            The answer.
+
+        Raises:
+            RuntimeError: If the answer is an error, or there is none.
+        """
         line, late = self._line()
         if late:
             raise RuntimeError(
@@ -89,9 +99,9 @@ class Conversation:
             watchdog.cancel()
 
     def _read(self) -> str:
-        # Whatever else a process prints is not for us.
+        # Whatever else a process prints is not for us, nor what it could not finish.
         lines = self._process.stdout or ()
-        return next((line for line in lines if line.startswith("{")), "")
+        return next((line for line in lines if line[0] == "{" and line[-1] == "\n"), "")
 
     def _words(self) -> str:
         """The last that the process wrote to stderr, for whoever has to find out."""
@@ -117,10 +127,32 @@ def converse(
 
     Yields:
         The conversation.
+
+    Raises:
+        RuntimeError: If the program cannot be started.
     """
     with (
         tempfile.TemporaryFile() as log,
-        subprocess.Popen(
+        _started(command, log, environment, handed) as process,
+    ):
+        try:
+            yield Conversation(process, log, timeout)
+        finally:
+            process.kill()
+            # Closing sends what the process did not read; whether it lives or not.
+            with contextlib.suppress(BrokenPipeError):
+                if process.stdin:
+                    process.stdin.close()
+
+
+def _started(
+    command: Sequence[str],
+    log: IO[bytes],
+    environment: Mapping[str, str] | None,
+    handed: Sequence[int],
+) -> subprocess.Popen[str]:
+    try:
+        return subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -129,16 +161,29 @@ def converse(
             pass_fds=handed,
             encoding="utf-8",
             errors="replace",
-        ) as process,
-    ):
-        try:
-            yield Conversation(process, log, timeout)
-        finally:
-            process.kill()
+        )
+    except OSError as error:
+        raise RuntimeError(
+            f"'{command[0]}' cannot be started: {error.strerror}."
+        ) from error
 
 
 def end(status: int) -> str:
-    """Says how a process ended, after a subject."""
-    if status < 0:
+    """Says how a process ended, after a subject.
+
+    Args:
+        status: Its exit status; less than 0 if a signal ended it.
+
+    Returns:
+        The rest of the sentence.
+
+    Example:
+    >>> end(-11)
+    'crashed (SIGSEGV)'
+    """
+    if status >= 0:
+        return f"ended with exit status {status}"
+    try:
         return f"crashed ({signal.Signals(-status).name})"
-    return f"ended with exit status {status}"
+    except ValueError:  # Some real-time signals have no name.
+        return f"crashed (signal {-status})"

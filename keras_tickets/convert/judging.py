@@ -45,7 +45,8 @@ class Expected:
             return
         for first, *others in zip(*self.outputs, strict=True):
             scale = float(np.abs(first.astype(np.float64)).max(initial=0.0))
-            changes = [np.abs(o[:1].astype(np.float64) - first[:1]) for o in others]
+            rows = [np.atleast_1d(o)[:1].astype(np.float64) for o in (first, *others)]
+            changes = [np.abs(row - rows[0]) for row in rows[1:]]
             if max(float(c.max(initial=0.0)) for c in changes) > _CONSTANT * scale:
                 return
         warnings.warn(

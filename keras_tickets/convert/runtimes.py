@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import abc
 import json
+import os
 import pathlib
+import queue
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -222,8 +225,28 @@ def _peak_memory() -> int:
     return int(peak.split()[1]) * 1024
 
 
+def listen() -> Iterator[str]:
+    """Listens to stdin from now on; when it closes, this process ends at once.
+
+    Whoever asks may be killed while a run takes minutes.
+
+    Returns:
+        The lines, as they come.
+    """
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def hear() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        os._exit(1)
+
+    threading.Thread(target=hear, daemon=True).start()
+    return iter(lines.get, None)
+
+
 def _serve(path: pathlib.Path, threads: int, reference: bool) -> None:
     """Loads a file, then does what each line of stdin asks for."""
+    questions = listen()
     if path.suffix == ".tflite":
         import ai_edge_litert.interpreter  # noqa: F401
     else:
@@ -232,7 +255,7 @@ def _serve(path: pathlib.Path, threads: int, reference: bool) -> None:
     try:
         runtime = open_runtime(path, threads, reference)
         _say(inputs=runtime.inputs, outputs=runtime.outputs)
-        for line in sys.stdin:
+        for line in questions:
             request = json.loads(line)
             with np.load(request["inputs"]) as arrays:
                 values = {name: arrays[key] for name, key in request["names"].items()}

@@ -149,7 +149,7 @@ def benchmark(
     file = check_source(path, SUFFIXES)
     runner = runners.get(on)
     check_counts(runs=(runs, 1), warmup=(warmup, 0), threads=(threads, 1))
-    runner.check(file)
+    runner.check(file, threads)
     bar = keras.utils.Progbar(warmup + runs, unit_name="run", verbose=int(verbose))
     timing = runner.time(file, runs, warmup, threads, bar.update)
     return BenchmarkReport(

@@ -86,7 +86,7 @@ def compare(
     places = {name: runners.get(name) for name in names}
     for runner in places.values():
         for path in paths.values():
-            runner.check(path)
+            runner.check(path, threads)
 
     total = len(places) * turns * len(paths)
     bar = keras.utils.Progbar(total, unit_name="turn", verbose=int(verbose))
@@ -113,7 +113,7 @@ def _named(files: Mapping[str, Path] | Sequence[Path]) -> dict[str, pathlib.Path
         files = [files]
     named = files if isinstance(files, Mapping) else {str(f): f for f in files}
     if not named:
-        raise ValueError("There is no file to compare. Received: files={}")
+        raise ValueError(f"There is no file to compare. Received: files={files!r}")
     return {name: check_source(path, SUFFIXES) for name, path in named.items()}
 
 
@@ -123,10 +123,12 @@ def _in_turns(
     """Each file's latency, and what ran it."""
     medians: dict[str, list[float]] = {name: [] for name in names}
     runtimes: dict[str, None] = {}  # In order; there is one for each format.
+    means = False
     for number in range(turns):
         for name in reversed(names) if number % 2 else names:
             timing = time(name)
             runtimes[timing.runtime] = None
+            means |= max(timing.portions, default=1) > 1
             medians[name].append(1000 * float(np.median(timing.seconds)))
     base = np.array(medians[names[0]])
     latencies = {
@@ -138,7 +140,8 @@ def _in_turns(
         )
         for name, times in medians.items()
     }
-    return latencies, Place(" and ".join(runtimes), timing.device, timing.emulated)
+    runtime = " and ".join(runtimes)
+    return latencies, Place(runtime, timing.device, timing.emulated, means)
 
 
 def _row(

@@ -14,7 +14,8 @@ class Latency:
     """How fast a file ran in one place.
 
     Args:
-        median_ms: The median over the turns of the median of a turn, in milliseconds.
+        median_ms: The median over the turns of the median of a turn, in milliseconds;
+            the latter of means where the place tells no single runs.
         speed_up: The median over the turns of the first file's time over this one's.
         speed_up_low: The least of these ratios.
         speed_up_high: The largest.
@@ -34,11 +35,13 @@ class Place:
         runtime: Which program, with its version; one for each format.
         device: Which machine.
         emulated: Whether it was an emulated one, so that its times say nothing.
+        means: Whether its times are means of several runs, and no single ones.
     """
 
     runtime: str
     device: str
     emulated: bool
+    means: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +109,8 @@ class ComparisonTable:
         """Returns the table in Markdown, with what it was measured on below."""
         header, *cells = self._cells()
         rule = ["---", *["---:"] * (len(header) - 1)]
+        for row in cells:
+            row[0] = " ".join(row[0].split()).replace("|", r"\|")
         lines = ["| " + " | ".join(row) + " |" for row in (header, rule, *cells)]
         return "\n".join([*lines, "", *(f"- {note}" for note in self._notes())])
 
@@ -147,7 +152,9 @@ class ComparisonTable:
 
     def _notes(self) -> list[str]:
         notes = [
-            f"{name}: {place.runtime}, {place.device}" + ", emulated" * place.emulated
+            f"{name}: {place.runtime}, {place.device}"
+            + ", emulated" * place.emulated
+            + ", means of several runs" * place.means
             for name, place in self.places.items()
         ]
         notes.append(

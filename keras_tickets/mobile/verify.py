@@ -167,23 +167,30 @@ def _against_plain(
     every = [sample for kind in chosen.values() for sample in kind]
     names = sorted(specs)  # As `tree.flatten` takes a dict.
     outputs = [port.name for port in found.outputs]
+    expected = _plainly(file, names, outputs, every)
+    received = _run_all(runner.open(file), names, outputs, every)
+    counts = {kind: len(own) for kind, own in chosen.items()}
+    limits = comparing.limits(counts, precision, limit)
+    return judge(expected, received, counts, limits)
+
+
+def _plainly(
+    file: pathlib.Path, names: list[str], outputs: list[str], samples: list[Sample]
+) -> Expected:
+    """What a file computes in the plain kernels of its runtime on this machine."""
     try:
-        wanted = _run_all(isolated(file, reference=True), names, outputs, every)
+        wanted = _run_all(isolated(file, reference=True), names, outputs, samples)
     except RuntimeError as error:
         raise RuntimeError(
             "There is nothing to compare with: the plain kernels of its runtime on "
             f"this machine cannot run it. Pass the model. {error}"
         ) from error
-    expected = Expected(
+    return Expected(
         who="The same file in plain kernels",
         name=f"'{file.name}' in plain kernels",
         labels=[f"output '{name}'" for name in outputs],
         outputs=wanted,
     )
-    received = _run_all(runner.open(file), names, outputs, every)
-    counts = {kind: len(own) for kind, own in chosen.items()}
-    limits = comparing.limits(counts, precision, limit)
-    return judge(expected, received, counts, limits)
 
 
 def _run_all(

@@ -186,16 +186,28 @@ class Phone:
         return Said(int(status), text)
 
     def push(self, local: pathlib.Path, remote: str) -> None:
-        """Copies a file to the phone."""
-        said = self._call("push", str(local), remote)
-        if said.status:
-            raise self._failed(f"copying '{local}' to it", said)
+        """Copies a file to the phone.
+
+        Args:
+            local: The file on this machine.
+            remote: Where it shall be on the phone.
+
+        Raises:
+            RuntimeError: If the phone is gone or does not take it.
+        """
+        self._copy("push", str(local.absolute()), remote, f"copying '{local}' to it")
 
     def pull(self, remote: str, local: pathlib.Path) -> None:
-        """Copies a file from the phone."""
-        said = self._call("pull", remote, str(local))
-        if said.status:
-            raise self._failed(f"copying '{remote}' from it", said)
+        """Copies a file from the phone.
+
+        Args:
+            remote: The file on the phone.
+            local: Where it shall be on this machine.
+
+        Raises:
+            RuntimeError: If the phone is gone or does not give it.
+        """
+        self._copy("pull", remote, str(local), f"copying '{remote}' from it")
 
     @contextlib.contextmanager
     def folder(self) -> Iterator[str]:
@@ -207,6 +219,9 @@ class Phone:
 
         Yields:
             Its path.
+
+        Raises:
+            RuntimeError: If it cannot be made.
         """
         folder = f"{BASE}/{uuid.uuid4().hex[:12]}"
         script = _KEEPER.format(folder=folder, base=BASE)
@@ -225,12 +240,24 @@ class Phone:
                 with contextlib.suppress(RuntimeError):
                     keeper.ask({}, "removed")
 
+    def _copy(self, way: str, source: str, target: str, what: str) -> None:
+        said = self._call(way, source, target)
+        if said.status:
+            raise self._failed(what, said, f"{what} failed.")
+
     def _call(self, *arguments: str) -> Said:
         return _run([*self._adb, *arguments], self._timeout)
 
-    def _failed(self, what: str, said: Said) -> RuntimeError:
+    def _failed(
+        self, what: str, said: Said, attached: str | None = None
+    ) -> RuntimeError:
+        """The error to raise; `attached` is what went wrong if the phone is there."""
         words = said.text.strip()[-500:]
         found = devices(_run([self._adb[0], "devices"], _KEEPER_TIMEOUT).text)
+        if found.get(self.serial) == "device" and attached:
+            return RuntimeError(
+                f"The phone '{self.serial}' is attached, but {attached} {words}"
+            )
         if found.get(self.serial) == "device":
             return RuntimeError(
                 f"adb lost the phone '{self.serial}' for a moment while {what}; it is "
@@ -257,4 +284,10 @@ def _run(command: list[str], timeout: float) -> Said:
         raise RuntimeError(
             f"adb was ended: it gave no answer for {timeout:g} seconds to `{words}`."
         ) from error
-    return Said(finished.returncode, finished.stdout.decode("utf-8", "replace"))
+    except OSError as error:
+        raise RuntimeError(
+            f"'{command[0]}' cannot be started: {error.strerror}."
+        ) from error
+    # Phones before Android 7 end lines as terminals do.
+    text = finished.stdout.decode("utf-8", "replace").replace("\r\n", "\n")
+    return Said(finished.returncode, text)

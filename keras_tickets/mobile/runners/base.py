@@ -22,10 +22,12 @@ class Runner(abc.ABC):
     Attributes:
         name: What `on=` calls it.
         suffixes: The suffixes of the files that it runs.
+        most_threads: How many threads its runtime can use; None is any number.
     """
 
     name: str
     suffixes: tuple[str, ...]
+    most_threads: int | None = None
 
     @abc.abstractmethod
     def missing(self, suffix: str) -> str | None:
@@ -80,23 +82,29 @@ class Runner(abc.ABC):
 
         Raises:
             RuntimeError: If the file cannot be loaded or run.
-            ValueError: If the runtime cannot use so many threads.
         """
 
-    def check(self, path: pathlib.Path) -> None:
+    def check(self, path: pathlib.Path, threads: int = 1) -> None:
         """Makes sure that a file can run here, before any work.
 
         Args:
             path: A `.tflite` or `.onnx` file.
+            threads: Threads that the runtime shall use.
 
         Raises:
-            ValueError: If files of this suffix never run here.
+            ValueError: If files of this suffix never run here, or the runtime cannot
+                use so many threads.
             RuntimeError: If something has to be installed first.
         """
         if path.suffix not in self.suffixes:
             raise ValueError(
                 f"on='{self.name}' runs {' and '.join(self.suffixes)} files only. "
                 f"Received: path='{path}'. on='host' runs both formats."
+            )
+        if self.most_threads is not None and threads > self.most_threads:
+            raise ValueError(
+                f"on='{self.name}' runs on {self.most_threads} thread only: expected "
+                f"threads={self.most_threads}. Received: threads={threads}"
             )
         if missing := self.missing(path.suffix):
             raise RuntimeError(f"on='{self.name}' is not available here. {missing}")

@@ -151,6 +151,9 @@ class Bench:
 
         Returns:
             The flags that make the program read them.
+
+        Raises:
+            RuntimeError: If the phone is gone or does not take them.
         """
         # The names are ours: the program only warns if they are not the graph's.
         names = [f"input_{index}" for index in range(len(values))]
@@ -168,7 +171,17 @@ class Bench:
         ]
 
     def receive(self, name: str) -> bytes | None:
-        """Copies a file from the folder; None if there is none."""
+        """Copies a file from the folder.
+
+        Args:
+            name: The file's name.
+
+        Returns:
+            Its content; None if there is none.
+
+        Raises:
+            RuntimeError: If the phone is gone.
+        """
         remote = f"{self.folder}/{name}"
         if self._phone.shell(f"[ -f {remote} ]").status:
             return None
@@ -195,13 +208,17 @@ class Bench:
             f"echo $$ > {self.folder}/run.pid; "
             f"exec {self._cores} {self._program} {arguments}"
         )
-        said = self._phone.shell(f"sh -c {shlex.quote(noted)}")
+        # Later the number may be that of another process.
+        forgotten = f"status=$?; rm -f {self.folder}/run.pid; exit $status"
+        said = self._phone.shell(f"sh -c {shlex.quote(noted)}; {forgotten}")
         if not said.status:
             return said.text
         words = said.text.strip()[-1500:]
         if said.status in (126, 127):
             raise RuntimeError(f"The phone cannot start benchmark_model: {words}")
-        how = end(128 - said.status if said.status > 128 else said.status)
+        # Above come those that programs choose themselves, as -1.
+        is_signal = 128 < said.status < 128 + 65
+        how = end(128 - said.status if is_signal else said.status)
         raise RuntimeError(f"benchmark_model {how}. Its last words:\n{words}")
 
 
@@ -219,6 +236,9 @@ def bench(
 
     Yields:
         The file, ready to run.
+
+    Raises:
+        RuntimeError: If the phone is gone or does not take the file.
     """
     local = local_program()
     with phone.folder() as folder:

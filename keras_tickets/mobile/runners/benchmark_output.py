@@ -115,6 +115,8 @@ def _counted(text: str) -> Summary | None:
     if last is None or last[1] == "0":
         return None
     told = {name: float(value) / 1e6 for name, value in _PAIR.findall(last[2])}
+    if "curr" not in told:
+        return None
     if "avg" not in told:  # All are the same, or there was only one.
         same = told["curr"]
         return Summary(int(last[1]), same, same, same, same)

@@ -45,7 +45,17 @@ class Identity:
 
 
 def identity(phone: Phone) -> Identity:
-    """Asks a phone what it is."""
+    """Asks a phone what it is.
+
+    Args:
+        phone: The phone.
+
+    Returns:
+        What it told.
+
+    Raises:
+        RuntimeError: If it is gone.
+    """
     asked = [f'echo "{key}=$(getprop {name})"' for key, name in _PROPERTIES.items()]
     said = phone.shell("; ".join(asked)).text
     lines = (line.partition("=") for line in said.splitlines())
@@ -105,6 +115,9 @@ def cores(phone: Phone, threads: int) -> Cores:
 
     Returns:
         The cores; those of equal speed are taken together.
+
+    Raises:
+        RuntimeError: If the phone is gone.
     """
     told = phone.shell(f'for file in {_FASTEST}; do echo "$file $(cat $file)"; done')
     speeds = {
@@ -148,7 +161,17 @@ def fastest(speeds: Mapping[int, int], threads: int) -> Cores:
 
 
 def warmth(phone: Phone) -> str:
-    """Asks a phone how warm it is."""
+    """Asks a phone how warm it is.
+
+    Args:
+        phone: The phone.
+
+    Returns:
+        What `warmest` makes of it.
+
+    Raises:
+        RuntimeError: If it is gone.
+    """
     return warmest(phone.shell(_THERMALS).text)
 
 

@@ -1,0 +1,87 @@
+"""Processes that are asked line by line: what goes wrong with them is told."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from keras_tickets.convert.conversation import converse, end
+
+GREET = "print('{}', flush=True)"
+
+
+def python(program: str) -> list[str]:
+    return [sys.executable, "-c", program]
+
+
+def test_a_process_that_died_meanwhile_says_how():
+    """Asking it breaks a pipe, twice: when it is asked, and when the block ends."""
+
+    def ask():
+        with converse(python(f"import os; {GREET}; os.kill(os.getpid(), 9)")) as dead:
+            dead.answer("loaded")
+            time.sleep(0.2)
+            dead.ask({"never": "read"}, "run")
+
+    with pytest.raises(
+        RuntimeError, match=r"crashed \(SIGKILL\) when the file was run"
+    ):
+        ask()
+
+
+@pytest.mark.parametrize("told", ["", "a question"])
+def test_who_listens_ends_with_who_asks(told):
+    """Also while it does something else: a run in an emulated machine takes minutes."""
+    program = (
+        "import time; from keras_tickets.convert.runtimes import listen; "
+        "lines = listen(); print(next(lines), flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen(
+        python(program), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        if told:
+            print(told, file=process.stdin, flush=True)
+            assert process.stdout.readline().strip() == told
+        process.stdin.close()  # As the system does for whoever is killed.
+        try:
+            assert process.wait(timeout=30) == 1
+        finally:
+            process.kill()
+
+
+def test_half_an_answer_is_none():
+    command = python("print('{\"half\": ', end=''); raise SystemExit(3)")
+    with (
+        pytest.raises(RuntimeError, match="ended with exit status 3"),
+        converse(command) as process,
+    ):
+        process.answer("loaded")
+
+
+def test_a_program_that_cannot_be_started_is_named(tmp_path):
+    program = tmp_path / "node"
+    program.write_bytes(b"\x7fELF of another machine")
+    program.chmod(0o755)
+    with (
+        pytest.raises(RuntimeError, match=r"node' cannot be started: Exec format"),
+        converse([str(program)]),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (0, "ended with exit status 0"),
+        (255, "ended with exit status 255"),
+        (-signal.SIGSEGV, "crashed (SIGSEGV)"),
+        # Real-time signals have no names.
+        (-40, "crashed (signal 40)"),
+    ],
+)
+def test_the_end_of_a_process_in_words(status, words):
+    assert end(status) == words
