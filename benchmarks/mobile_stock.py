@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import functools
 import gzip
+import json
 import pathlib
 import tempfile
 from typing import Any
@@ -28,7 +29,7 @@ import keras_tickets as kt
 from benchmarks.mobile_dense import in_real_time
 from benchmarks.mobile_wasm import in_turns
 from benchmarks.noise import calm, coloured_noise, settle
-from benchmarks.record import Record
+from benchmarks.record import RESULTS, Record
 from benchmarks.worker import Worker
 
 NETWORKS = {
@@ -110,6 +111,40 @@ def measure(
         }
 
 
+def as_table(rows: list[dict[str, Any]]) -> str:
+    """What was measured, in Markdown: ratios to the dense stock file."""
+    lines = [
+        "| network | file | size | gzip | sparse / 1x1 | faster in wasm | on x86 |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        at, found = row["parameters"], row["results"]
+        kind, form = at["kind"], ""
+        if not kind.startswith("stock"):
+            form = ", stem moved" if at["inexact"] else ", exact"
+        if kind in map(str, SPARSITIES):
+            kind = f"prepared, {100 * float(kind):g} % zeros"
+        if "failed" in found:
+            lines.append(f"| {at['network']} {at['size']} | {kind} | failed | | | | |")
+            continue
+        speeds = (_speed(found[place]) for place in ("wasm", "host"))
+        cells = (
+            f"{at['network']} {at['size']}",
+            kind + form,
+            f"{found['bytes'] / 1000:,.0f} kB",
+            f"{found['gzip_bytes'] / 1000:,.0f} kB",
+            f"{found['sparse_nodes']} / {found['pointwise']}",
+            *speeds,
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _speed(found: dict[str, float]) -> str:
+    low, high = found["speed_up_p10"], found["speed_up_p90"]
+    return f"{found['speed_up']:.2f} ({low:.2f} to {high:.2f})"
+
+
 def tried(worker: Worker, *row: Any) -> dict[str, Any]:
     """Like `measure`, but a row that breaks is a row that failed."""
     try:
@@ -132,7 +167,11 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, nargs="+", default=[*SIZES])
     parser.add_argument("--turns", type=int, default=15, help="turns that count")
     parser.add_argument("--runs", type=int, default=25, help="runs of one turn")
+    parser.add_argument("--table", action="store_true", help="print the table only")
     arguments = parser.parse_args()
+    if arguments.table:
+        print(as_table(json.loads((RESULTS / "mobile_stock.json").read_text())["rows"]))
+        return
     record = Record("mobile_stock", "coloured noise, made by the script: no accuracy")
     cases = [
         (name, size or NETWORKS[name], inexact, kind)

@@ -21,6 +21,7 @@ import statistics
 import tempfile
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
@@ -121,16 +122,14 @@ def export(
 @contextlib.contextmanager
 def unguarded() -> Iterator[None]:
     """Stores every weight without zeros, also where the export knows better."""
-    guard = tflite_encode._ways
 
-    def rows(constant: Any, readers: Any, precision: str) -> tuple[list[Any], str]:
-        return [tflite_encode._rows(constant), *tflite_encode._blocks(constant)], ""
+    def all_ways(constant: Any, readers: Any, precision: str) -> tuple[list[Any], str]:
+        blocks = tflite_encode._blocks(constant, readers)
+        return [tflite_encode._rows(constant), *blocks], ""
 
-    tflite_encode._ways = rows
-    try:
+    guards = {"_ways": all_ways, "why_dense": lambda model: ""}
+    with mock.patch.multiple(tflite_encode, **guards):
         yield
-    finally:
-        tflite_encode._ways = guard
 
 
 def times(folder: pathlib.Path, found: dict[str, dict[str, Any]]) -> None:

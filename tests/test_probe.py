@@ -134,7 +134,11 @@ def exported(case: Case):
         if case.precision == "int8-dynamic":
             # The export keeps these zeros; files of other tools leave them out.
             patch.setattr(
-                tflite_encode, "_ways", lambda c, *_: (tflite_encode._blocks(c), "")
+                *(tflite_encode, "_ways"),
+                lambda constant, readers, _: (
+                    tflite_encode._blocks(constant, readers),
+                    "",
+                ),
             )
         path = pathlib.Path(folder, "m.tflite")
         kt.export(
