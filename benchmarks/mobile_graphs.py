@@ -33,8 +33,11 @@ from benchmarks import mobile_zoo as zoo
 from benchmarks.record import Record
 from keras_tickets.convert import tflite_encode
 
-# Where files run, and the pixels that kernels for blocks of outputs take together there.
-PLACES = {"arm64": {}, "wasm": {"f32 32x2": "f32 8x2", "f32 32x4": "f32 8x4"}}
+# Where files run, and other names there of kernels for blocks of outputs.
+PLACES: dict[str, dict[str, str]] = {
+    "arm64": {},
+    "wasm": {"f32 32x2": "f32 8x2", "f32 32x4": "f32 8x4"},
+}
 
 SAMPLES = 4
 
