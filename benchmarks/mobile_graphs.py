@@ -33,9 +33,11 @@ from benchmarks import mobile_zoo as zoo
 from benchmarks.record import Record
 from keras_tickets.convert import tflite_encode
 
-# Where files run, and what counts the sparse kernels there: `kt.mobile.sparse_path`
-# takes the name of the place once it counts in others.
-PLACES = {"arm64": kt.mobile.sparse_path}
+# Where files run, and other names there of kernels for blocks of outputs.
+PLACES: dict[str, dict[str, str]] = {
+    "arm64": {},
+    "wasm": {"f32 32x2": "f32 8x2", "f32 32x4": "f32 8x4"},
+}
 
 SAMPLES = 4
 
@@ -63,12 +65,13 @@ def measure(name: str, place: str, forced: bool) -> dict[str, Any]:
         path = pathlib.Path(folder, "graph.tflite")
         report = export(ticket, path, graph, samples, forced)
         found = kt.diagnose(path)
+        predicted = {PLACES[place].get(k, k): n for k, n in found.kernels.items()}
         ran = counted(place, path)
         error, wrong = difference(path, ticket, samples, place)
     return {
-        "predicted": found.kernels,
+        "predicted": predicted,
         "ran": ran,
-        "as_predicted": ran == found.kernels,
+        "as_predicted": ran == predicted,
         "breaks": [layer.reason for layer in found.layers if layer.runs == "breaks"],
         "difference": error,
         "wrong": wrong,
@@ -102,7 +105,7 @@ def export(
 def counted(place: str, path: pathlib.Path) -> dict[str, int] | str:
     """How many nodes ran in which sparse kernel; or why the file does not run."""
     try:
-        ran = PLACES[place](path)
+        ran = kt.mobile.sparse_path(path, on=place)
     except RuntimeError as error:
         return _short(error, path)
     kernels = collections.Counter[str]()

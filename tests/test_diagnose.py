@@ -10,6 +10,7 @@ import functools
 import json
 import subprocess
 import sys
+import types
 from unittest import mock
 
 import keras
@@ -29,7 +30,7 @@ from keras_tickets.mobile import draft
 from keras_tickets.xnnpack import judge as judging
 from keras_tickets.xnnpack import speed, storage
 from keras_tickets.xnnpack.diagnose import diagnose_content
-from keras_tickets.xnnpack.graph import graphs
+from keras_tickets.xnnpack.graph import Node, graphs
 from keras_tickets.xnnpack.layout import Layout
 from keras_tickets.xnnpack.padding import pad_explicitly
 
@@ -173,11 +174,41 @@ def test_zeros_around_an_odd_image_are_written_out(tmp_path):
     assert pad_explicitly(written) == written
 
 
+@tensorflow
+def test_images_of_an_open_size_keep_their_padding(tmp_path):
+    """Which zeros "same" adds is known when the file runs, and not before."""
+    image = keras.Input((None, None, 3), name="image")
+    x = layers.Conv2D(8, 3, strides=2, padding="same")(image)
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(16, 1)(x))
+    plain = keras.Model(image, x)
+    signature = [keras.InputSpec(shape=(1, None, None, 3), dtype="float32")]
+    path = tmp_path / "m.tflite"
+    to_litert(plain, path, signature, "float32", [])
+    content = path.read_bytes()
+    assert pad_explicitly(content) == content
+
+
 def test_the_estimate_is_between_what_was_measured():
     assert speed.relative_time("convolution", 0.1) == 0.254
     assert speed.relative_time("convolution", 0.0) == 0.145
     assert speed.relative_time("convolution", 1.0) > 2
     assert speed.relative_time("int8 1x16", 0.1) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes", "products"),
+    [
+        ("TRANSPOSE_CONV", [(4,), (5, 3, 3, 7), (1, 6, 6, 7), (1, 12, 12, 5)], 11340),
+        ("BATCH_MATMUL", [(1, 2, 9, 4), (1, 2, 9, 5), (1, 2, 4, 5)], 360),
+    ],
+)
+def test_products_are_counted(op, shapes, products):
+    *inputs, output = range(len(shapes))
+    values = [types.SimpleNamespace(shape=shape) for shape in shapes]
+    options = types.SimpleNamespace(adjX=True)
+    node = Node(0, op, 1, tuple(inputs), (output,), options)
+    graph = types.SimpleNamespace(values=values)
+    assert speed.multiplications(graph, node) == products
 
 
 def small() -> keras.Model:
@@ -234,6 +265,13 @@ def test_nothing_eligible_is_told_with_the_reason():
         )
 
 
+@tensorflow
+def test_eligible_tells_if_no_kernel_has_blocks():
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(3)], name="odd")
+    with pytest.raises(ValueError, match=r"'odd' can be cut .* multiples of 4"):
+        kt.wrap(model, "magnitude", only=kt.mobile.eligible)
+
+
 def test_eligible_asks_for_the_model():
     with pytest.raises(TypeError, match=r"only=kt\.mobile\.eligible"):
         kt.mobile.eligible(None)
@@ -276,6 +314,8 @@ def test_bad_input(tmp_path):
         kt.diagnose(3)
     with pytest.raises(ValueError, match=r"sparsity=0\.9"):
         kt.diagnose(small(), sparsity=90)
+    with pytest.raises(ValueError, match=r"sparsity=0\.9"):
+        kt.diagnose(small(), sparsity="0.9")
     with pytest.raises(ValueError, match="precision must be one of"):
         kt.diagnose(small(), precision="int4")
 

@@ -115,6 +115,12 @@ def head_of_pixels():
     return keras.Model(x, layers.Conv2D(4, 1, name="logits")(y))
 
 
+def normed_head_of_pixels():
+    model = head_of_pixels()
+    y = layers.BatchNormalization(name="norm")(model.output)
+    return keras.Model(model.input, y)
+
+
 def head_pooled_twice():
     x = image()
     y = layers.GlobalAveragePooling2D(keepdims=True)(stem(x))
@@ -216,6 +222,7 @@ EXACT = {
     "mean over the image": (whole_mean, ["dense_head", "global_mean"]),
     "1x1 head": (convolution_head, ["dense_head"]),
     "1x1 head, pixels out": (head_of_pixels, ["dense_head"]),
+    "normed head, pixels out": (normed_head_of_pixels, ["dense_head"]),
     "1x1 head, pooled": (head_pooled_twice, ["dense_head"]),
     "dense squeeze": (dense_squeeze, ["pixel_squeeze"]),
     "reshaped squeeze": (reshaped_squeeze, ["pixel_squeeze"]),
@@ -244,6 +251,11 @@ EXACT = {
     "rescaled image": (scaled(layers.Rescaling(1 / 3, 0.5)), ["folded_scale"]),
     "number": (scaled(lambda y: y * 2.0 - 1.0), ["folded_scale"]),
     "strided 1x1": (strided_shortcut, ["split_stride"]),
+    "pooled pixels": (in_the_middle(layers.MaxPooling2D(1, 2)), ["sampled_pixels"]),
+    "means of one pixel": (
+        in_the_middle(layers.AveragePooling2D(1, 2, "same"), 24),
+        ["sampled_pixels"],
+    ),
     "grey stem": (
         small_stem(9, 1, **SAME),
         ["centred_padding", "colour_stem"],
@@ -358,6 +370,11 @@ LEFT = {
     "slopes": (layers.PReLU(name="slopes"), "slopes", "slope for each channel"),
     "maximum": (layers.MaxPooling2D(name="max"), "max", "maximum"),
     "3x3": (layers.Conv2D(6, 3, name="c"), "c", "convolution over pixels"),
+    "gate of its own": (
+        layers.Conv2D(6, 1, activation="hard_sigmoid", name="c"),
+        "c",
+        "applies hard_sigmoid",
+    ),
     "by three": (layers.Conv2D(6, 1, 3, name="c"), "c", "has strides (3, 3)"),
     "a class of its own": (Own(name="own"), "own", "class of its own, Own"),
     "joined": (lambda y: layers.Concatenate(name="j")([y, y]), "j", "joins channels"),
@@ -380,6 +397,58 @@ def test_gate_where_nothing_takes_the_factor():
     y = layers.Multiply()([y, by_operators(layers.Conv2D(6, 1)(y))])
     _, found = prepared(end(x, layers.LeakyReLU()(y)))
     assert found == ["folded_scale"], "slower, and as exact"
+
+
+def fused_gate(y):
+    return layers.Conv2D(6, 1, activation="hard_sigmoid")(y)
+
+
+def gate_of_layers(y):
+    return layers.Activation("hard_sigmoid")(layers.Conv2D(6, 1, name="source")(y))
+
+
+@pytest.mark.parametrize("gate", [fused_gate, gate_of_layers, by_operators])
+def test_gates_that_the_model_returns_stay(gate):
+    x = image()
+    y = stem(x)
+    z = gate(y)
+    whole = end(x, layers.Conv2D(8, 1)(layers.Multiply()([y, z])))
+    outputs = [whole.output, z]
+    if gate is gate_of_layers:
+        outputs.append(whole.get_layer("source").output)
+    _, found = prepared(keras.Model(x, outputs))
+    assert "relu6_gate" not in found
+
+
+def test_a_gate_times_itself_is_no_gate():
+    x = image()
+    z = fused_gate(stem(x))
+    _, found = prepared(end(x, layers.Conv2D(8, 1)(layers.Multiply()([z, z]))))
+    assert not found
+
+
+def test_heads_with_statistics_of_their_own_are_left_alone():
+    x = image()
+    y = layers.GlobalAveragePooling2D(keepdims=True)(stem(x))
+    norm = layers.Normalization(mean=[1.0] * 4, variance=[2.0] * 4)
+    _, found = prepared(keras.Model(x, norm(layers.Conv2D(4, 1)(y))))
+    assert found == ["folded_scale"]
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="It has none on CPUs.")
+def test_channels_first_is_left_alone():
+    x = keras.Input((3, 9, 9))
+    first = {"data_format": "channels_first"}
+    y = layers.Conv2D(8, 3, 2, **first)(x)
+    y = layers.Conv2D(8, 1, **first)(layers.Rescaling(0.5)(y))
+    plan = kt.mobile.prepare_plan(keras.Model(x, y))
+    assert not plan.ready
+
+
+def test_an_open_size_is_told():
+    x = keras.Input((None, None, 3))
+    plan = kt.mobile.prepare_plan(end(x, depthwise(padding="valid")(stem(x))))
+    assert "size is not known" in plan.left[0].reason
 
 
 def test_shared_layers_are_left_alone():

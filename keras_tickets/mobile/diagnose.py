@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from typing import Any
 
@@ -71,7 +72,8 @@ def diagnose(
 
 
 def _check(sparsity: Any, precision: str) -> None:
-    if sparsity is not None and not 0.0 <= sparsity < 1.0:
+    number = isinstance(sparsity, numbers.Real)
+    if sparsity is not None and not (number and 0.0 <= sparsity < 1.0):
         raise ValueError(
             "sparsity is the fraction of zeros and must lie in [0, 1). Received: "
             f"{sparsity!r}. For 90 % zeros write sparsity=0.9."

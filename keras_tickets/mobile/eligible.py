@@ -84,6 +84,13 @@ class Eligible:
         fitting = [
             kernel for kernel in choose_kernels(model).kernels if _fits(blocks, kernel)
         ]
+        if not fitting:
+            raise ValueError(
+                f"No kernel of '{model.name}' can be cut into the blocks that a phone "
+                f"reads in {self.precision}: {blocks.label}. Give its dense layers "
+                f"inputs in multiples of {DENSE_BLOCKS[self.precision]}, or prune "
+                "without only=kt.mobile.eligible, for a smaller file."
+            )
         copy = pruned(model, structure=blocks, kernels=fitting)
         told = diagnose_drawn(copy, f"'{model.name}'", self.precision, named=str)
         faster = {layer.name for layer in told.layers if layer.runs == "sparse"}

@@ -51,7 +51,8 @@ class Layer:
     def candidate(self) -> bool:
         """Whether there is a sparse kernel for what it computes."""
         pointwise = self.op == "CONV_2D" and self.shape[1:3] == (1, 1)
-        return pointwise or self.op == "FULLY_CONNECTED"
+        # Of a product of what is computed, no weights are known.
+        return pointwise or (self.op == "FULLY_CONNECTED" and self.weights > 0)
 
     @property
     def sparsity(self) -> float:

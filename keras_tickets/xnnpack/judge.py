@@ -245,13 +245,8 @@ def _stored(graph: Graph) -> Iterator[Finding]:
         if reason:
             yield Finding(graph, node, Runs.BREAKS, reason=reason, fix=storage.FIX)
         elif in_blocks and node.version != SPARSE_DENSE:
-            yield Finding(
-                graph,
-                node,
-                Runs.BREAKS,
-                reason="XNNPACK reads its stored values as dense weights",
-                fix="Write the file with kt.export.",
-            )
+            reason = "XNNPACK reads its stored values as dense weights"
+            yield Finding(graph, node, Runs.BREAKS, reason=reason, fix=storage.FIX)
         elif in_blocks:
             yield Finding(graph, node, Runs.SPARSE, kernel=_dense_kernel(kernel))
 

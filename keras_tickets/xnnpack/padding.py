@@ -49,7 +49,7 @@ def _pad(model: Any) -> bool:
     changed = False
     for view, graph in zip(graphs(model), model.subgraphs, strict=True):
         for node, op in zip(view.nodes, list(graph.operators or []), strict=True):
-            if size := _half(view, node):
+            if (size := _half(view, node)) and _is_of_one_size(graph, op):
                 _insert(model, graph, op, size)
                 changed = True
     return changed
@@ -72,6 +72,12 @@ def _half(graph: Graph, node: Node) -> int:
     }
     same = len(added) == 1 and set(windows) == {(half := min(added) // 2) * 2 + 1}
     return half if same and min(added) == 2 * half else 0
+
+
+def _is_of_one_size(graph: Any, op: Any) -> bool:
+    """Whether an image has the same rows and columns in each run: "same" follows."""
+    signature = graph.tensors[int(op.inputs[0])].shapeSignature
+    return signature is None or not len(signature) or min(signature[1:3]) >= 0
 
 
 def _insert(model: Any, graph: Any, op: Any, size: int) -> None:

@@ -126,7 +126,7 @@ RULES: tuple[Rule, ...] = (
                     and looks.strides(graph, step) == (1, 1)
                 ),
                 "it is a 1x1 convolution with strides or padding",
-                "Pool or stride in a depthwise convolution in front of it.",
+                f"{_PREPARE} strides in a depthwise convolution in front of it.",
             ),
         ),
     ),

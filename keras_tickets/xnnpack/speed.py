@@ -55,10 +55,18 @@ def multiplications(graph: Graph, node: Node) -> int:
     """How many products an operator computes; 0 for those without weights."""
     result = math.prod(graph.values[node.outputs[0]].shape)
     if node.op == "BATCH_MATMUL":
-        return result * graph.values[node.inputs[0]].shape[-1]
+        return result * graph.values[node.inputs[0]].shape[-2 if _turned(node) else -1]
+    if node.op == "TRANSPOSE_CONV":  # Each pixel that it reads meets the whole kernel.
+        kernel, image = (graph.values[i].shape for i in node.inputs[1:3])
+        return math.prod(image) * math.prod(kernel[:3])
     if node.op not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
         return 0
     # Outputs are the first axis of a kernel; of a depthwise one the last.
     shape = graph.values[node.inputs[1]].shape
     outputs = shape[-1] if node.op == "DEPTHWISE_CONV_2D" else shape[0]
     return result * math.prod(shape) // max(outputs, 1)
+
+
+def _turned(node: Node) -> bool:
+    """Whether a product of matrices transposes the first of them."""
+    return bool(node.options.adjX)

@@ -130,11 +130,14 @@ class Graph:
         """Return whether the model returns a value."""
         return any(v is value for v in values_in(self.outputs))
 
+    def is_read_once(self, value: Value) -> bool:
+        """Return whether one node reads a value, and the model does not return it."""
+        return len(self.readers(value)) == 1 and not self.is_output(value)
+
     def next(self, node: Node) -> Node | None:
         """Return what reads the output of a node, if it is one node and no output."""
-        readers = self.readers(node.output)
-        alone = len(readers) == 1 and not self.is_output(node.output)
-        return readers[0] if alone else None
+        alone = self.is_read_once(node.output)
+        return self.readers(node.output)[0] if alone else None
 
     def before(self, node: Node) -> Node | None:
         """Return what gives a node its input, if nothing else reads that."""
@@ -184,12 +187,10 @@ class Graph:
 
     def name(self, wish: str) -> str:
         """Return a name like this one that no layer of the graph has."""
-        taken = {operation.name for operation in (*self.doors, *self._layers())}
+        layers = [node.layer for node in self.nodes]
+        taken = {operation.name for operation in (*self.doors, *layers)}
         names = (f"{wish}_{i}" if i else wish for i in itertools.count())
         return next(name for name in names if name not in taken)
-
-    def _layers(self) -> list[Any]:
-        return [node.layer for node in self.nodes]
 
     # -- runs -------------------------------------------------------------------------
 

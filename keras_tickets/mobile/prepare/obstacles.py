@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from keras_tickets.layered import LeftAlone, is_of_keras
-from keras_tickets.mobile.prepare.graph import Graph
+from keras_tickets.mobile.prepare.graph import Graph, Node
 from keras_tickets.mobile.prepare.rewrites import padding
 from keras_tickets.mobile.prepare.site import (
     CONVOLUTIONS,
@@ -61,6 +61,10 @@ _NO_STEM = (
     "has no way in for XNNPACK, which is a 3x3 convolution of stride 2 that reads an "
     "image of three channels"
 )
+_DENSE = (
+    "; dense layers need none: they run sparse as they are, in the blocks of "
+    "kt.mobile.structure()"
+)
 
 
 def obstacles(graph: Graph, reasons: Mapping[str, str]) -> dict[str, str]:
@@ -80,7 +84,7 @@ def obstacles(graph: Graph, reasons: Mapping[str, str]) -> dict[str, str]:
     rows = ((site.node.path, _reason(site)) for site in sites)
     found = {path: reasons.get(path, reason) for path, reason in rows if reason}
     if not found and not any(map(_is_way_in, sites)):
-        found[graph.model.name] = _NO_STEM
+        found[graph.model.name] = _NO_STEM + _DENSE
     return found
 
 
@@ -95,6 +99,8 @@ def _reason(site: Site) -> str:
         return f"is a class of its own, {type(node.layer).__name__}"
     if any(len(value.shape) != 4 for value in node.inputs):
         return "works on series or volumes, and XNNPACK on images"
+    if name := _foreign_function(node):
+        return f"applies {name}, which is not done with channels first"
     found = (why for pattern, why in REASONS if re.search(pattern, node.kind))
     return next(found, f"is a {node.kind}, which has channels last only")
 
@@ -121,14 +127,21 @@ def _is_known(site: Site) -> bool:
     node, layer = site.node, site.node.layer
     if not all(map(is_image, node.inputs)) or not last_channels(layer):
         return False
-    if getattr(layer, "activation", None) is not None:
-        name = getattr(layer.activation, "__name__", "")
-        if name not in _FUNCTIONS and not is_linear(node):
-            return False
+    if _foreign_function(node):
+        return False
     if node.kind in (*TRANSPARENT, *_OPERATORS, *_LAYERS):
         return True
     rule = _RULES.get(node.kind)
     return rule is not None and rule(site)
+
+
+def _foreign_function(node: Node) -> str:
+    """Return the name of a layer's activation if XNNPACK does not have it."""
+    function = getattr(node.layer, "activation", None)
+    if function is None or is_linear(node):
+        return ""
+    name = getattr(function, "__name__", type(function).__name__)
+    return "" if name in _FUNCTIONS else name
 
 
 _LAYERS = ("Activation", "LeakyReLU", "ELU", "GlobalAveragePooling2D")

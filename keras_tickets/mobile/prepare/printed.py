@@ -43,7 +43,7 @@ def _verdict(plan: PreparePlan) -> str:
     )
     if plan.ready:
         return f"{changed}; nothing keeps it from sparse kernels"
-    return f"{changed}; what is left keeps it dense"
+    return f"{changed}; what is left keeps its convolutions dense"
 
 
 def _yes(exact: bool) -> str:

@@ -72,6 +72,11 @@ REWRITES = (
         pointwise.split,
     ),
     Rewrite(
+        "sampled_pixels",
+        "pooling of single pixels, stride 2 -> depthwise 3x3 of stride 2 with one tap",
+        pointwise.sample,
+    ),
+    Rewrite(
         "colour_stem",
         "stem of 1 or 2 channels -> 3 channels, the others with zero weights",
         grey.colour,

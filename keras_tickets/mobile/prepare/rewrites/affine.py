@@ -21,6 +21,7 @@ from keras_tickets.mobile.prepare.rewrites.pointwise import centre
 from keras_tickets.mobile.prepare.site import (
     Site,
     is_image,
+    last_channels,
     like,
     made,
 )
@@ -119,6 +120,8 @@ def _of_operator(node: Node) -> Pair | None:
         turned and node.kind not in ("Add", "Multiply")
     ):
         return None
+    if number == 0 and node.kind in ("Divide", "TrueDivide"):
+        return None
     return _OPERATORS[node.kind](float(number))
 
 
@@ -129,7 +132,7 @@ def _takes(site: Site, reader: Node, shift: np.ndarray) -> bool:
     """Return whether a reader can compute what is scaled and shifted for it."""
     if reader.kind not in ("Conv2D", "DepthwiseConv2D", "Dense"):
         return False
-    if not site.is_own(reader):
+    if not site.is_own(reader) or not last_channels(reader.layer):
         return False
     if reader.kind == "Dense" or not shift.any():
         return True

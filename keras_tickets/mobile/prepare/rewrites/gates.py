@@ -45,6 +45,8 @@ def open_gate(site: Site) -> list[Value] | None:
         return None
     if not all(map(is_image, node.inputs)):
         return None
+    if node.inputs[0] is node.inputs[1]:
+        return None
     for value, other in (node.inputs, node.inputs[::-1]):
         if (gate := hard_sigmoid(site, other)) is not None:
             if gate.source is value:
@@ -73,7 +75,7 @@ def _fold(site: Site, gate: Gate) -> list[Value]:
         raise LeftAlone(
             "multiplies by a hard sigmoid of what no linear convolution computes"
         )
-    if not fused and len(graph.readers(gate.source)) > 1:
+    if not fused and not graph.is_read_once(gate.source):
         raise LeftAlone("multiplies by a hard sigmoid of what others read too")
     site.own(source)
     _add_three(site, source)
@@ -128,9 +130,9 @@ def _linear_readers(site: Site) -> list[Node]:
 
 
 def hard_sigmoid(site: Site, value: Value) -> Gate | None:
-    """Return the hard sigmoid that gives a value, if only one node reads it."""
+    """Return the hard sigmoid that gives a value, if one node reads it and no user."""
     node = value.node
-    if node is None or len(site.graph.readers(value)) > 1:
+    if node is None or not site.graph.is_read_once(value):
         return None
     if node.kind == "HardSigmoid" or _activation(node) == "hard_sigmoid":
         fused = node.kind in ("Conv2D", "DepthwiseConv2D")

@@ -127,13 +127,16 @@ def geometry(node: Node) -> tuple[Value, list[Axis]]:
     return source, axes
 
 
+_NO_SIZE = (
+    "pads an image whose size is not known: build the model with an input of the size "
+    "that it will have"
+)
+
+
 def _same(size: int | None, kernel: int, stride: int) -> tuple[int, int]:
     """Return the padding that `same` means along an axis."""
     if stride > 1 and size is None:
-        raise LeftAlone(
-            "pads an image whose size is not known: build the model with an input of "
-            "the size that it will have"
-        )
+        raise LeftAlone(_NO_SIZE)
     if stride == 1 or size is None:
         over = kernel - 1
     else:
@@ -189,6 +192,8 @@ def _why(sizes: tuple[int, ...], axes: list[Axis]) -> str:
     text = f"has a kernel of {axis.kernel}; XNNPACK has {has} here"
     if axis.kernel > max(sizes):
         return text
+    if axis.size is None:
+        return _NO_SIZE
     return (
         f"pads {axis.size} pixels by {axis.before} and {axis.after}, and XNNPACK by "
         "half of its kernel at both sides: no exact form at this size. Another input "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -20,29 +22,54 @@ def split(site: Site) -> list[Value] | None:
     if layer.strides != (2, 2):
         raise LeftAlone(f"has strides {layer.strides}, and XNNPACK has 1 and 2")
     site.own()
-    channels, policy = layer.kernel.shape[2], layer.dtype_policy
-    pad = keras.layers.ZeroPadding2D(
-        1, name=graph.name(f"{layer.name}_pad"), dtype=policy
-    )
-    padded = graph.put(node, pad, node.input)
-    sample = made(
-        keras.layers.DepthwiseConv2D,
-        padded.shape,
-        {"kernel": centre(np.ones(channels))},
-        name=graph.name(f"{layer.name}_sample"),
-        kernel_size=3,
-        strides=2,
-        use_bias=False,
-        trainable=False,
-        dtype=policy,
-    )
-    sampled = graph.put(node, sample, padded)
+    padded = _padded(site)
+    tap = _tap(layer, padded, graph.name(f"{layer.name}_sample"))
+    sampled = graph.put(node, tap, padded)
     weights = {"kernel": numbers(layer.kernel)}
     if layer.use_bias:
         weights["bias"] = numbers(layer.bias)
     dense = like(layer, sampled.shape, weights, strides=[1, 1])
     graph.change(node, dense, sampled)
     return [node.output]
+
+
+def sample(site: Site) -> list[Value] | None:
+    """Write a pooling of single pixels, as in ResNetV2, as such a depthwise 3x3."""
+    node, layer = site.node, site.node.layer
+    if node.kind not in ("MaxPooling2D", "AveragePooling2D"):
+        return None
+    if (layer.pool_size, layer.strides) != ((1, 1), (2, 2)):
+        return None
+    if not site.behind or not last_channels(layer):
+        return None
+    site.own()
+    padded = _padded(site)
+    site.graph.change(node, _tap(layer, padded, layer.name), padded)
+    return [node.output]
+
+
+def _padded(site: Site) -> Value:
+    """Return what a node reads with zeros of one pixel around it."""
+    graph, layer = site.graph, site.node.layer
+    name = graph.name(f"{layer.name}_pad")
+    pad = keras.layers.ZeroPadding2D(1, name=name, dtype=layer.dtype_policy)
+    return graph.put(site.node, pad, site.node.input)
+
+
+def _tap(layer: Any, padded: Value, name: str) -> Any:
+    """Return a depthwise convolution that keeps every other pixel."""
+    channels: Any = padded.shape[-1]
+    return made(
+        keras.layers.DepthwiseConv2D,
+        padded.shape,
+        {"kernel": centre(np.ones(channels))},
+        name=name,
+        kernel_size=3,
+        strides=2,
+        use_bias=False,
+        trainable=False,
+        dtype=layer.dtype_policy,
+    )
 
 
 def centre(scale: np.ndarray) -> np.ndarray:

@@ -134,7 +134,9 @@ def _continues(node: Node, mixing: str) -> bool:
         return node.kind == "Dense" or layer.axis in (-1, rank - 1)
     if node.kind == "Softmax":
         return layer.axis == -1
-    return node.kind in _SAME or scale_and_shift(node) is not None
+    # A Normalization is built for the rank that it was given first.
+    scales = node.kind != "Normalization" and scale_and_shift(node) is not None
+    return node.kind in _SAME or scales
 
 
 def like_pool(layer: Any, keepdims: bool) -> Any:
@@ -194,7 +196,7 @@ def _as_pixel(graph: Graph, last: Node) -> list[Value]:
     weights = {v.name: numbers(v) for v in getattr(layer, "variables", ())}
     inner = (
         made(type(layer), last.input.shape, weights, **config)
-        if isinstance(layer, keras.layers.Dense)
+        if isinstance(layer, keras.layers.Dense | keras.layers.BatchNormalization)
         else type(layer).from_config(config)
     )
     given = graph.put(last, inner, *last.args)
