@@ -20,7 +20,7 @@ def python_blocks(path: pathlib.Path) -> list[str]:
 def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
     pytest.importorskip("sklearn")
     blocks = python_blocks(README)
-    assert len(blocks) == 11
+    assert len(blocks) == 12
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     for block in blocks:
