@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import gzip
 import pathlib
 import statistics
 import tempfile
@@ -30,6 +29,7 @@ from benchmarks.noise import calm, coloured_noise, settle
 from benchmarks.record import Record
 from benchmarks.turns import alternate, speed_up
 from examples.networks import depthwise_cnn
+from keras_tickets.files import gzip_size
 from keras_tickets.mobile import runners
 from keras_tickets.mobile.runners import inputs
 from keras_tickets.mobile.runners.wasm import LiteRTJs
@@ -82,7 +82,7 @@ def measure(sparsity: float, precision: str, turns: int, runs: int) -> dict[str,
         content = paths[1].read_bytes()
         return {
             "bytes": len(content),
-            "gzip_bytes": len(gzip.compress(content, mtime=0)),
+            "gzip_bytes": gzip_size(content),
             "max_relative_difference": compared.max_rel,
             **in_turns(paths, turns, runs),
         }

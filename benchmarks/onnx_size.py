@@ -14,7 +14,6 @@ log2 C(N, nonzeros) bits for their positions, plus what else the file holds, den
 
 from __future__ import annotations
 
-import gzip
 import os
 import pathlib
 import statistics
@@ -38,6 +37,7 @@ from keras_tickets.convert.onnx_scatter import encode
 from keras_tickets.convert.reference import reference_size
 from keras_tickets.convert.runtimes import onnx_session
 from keras_tickets.convert.tensor import Array
+from keras_tickets.files import gzip_size
 from keras_tickets.signature import input_signature
 
 LOADS, RUNS = 31, 101
@@ -133,7 +133,7 @@ def sizes(content: bytes, dense: bytes) -> dict[str, Any]:
     reference = reference_size(onnx_file.tensors(content))
     return {
         "bytes": len(content),
-        "gzip_bytes": len(gzip.compress(content, mtime=0)),
+        "gzip_bytes": gzip_size(content),
         "ratio_to_dense": round(len(content) / len(dense), 4),
         "reference_bytes": reference,
         "ratio_to_reference": round(len(content) / reference, 4),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 import pathlib
 import shutil
@@ -95,6 +96,16 @@ def check_source(
             f"There is no file '{path}'. Write it with `kt.export` first."
         )
     return file
+
+
+def gzip_size(content: bytes) -> int:
+    """Returns the bytes of a file when compressed, as app stores deliver it.
+
+    Example:
+    >>> gzip_size(bytes(1000)) < 100
+    True
+    """
+    return len(gzip.compress(content, mtime=0))
 
 
 def replace(target: pathlib.Path, content: bytes) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import os
 import shutil
 from typing import Any
@@ -13,7 +12,7 @@ from keras_tickets.convert.formats import FILES, SUFFIXES
 from keras_tickets.convert.interface import Port
 from keras_tickets.convert.reference import reference_size
 from keras_tickets.convert.tensor import FileTensor
-from keras_tickets.files import check_source
+from keras_tickets.files import check_source, gzip_size
 from keras_tickets.memory import bounded_memory
 from keras_tickets.tables import facts, render
 
@@ -136,7 +135,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
                 path=str(path),
                 format=SUFFIXES[file.suffix],
                 bytes=len(content),
-                gzip_bytes=len(gzip.compress(content, mtime=0)),
+                gzip_bytes=gzip_size(content),
                 dense_bytes=reader.dense_bytes(content),
                 reference_bytes=reference_size(tensors),
                 tensors=tuple(sorted(tensors, key=_size, reverse=True)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import gzip
 from typing import Any
 
 from keras_tickets.convert.comparison import Comparison
@@ -15,6 +14,7 @@ from keras_tickets.convert.reference import reference_size
 from keras_tickets.convert.tensor import FileTensor
 from keras_tickets.convert.tflite_encode import Barred
 from keras_tickets.convert.zeros import Weight
+from keras_tickets.files import gzip_size
 from keras_tickets.masking import count
 from keras_tickets.tables import facts
 
@@ -217,7 +217,7 @@ def measure(
         format=SUFFIXES[options.suffix],
         precision=options.precision.name,
         bytes=len(content),
-        gzip_bytes=len(gzip.compress(content, mtime=0)),
+        gzip_bytes=gzip_size(content),
         dense_bytes=file.dense_bytes(content),
         reference_bytes=reference_size(tensors),
         weights=counted.total,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gzip
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_tickets.convert.formats import SUFFIXES
-from keras_tickets.files import check_source
+from keras_tickets.files import check_source, gzip_size
 from keras_tickets.mobile import runners
 from keras_tickets.mobile.comparison_table import (
     ComparisonTable,
@@ -151,5 +150,5 @@ def _row(
     latencies: dict[str, Latency],
 ) -> Row:
     content = path.read_bytes()
-    compressed = len(gzip.compress(content, mtime=0))
+    compressed = gzip_size(content)
     return Row(name, str(path), len(content), compressed, accuracy, latencies)
