@@ -3,13 +3,60 @@
 from __future__ import annotations
 
 import pathlib
+import pkgutil
 import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_tickets import mobile
+    from keras_tickets.convert.comparison import Comparison
+    from keras_tickets.convert.pipeline import export
+    from keras_tickets.convert.report import ExportReport
+    from keras_tickets.mobile.benchmark import BenchmarkReport, benchmark
+    from keras_tickets.mobile.diagnose import diagnose
+    from keras_tickets.mobile.verify import verify
 
 __version__ = "0.1.0"
 
+# What writes and reads files is half of the package, and names no class that a saved
+# ticket needs: it loads at first use.
+AT_FIRST_USE = {
+    "BenchmarkReport": "keras_tickets.mobile:BenchmarkReport",
+    "Comparison": "keras_tickets.convert.comparison:Comparison",
+    "ExportReport": "keras_tickets.convert.report:ExportReport",
+    "benchmark": "keras_tickets.mobile:benchmark",
+    "diagnose": "keras_tickets.mobile:diagnose",
+    "export": "keras_tickets.convert.pipeline:export",
+    "mobile": "keras_tickets.mobile",
+    "verify": "keras_tickets.mobile:verify",
+}
+
+__all__ = [
+    "BenchmarkReport",
+    "Comparison",
+    "ExportReport",
+    "benchmark",
+    "diagnose",
+    "export",
+    "mobile",
+    "verify",
+]
+
 # The command reads files only, and leaves Keras alone so as to start at once. Everybody
-# else gets all names now, not at first use: `keras.models.load_model` finds the classes
-# of a saved ticket only if they were imported before.
+# else gets the other names now: `keras.models.load_model` finds the classes of a saved
+# ticket only if they were imported before.
 if pathlib.Path(*sys.argv[:1]).stem != "keras-tickets":
+    from keras_tickets import public
     from keras_tickets.public import *  # noqa: F403
-    from keras_tickets.public import __all__ as __all__
+
+    __all__ += public.__all__
+
+
+def __getattr__(name: str) -> Any:
+    if name not in AT_FIRST_USE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return pkgutil.resolve_name(AT_FIRST_USE[name])
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *AT_FIRST_USE})

@@ -1,4 +1,4 @@
-"""The public names; importing them tells Keras all classes that a file may name."""
+"""The names there at once; they tell Keras all classes that a saved model may name."""
 
 from __future__ import annotations
 
@@ -14,11 +14,7 @@ from keras_tickets import (
     structure,
 )
 from keras_tickets.accounting import Cost, flops
-from keras_tickets.convert.comparison import Comparison
-from keras_tickets.convert.pipeline import export
-from keras_tickets.convert.report import ExportReport
 from keras_tickets.masked import Masked
-from keras_tickets.mobile import BenchmarkReport, benchmark, diagnose, verify
 from keras_tickets.pruners import (
     ESPN,
     IMP,
@@ -53,13 +49,10 @@ __all__ = [
     "SNFS",
     "SNIP",
     "STR",
-    "BenchmarkReport",
     "Challenge",
-    "Comparison",
     "Cost",
     "EarlyBird",
     "EdgePopup",
-    "ExportReport",
     "Fisher",
     "GemMiner",
     "GraSP",
@@ -74,10 +67,7 @@ __all__ = [
     "SynFlow",
     "Ticket",
     "allocation",
-    "benchmark",
     "challenge",
-    "diagnose",
-    "export",
     "flops",
     "flow",
     "growth",
@@ -92,6 +82,5 @@ __all__ = [
     "strip",
     "structure",
     "summary",
-    "verify",
     "wrap",
 ]

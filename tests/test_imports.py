@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 
-HEAVY = ("tensorflow", "jax", "torch", "onnx", "onnxruntime", "ai_edge_litert")
+import keras_tickets as kt
+
+HEAVY = (
+    *("tensorflow", "jax", "torch", "onnx", "onnxruntime", "ai_edge_litert"),
+    # Our own, for files: they load at first use.
+    *("keras_tickets.mobile", "keras_tickets.convert.pipeline"),
+)
 
 PROBE = f"""
 import sys, time
@@ -23,10 +30,24 @@ print((end - between) / (between - start), *sorted(after - before))
 
 
 def probe() -> tuple[float, list[str]]:
+    # With compiled files, as after an installation: Keras' own have them.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
     out = subprocess.run(
-        [sys.executable, "-c", PROBE], capture_output=True, text=True, check=True
+        [sys.executable, "-c", PROBE],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
     ).stdout.split()
     return float(out[0]), out[1:]
+
+
+def test_all_public_names_are_there_at_once_or_at_first_use():
+    assert set(kt.__all__) <= set(dir(kt))
+    assert all(getattr(kt, name) is not None for name in kt.__all__)
+    assert kt.benchmark is kt.mobile.benchmark
+    with pytest.raises(AttributeError, match="'keras_tickets' has no attribute 'sohw'"):
+        _ = kt.sohw
 
 
 @pytest.mark.slow
