@@ -358,6 +358,40 @@ def test_inexact_where_the_image_grows():
     assert [step.layer for step in plan.done] == ["dw"]
 
 
+@pytest.mark.parametrize(
+    ("case", "rewrite", "size"),
+    [
+        ("even depthwise", "own_size", 3),
+        ("padded even depthwise", "own_size", 3),
+        # Exact at their own sizes.
+        ("odd depthwise", "centred_padding", 3),
+        ("odd depthwise of 5", "centred_padding", 5),
+        ("depthwise with holes", "centred_padding", 5),
+    ],
+)
+def test_faster_keeps_the_size_of_a_kernel(case, rewrite, size):
+    model = EXACT[case][0]()
+    plan = kt.mobile.prepare_plan(model, inexact="faster")
+    assert plan.ready
+    assert [step.rewrite for step in plan.done] == [rewrite]
+    assert plan.exact == (rewrite == "centred_padding")
+    assert kt.mobile.prepare_plan(model, inexact=True).exact
+    result = kt.mobile.prepare(model, inexact="faster", verbose=False)
+    assert result.get_layer("dw").kernel_size == (size, size)
+
+
+def test_faster_moves_also_what_has_no_exact_form():
+    plan = kt.mobile.prepare_plan(small_stem(10, 3, **SAME)(), inexact="faster")
+    assert [step.rewrite for step in plan.done] == ["shifted_padding"]
+    assert plan.ready
+
+
+@pytest.mark.parametrize("inexact", ["fast", 2, None])
+def test_unknown_word_for_inexact(inexact):
+    with pytest.raises(ValueError, match=f"inexact={inexact!r} is unknown. Pass False"):
+        kt.mobile.prepare_plan(small_stem(10, 3, **SAME)(), inexact=inexact)
+
+
 class Own(layers.Layer):
     def call(self, x):
         return x

@@ -15,12 +15,13 @@ from keras_tickets.layered import graph_of_layers
 from keras_tickets.mobile.prepare import plan as _plan
 from keras_tickets.mobile.prepare.build import build
 from keras_tickets.mobile.prepare.plan import Obstacle, PreparePlan, Rewritten
+from keras_tickets.mobile.prepare.table import INEXACT, Inexact
 
 __all__ = ["Obstacle", "PreparePlan", "Rewritten", "prepare", "prepare_plan"]
 
 
 def prepare(
-    model: keras.Model, *, inexact: bool = False, verbose: bool = True
+    model: keras.Model, *, inexact: Inexact = False, verbose: bool = True
 ) -> keras.Model:
     """Returns a network that XNNPACK can run sparse, with the weights of a stock one.
 
@@ -34,8 +35,10 @@ def prepare(
 
     Args:
         model: A built Functional or Sequential model.
-        inexact: Whether layers may read other pixels, at most half a kernel away, where
-            there is no exact form: the stem at even sizes. Fine-tune behind it.
+        inexact: Whether layers may read other pixels, at most half a kernel away. True
+            is where there is no exact form: the stem at even sizes. `"faster"` is also
+            where the exact form is a 5x5 for a depthwise 3x3 of stride 2. Fine-tune
+            behind both.
         verbose: Whether to print the table.
 
     Returns:
@@ -44,7 +47,8 @@ def prepare(
     Raises:
         TypeError: If `model` is no Keras 3 model.
         ValueError: If it is a ticket, is not built, has no graph of layers, or holds a
-            layer that cannot be copied from its config.
+            layer that cannot be copied from its config; or if `inexact` is another
+            word.
 
     Example:
     >>> import keras, keras_tickets as kt
@@ -62,7 +66,7 @@ def prepare(
     return build(found.graph)
 
 
-def prepare_plan(model: keras.Model, *, inexact: bool = False) -> PreparePlan:
+def prepare_plan(model: keras.Model, *, inexact: Inexact = False) -> PreparePlan:
     """Returns what `prepare` would rewrite and what it would leave; changes nothing.
 
     Args:
@@ -75,7 +79,8 @@ def prepare_plan(model: keras.Model, *, inexact: bool = False) -> PreparePlan:
 
     Raises:
         TypeError: If `model` is no Keras 3 model.
-        ValueError: If it is a ticket, is not built, or has no graph of layers.
+        ValueError: If it is a ticket, is not built, or has no graph of layers; or if
+            `inexact` is another word.
 
     Example:
     >>> import keras, keras_tickets as kt
@@ -83,6 +88,12 @@ def prepare_plan(model: keras.Model, *, inexact: bool = False) -> PreparePlan:
     >>> kt.mobile.prepare_plan(model).ready
     False
     """
+    if not isinstance(inexact, bool) and inexact not in INEXACT:
+        raise ValueError(
+            f"inexact={inexact!r} is unknown. Pass False for exact rewrites alone, "
+            'True for others where there is no exact one, or "faster" for others where '
+            "they run faster, too."
+        )
     check_model(model)
     if hasattr(model, "mask_set"):
         raise ValueError(

@@ -13,7 +13,7 @@ from keras_tickets.mobile.prepare.graph import Graph, Value, read
 from keras_tickets.mobile.prepare.measure import Difference, differences
 from keras_tickets.mobile.prepare.obstacles import obstacles
 from keras_tickets.mobile.prepare.site import Site, behind_convolutions
-from keras_tickets.mobile.prepare.table import REWRITES, Rewrite
+from keras_tickets.mobile.prepare.table import REWRITES, Inexact, Rewrite
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class PreparePlan:
         return table(self)
 
 
-def plan(model: keras.Model, inexact: bool) -> PreparePlan:
+def plan(model: keras.Model, inexact: Inexact) -> PreparePlan:
     """Returns the plan for a Functional or Sequential model of Keras."""
     graph = read(model)
     done, reasons = _rewrite(graph, inexact)
@@ -105,12 +105,12 @@ def plan(model: keras.Model, inexact: bool) -> PreparePlan:
 Step = tuple[Rewrite, str, list[Value]]
 
 
-def _rewrite(graph: Graph, inexact: bool) -> tuple[list[Step], dict[str, str]]:
+def _rewrite(graph: Graph, inexact: Inexact) -> tuple[list[Step], dict[str, str]]:
     """Rewrites a graph; returns the steps, and by path why some were not taken."""
     done: list[Step] = []
     reasons: dict[str, str] = {}
     for rewrite in REWRITES:
-        if rewrite.exact or inexact:
+        if rewrite.allowed(inexact):
             done += _everywhere(graph, rewrite, reasons)
     return done, reasons
 

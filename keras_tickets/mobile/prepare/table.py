@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from keras_tickets.mobile.prepare.graph import Value
 from keras_tickets.mobile.prepare.rewrites import (
@@ -21,6 +22,11 @@ from keras_tickets.mobile.prepare.rewrites import (
 )
 from keras_tickets.mobile.prepare.site import Site
 
+# What may change the outputs: nothing; what has no exact form; what has a slower one,
+# too.
+Inexact = Literal[False, True, "faster"]
+INEXACT: tuple[Inexact, ...] = (False, True, "faster")
+
 
 @dataclass(frozen=True)
 class Rewrite:
@@ -30,13 +36,22 @@ class Rewrite:
         name: What the table of a plan calls it.
         what: What it does, in one line.
         apply: Does it.
-        exact: Whether the outputs stay, up to rounding.
+        inexact: What has to be allowed for it.
     """
 
     name: str
     what: str
     apply: Callable[[Site], list[Value] | None]
-    exact: bool = True
+    inexact: Inexact = False
+
+    @property
+    def exact(self) -> bool:
+        """Whether the outputs stay, up to rounding."""
+        return self.inexact is False
+
+    def allowed(self, inexact: Inexact) -> bool:
+        """Return whether it may be done where this much may change."""
+        return INEXACT.index(self.inexact) <= INEXACT.index(inexact)
 
 
 REWRITES = (
@@ -82,6 +97,12 @@ REWRITES = (
         grey.colour,
     ),
     Rewrite(
+        "own_size",
+        "ZeroPadding2D alike at both sides, where a larger kernel would be exact",
+        padding.own_size,
+        inexact="faster",
+    ),
+    Rewrite(
         "centred_padding",
         "ZeroPadding2D alike at both sides, the kernel moved in a larger one",
         padding.exact,
@@ -90,6 +111,6 @@ REWRITES = (
         "shifted_padding",
         "the same where it reads other pixels: at most half a kernel away",
         padding.shifted,
-        exact=False,
+        inexact=True,
     ),
 )

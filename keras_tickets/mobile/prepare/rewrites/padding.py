@@ -62,12 +62,19 @@ def exact(site: Site) -> list[Value] | None:
     if stands(site, sizes, axes):
         return None
     site.own()
-    for size in sizes:
-        offsets = [axis.offset(size) for axis in axes]
-        if None not in offsets:
-            _write(site, source, size, offsets)  # type: ignore[arg-type]
-            return [site.node.output]
-    raise LeftAlone(_why(sizes, axes))
+    if (size := _exact_size(sizes, axes)) is None:
+        raise LeftAlone(_why(sizes, axes))
+    _write(site, source, size, [axis.offset(size) for axis in axes])
+    return [site.node.output]
+
+
+def own_size(site: Site) -> list[Value] | None:
+    """Read other pixels where the exact form has a larger kernel: it takes longer."""
+    if (sizes := kernels(site)) is None:
+        return None
+    _, axes = geometry(site.node)
+    exact, own = _exact_size(sizes, axes), _own_size(sizes, axes)
+    return shifted(site) if exact and own and exact > own else None
 
 
 def shifted(site: Site) -> list[Value] | None:
@@ -75,12 +82,22 @@ def shifted(site: Site) -> list[Value] | None:
     if (sizes := kernels(site)) is None:
         return None
     source, axes = geometry(site.node)
-    size = next((s for s in sizes if s >= max(axis.kernel for axis in axes)), None)
+    size = _own_size(sizes, axes)
     if stands(site, sizes, axes) or size is None:
         return None
     site.own()
     _write(site, source, size, [(size - axis.kernel) // 2 for axis in axes])
     return [site.node.output]
+
+
+def _exact_size(sizes: tuple[int, ...], axes: list[Axis]) -> int | None:
+    return next(
+        (s for s in sizes if None not in (axis.offset(s) for axis in axes)), None
+    )
+
+
+def _own_size(sizes: tuple[int, ...], axes: list[Axis]) -> int | None:
+    return next((s for s in sizes if s >= max(axis.kernel for axis in axes)), None)
 
 
 def kernels(site: Site) -> tuple[int, ...] | None:
@@ -159,7 +176,7 @@ def stands(site: Site, sizes: tuple[int, ...], axes: list[Axis]) -> bool:
     )
 
 
-def _write(site: Site, source: Value, size: int, offsets: list[int]) -> None:
+def _write(site: Site, source: Value, size: int, offsets: list[Any]) -> None:
     """Let a node read a padded source with a kernel of this size."""
     graph, node, layer = site.graph, site.node, site.node.layer
     weights = {"kernel": placed(numbers(layer.kernel), layer, size, offsets)}
