@@ -234,14 +234,15 @@ def series_end(x, y) -> keras.Model:
     return keras.Model(x, layers.Dense(4, name="logits")(y), name="signals")
 
 
-def series_network(length=33, channels=3) -> keras.Model:
+def series_network(length=33, channels=3, width=8) -> keras.Model:
     x = series(length, channels)
     y = layers.DepthwiseConv1D(3, padding="same", name="dw")(series_stem(x))
-    y = layers.Conv1D(8, 1, activation="relu", name="first")(y)
+    y = layers.Conv1D(width, 1, activation="relu", name="first")(y)
     y = layers.DepthwiseConv1D(5, 2, use_bias=False)(layers.ZeroPadding1D(2)(y))
     y = layers.Activation("silu")(layers.BatchNormalization(scale=False)(y))
-    y = layers.Conv1D(8, 1, name="second")(layers.SpatialDropout1D(0.5)(y))
-    z = layers.SeparableConv1D(8, 3, 1, "same", name="third")(layers.Dropout(0.5)(y))
+    y = layers.Conv1D(width, 1, name="second")(layers.SpatialDropout1D(0.5)(y))
+    z = layers.Dropout(0.5)(y)
+    z = layers.SeparableConv1D(width, 3, 1, "same", name="third")(z)
     return series_end(x, ops.relu6(layers.Add()([y, z])))
 
 
@@ -607,26 +608,33 @@ def test_shared_layers_of_a_series_stay():
     assert "shared" in [left.layer for left in plan.left]
 
 
-def sparse_layers(model: keras.Model) -> int:
-    found = kt.diagnose(model, sparsity=0.9).layers
-    return sum(layer.runs == "sparse" for layer in found)
+MIXED = ("first", "second", "third", "mix")
+
+
+def pruned(model: keras.Model) -> kt.Ticket:
+    mixed = [v for v in model.trainable_variables if v.path.startswith(MIXED)]
+    kernels = [v for v in mixed if v.name in ("kernel", "pointwise_kernel")]
+    ticket = kt.wrap(model, kt.Magnitude(0.8, "uniform"), only=kernels)
+    ticket.draw(verbose=0)
+    return ticket
+
+
+def sparse_layers(ticket: kt.Ticket) -> int:
+    return sum(layer.runs == "sparse" for layer in kt.diagnose(ticket).layers)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["arm64", "wasm"])
 def test_series_run_sparse(place):
     available(place, ".tflite")
-    model = randomise(series_network(length=129))
-    assert not sparse_layers(model)
-    ready = kt.mobile.prepare(model, verbose=False)
-    pointwise = [ready.get_layer(x) for x in ("first", "second", "third", "mix")]
-    ticket = kt.wrap(ready, kt.Magnitude(0.9, "uniform"), only=pointwise)
-    ticket.draw()
-    assert sparse_layers(ticket) == len(pointwise)
+    model = randomise(series_network(length=129, width=64))
+    assert not sparse_layers(pruned(model))
+    ticket = pruned(kt.mobile.prepare(model, verbose=False))
+    assert sparse_layers(ticket) == len(MIXED)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "m.tflite")
         kt.export(ticket, path, verbose=False)
-        assert kt.mobile.sparse_path(path, on=place).nodes == len(pointwise)
+        assert kt.mobile.sparse_path(path, on=place).nodes == len(MIXED)
         assert kt.verify(path, ticket, on=place).max_rel <= TOLERANCE
 
 
