@@ -697,6 +697,7 @@ def test_sequential_stays_sequential():
         [
             keras.Input((17, 17, 3)),
             layers.Conv2D(6, 3, 2, "same", name="stem"),
+            layers.BatchNormalization(),  # is called with a mask, of None
             layers.ReLU(),
             layers.Conv2D(8, 1, name="mix"),
             layers.GlobalAveragePooling2D(),

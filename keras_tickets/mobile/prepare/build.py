@@ -75,8 +75,8 @@ class Builder:
             return None
         last = graph.inputs[0]
         for node in graph.nodes:
-            given = (*node.args, *node.kwargs.values())
-            if not isinstance(node.layer, keras.Layer) or given != (last,):
+            given = [x for x in (*node.args, *node.kwargs.values()) if x is not None]
+            if not isinstance(node.layer, keras.Layer) or given != [last]:
                 return None
             last = node.output
         layers = [id(node.layer) for node in graph.nodes]
