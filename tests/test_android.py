@@ -19,7 +19,6 @@ import time
 import keras
 import numpy as np
 import pytest
-from conftest import BACKEND
 from exported import exported_cnn, sparse_cnn
 from fake_phone import READY, FakePhone
 from hypothesis import given
@@ -37,6 +36,8 @@ from keras_tickets.mobile.runners.benchmark_model import VARIABLE, misfit
 from keras_tickets.mobile.runners.benchmark_output import Summary
 from keras_tickets.mobile.runners.folders import folder_of
 from keras_tickets.mobile.runners.phone import fastest, identified, warmest
+
+pytestmark = pytest.mark.any_backend
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAB = ROOT / "export" / "android"
@@ -573,7 +574,6 @@ def test_a_folder_that_cannot_be_made(phone, file):
         kt.benchmark(file, on="android", verbose=False)
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="The files are the same.")
 def test_outputs_come_back(phone, file):
     """Through the lab's program, on this machine."""
     program = LAB / "phone" / "benchmark_model.py"
@@ -589,7 +589,6 @@ def several() -> keras.Model:
     return keras.Model({"z": z, "a": a}, {"y": y, "b": layers.Dense(2, name="b")(y)})
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="The files are the same.")
 def test_several_inputs_and_outputs_keep_their_names(phone, tmp_path):
     model, path = several(), tmp_path / "several.tflite"
     kt.export(model, path, verbose=False)
@@ -654,7 +653,6 @@ def no_lab() -> str | None:
 @outside
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="The files are the same.")
 def test_end_to_end():
     """The real adb and adbd, the emulated ARM64: all of this place's contract."""
     if reason := no_lab():

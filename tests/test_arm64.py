@@ -25,6 +25,8 @@ from keras_tickets.mobile.runners import arm64_probe
 from keras_tickets.mobile.runners.arm64 import Arm64, emulator_version
 from keras_tickets.mobile.runners.folders import VARIABLE, folder_of
 
+pytestmark = pytest.mark.any_backend
+
 BUILD = pathlib.Path(__file__).parents[1] / "export" / "arm64" / "build"
 MISSING = Arm64().missing(".tflite")
 emulated = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))

@@ -13,6 +13,8 @@ import keras_tickets as kt
 from keras_tickets.cli import main
 from keras_tickets.mobile.runners import RUNNERS, Timing
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.fixture
 def files(tmp_path):

@@ -34,9 +34,7 @@ from keras_tickets.xnnpack.graph import Node, graphs
 from keras_tickets.xnnpack.layout import Layout
 from keras_tickets.xnnpack.padding import pad_explicitly
 
-tensorflow = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="The files are the same."
-)
+pytestmark = pytest.mark.any_backend
 
 
 @functools.cache
@@ -73,7 +71,6 @@ PREDICTED = [
 ]
 
 
-@tensorflow
 @pytest.mark.parametrize(("name", "kernels", "reason"), PREDICTED)
 def test_what_runs_sparse_is_predicted(name, kernels, reason):
     found = told(name)
@@ -88,7 +85,6 @@ def test_what_runs_sparse_is_predicted(name, kernels, reason):
 BREAKING = ["concatenate", "max pooling", "strided 1x1", "pooling, convolution"]
 
 
-@tensorflow
 @pytest.mark.parametrize("name", BREAKING)
 def test_what_breaks_is_told_and_never_written(name):
     assert told(name, guarded=False).breaks
@@ -100,7 +96,6 @@ def test_what_breaks_is_told_and_never_written(name):
 RUN = ["plain", "odd size", "gate", "blocks of 2", "mlp 1x4", "subtract"]
 
 
-@tensorflow
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUN)
 def test_the_prediction_is_what_runs_on_arm64(name, tmp_path):
@@ -112,7 +107,6 @@ def test_the_prediction_is_what_runs_on_arm64(name, tmp_path):
     kt.verify(path, ticket, on="arm64")
 
 
-@tensorflow
 @pytest.mark.slow
 def test_what_is_said_to_break_breaks_on_arm64(tmp_path):
     available("arm64", ".tflite")
@@ -144,7 +138,6 @@ def test_blocks_are_chosen_as_xnnpack_does():
     assert judging.blocks_of(np.zeros((8, 8))) == 4
 
 
-@tensorflow
 def test_the_threshold_is_two_thirds_exactly():
     """XNNPACK asks for more than two thirds of the zeros of a cluster."""
     model = tflite_schema.unpack(stored("plain"))
@@ -156,7 +149,6 @@ def test_the_threshold_is_two_thirds_exactly():
     assert not any(c.switched for c in Layout(part, share).clusters.values())
 
 
-@tensorflow
 def test_zeros_around_an_odd_image_are_written_out(tmp_path):
     """The converter makes them "same" padding, which XNNPACK runs dense."""
     plain = mobile_graphs.ticket_of(mobile_zoo.GRAPHS["odd size"]).strip()
@@ -174,7 +166,6 @@ def test_zeros_around_an_odd_image_are_written_out(tmp_path):
     assert pad_explicitly(written) == written
 
 
-@tensorflow
 def test_images_of_an_open_size_keep_their_padding(tmp_path):
     """Which zeros "same" adds is known when the file runs, and not before."""
     image = keras.Input((None, None, 3), name="image")
@@ -219,7 +210,6 @@ def small() -> keras.Model:
     return keras.Model(image, layers.Dense(3, name="last")(x), name="small")
 
 
-@tensorflow
 def test_a_model_is_diagnosed_before_training_and_left_alone():
     model = small()
     before = [np.array(value) for value in model.get_weights()]
@@ -233,7 +223,6 @@ def test_a_model_is_diagnosed_before_training_and_left_alone():
     json.dumps(found.to_dict())
 
 
-@tensorflow
 def test_a_ticket_is_diagnosed_with_its_masks():
     ticket = kt.wrap(small(), kt.Magnitude(0.4, allocation="uniform"))
     assert "40%" in kt.diagnose(ticket).assumed
@@ -243,7 +232,6 @@ def test_a_ticket_is_diagnosed_with_its_masks():
     assert found.clusters[0].sparsity == pytest.approx(0.4, abs=0.01)
 
 
-@tensorflow
 def test_what_is_eligible_runs_sparse():
     structure = kt.mobile.structure()
     pruner = kt.Magnitude(0.9, allocation="uniform", structure=structure)
@@ -255,7 +243,6 @@ def test_what_is_eligible_runs_sparse():
     assert table.count("yes, f32") == 3
 
 
-@tensorflow
 def test_nothing_eligible_is_told_with_the_reason():
     image = keras.Input((8, 8, 3))
     x = layers.GlobalMaxPooling2D()(layers.Conv2D(4, 3)(image))
@@ -265,7 +252,6 @@ def test_nothing_eligible_is_told_with_the_reason():
         )
 
 
-@tensorflow
 def test_eligible_tells_if_no_kernel_has_blocks():
     model = keras.Sequential([keras.Input((6,)), layers.Dense(3)], name="odd")
     with pytest.raises(ValueError, match=r"'odd' can be cut .* multiples of 4"):
@@ -320,7 +306,6 @@ def test_bad_input(tmp_path):
         kt.diagnose(small(), precision="int4")
 
 
-@tensorflow
 def test_damaged_files_are_refused(tmp_path):
     path = tmp_path / "m.tflite"
     path.write_bytes(stored("plain")[:700])
@@ -328,7 +313,6 @@ def test_damaged_files_are_refused(tmp_path):
         kt.diagnose(path)
 
 
-@tensorflow
 def test_operators_of_tensorflow_are_named():
     content = stored("plain")
     model = tflite_schema.unpack(content)
@@ -340,7 +324,6 @@ def test_operators_of_tensorflow_are_named():
     assert "FlexMean" in found.verdict
 
 
-@tensorflow
 def test_the_command(tmp_path):
     path = tmp_path / "m.tflite"
     path.write_bytes(stored("plain"))

@@ -20,6 +20,8 @@ from keras_tickets.mobile.runners.arm64 import Arm64
 from keras_tickets.mobile.runners.arm64_count import BEGIN, END
 from keras_tickets.mobile.runners.folders import VARIABLE
 
+pytestmark = pytest.mark.any_backend
+
 MISSING = Arm64().missing(".tflite")
 emulated = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 
@@ -138,9 +140,6 @@ def exported(folder: str, structure: str | None) -> pathlib.Path:
 
 @emulated
 @pytest.mark.slow
-@pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="The files are the same."
-)
 def test_counts_are_the_same_each_time_and_fall_with_blocks_of_zeros():
     open_before = set(os.listdir("/dev/fd"))
     with tempfile.TemporaryDirectory() as folder:

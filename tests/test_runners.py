@@ -16,13 +16,18 @@ from keras_tickets.convert import conversation
 from keras_tickets.convert.tflite_schema import pack, schema, unpack
 from keras_tickets.mobile.runners import RUNNERS
 
-# An emulated processor takes seconds only to load what runs a file.
-SLOW = ("arm64", "android")
+# An emulated processor takes seconds only to load what runs a file; what a backend may
+# change, such as the outputs that a file is compared with, shows on this machine too.
+MARKS = {
+    "wasm": [pytest.mark.any_backend],
+    "arm64": [pytest.mark.any_backend, pytest.mark.slow],
+    "android": [pytest.mark.any_backend, pytest.mark.slow],
+}
 PLACES = [
     pytest.param(
         (name, suffix),
         id=f"{name}{suffix}",
-        marks=[pytest.mark.slow] if name in SLOW else [],
+        marks=MARKS.get(name, []),
     )
     for name in RUNNERS
     for suffix in SUFFIXES

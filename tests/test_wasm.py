@@ -9,7 +9,6 @@ import time
 
 import numpy as np
 import pytest
-from conftest import BACKEND
 from exported import exported_cnn
 from places import (
     BAD_HEAD,
@@ -27,9 +26,7 @@ from keras_tickets.mobile.runners.wasm import _PROGRAM, Wasm
 
 LAB = pathlib.Path(__file__).parents[1] / "export" / "wasm"
 
-same_on_each_backend = pytest.mark.skipif(
-    BACKEND != "tensorflow", reason="the file is the same on each backend"
-)
+pytestmark = pytest.mark.any_backend
 
 
 @pytest.fixture
@@ -50,7 +47,6 @@ def node(tmp_path, monkeypatch):
     return replace
 
 
-@same_on_each_backend
 @pytest.mark.parametrize(
     ("head", "message"),
     [
@@ -71,7 +67,6 @@ def test_what_x86_computes_rightly_is_found_out(head, message, tmp_path):
     assert "sparse=False" in str(caught.value)
 
 
-@same_on_each_backend
 def test_a_network_that_runs_sparse_throughout_is_right(tmp_path):
     available("wasm", ".tflite")
     model, content = exported_network("right")
@@ -80,7 +75,6 @@ def test_a_network_that_runs_sparse_throughout_is_right(tmp_path):
     assert kt.verify(path, model, on="wasm").max_rel < 1e-5
 
 
-@same_on_each_backend
 def test_counting_changes_no_output(tmp_path):
     runner = available("wasm", ".tflite")
     path = tmp_path / "m.tflite"
@@ -113,7 +107,6 @@ OTHERS = [
 ]
 
 
-@same_on_each_backend
 @pytest.mark.parametrize(("old", "new", "message"), OTHERS)
 def test_another_litertjs_is_an_error_and_no_zero(
     old, new, message, tmp_path, monkeypatch
