@@ -266,6 +266,22 @@ def test_nothing_eligible_is_told_with_the_reason():
 
 
 @tensorflow
+def test_small_weights_of_int8_are_no_zeros():
+    """Else nothing would tell which kernel of the model a kernel of the file is."""
+    units = [layers.Dense(64, name="first"), layers.Dense(32, name="second")]
+    model = keras.Sequential([keras.Input((64,)), *units])
+    pruner = kt.Magnitude(0.9, structure=kt.mobile.structure(precision="int8"))
+    ticket = kt.wrap(model, pruner, only=kt.mobile.Eligible("int8"))
+    assert [kernel.layer.name for kernel in ticket.kernels] == ["first", "second"]
+
+
+@tensorflow
+def test_random_zeros_that_cut_a_signal_are_not_warned_of():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(1), layers.Dense(1)])
+    assert kt.diagnose(model, sparsity=0.99).layers
+
+
+@tensorflow
 def test_eligible_tells_if_no_kernel_has_blocks():
     model = keras.Sequential([keras.Input((6,)), layers.Dense(3)], name="odd")
     with pytest.raises(ValueError, match=r"'odd' can be cut .* multiples of 4"):

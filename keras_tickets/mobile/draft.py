@@ -8,6 +8,7 @@ the converter renamed layers or folded others in: random masks do not repeat.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,6 +33,9 @@ SPARSITY = 0.9
 
 # A model with fewer zeros among its weights is not pruned.
 _PRUNED = 0.01
+
+# int8 has 127 steps from zero to the largest weight.
+_LARGEST_OVER_LEAST = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,10 +99,27 @@ def pruned(
     own = [mine[place[id(kernel.variable)]].variable for kernel in kernels]
     draw = pruners.Random(sparsity, "uniform", structure, seed=0, on_collapse="warn")
     masked = wrap(copy, draw, only=own)
-    masked.draw(verbose=0)
+    with warnings.catch_warnings():
+        # Whether random zeros cut a signal is nothing that the user drew.
+        warnings.simplefilter("ignore", UserWarning)
+        masked.draw(verbose=0)
     plain = strip(masked)
+    _raise_small(plain)
     assumed = f"random zeros, {sparsity:.0%} of {len(kernels)} kernels"
     return Drawn(plain, _paths(inner, plain), assumed)
+
+
+def _raise_small(model: keras.Model) -> None:
+    """Keeps small weights from becoming zeros where whole numbers stand for them.
+
+    The file is never run, and zeros where the masks have none would hide which kernel
+    of the model a kernel of the file is.
+    """
+    for kernel in find_kernels(model):
+        values = array_of(kernel.variable)
+        size = np.abs(values)
+        least = size.max(initial=0) / _LARGEST_OVER_LEAST
+        kernel.variable.assign(np.sign(values) * np.maximum(size, least))
 
 
 def _layer_of(path: str) -> str:

@@ -33,6 +33,11 @@ REASONS = (
         "MaxPooling",
         "takes the maximum of pixels, which XNNPACK does channels last only",
     ),
+    (
+        "GlobalAveragePooling",
+        "keeps the axes that it pools (keepdims), and what reads it is no 1x1 "
+        "convolution: its shape would be wrong",
+    ),
     ("AveragePooling", "pools a part of the image: channels last only"),
     ("Concatenate", "joins channels: channels last only"),
     ("PReLU", "has a slope for each channel: channels last only"),
@@ -144,7 +149,7 @@ def _foreign_function(node: Node) -> str:
     return "" if name in _FUNCTIONS else name
 
 
-_LAYERS = ("Activation", "LeakyReLU", "ELU", "GlobalAveragePooling2D")
+_LAYERS = ("Activation", "LeakyReLU", "ELU")
 
 
 def _is_pointwise(site: Site) -> bool:
@@ -166,6 +171,20 @@ def _is_read_by_convolutions(site: Site) -> bool:
     return all(reader.kind in CONVOLUTIONS for reader in readers)
 
 
+def _is_mean(site: Site) -> bool:
+    """Return whether a mean gives vectors, or pixels that only 1x1 convolutions read."""
+    open_values = [site.node.output] if site.node.layer.keepdims else []
+    for value in open_values:
+        if site.graph.is_output(value):
+            return False
+        for reader in site.graph.readers(value):
+            if reader.kind in TRANSPARENT:
+                open_values.append(reader.output)
+            elif reader.kind not in ("Conv2D", "Dense"):
+                return False
+    return True
+
+
 def _is_doubling(site: Site) -> bool:
     layer = site.node.layer
     return layer.size == (2, 2) and layer.interpolation == "bilinear"
@@ -181,6 +200,7 @@ _RULES: dict[str, Callable[[Site], bool]] = {
     "BatchNormalization": _is_folded,
     "Conv2D": _is_pointwise,
     "DepthwiseConv2D": _stands,
+    "GlobalAveragePooling2D": _is_mean,
     "Multiply": _is_of_images,
     "ReLU": _is_relu,
     "UpSampling2D": _is_doubling,
