@@ -59,14 +59,29 @@ def drawn(model: keras.Model, sparsity: float | None = None) -> Drawn:
 
     Args:
         model: A ticket or a model.
-        sparsity: Of what is not pruned yet; by default that of the ticket's pruner.
+        sparsity: The fraction of zeros to assume. By default a model that has zeros
+            stays as it is, and others get what the ticket's pruner is for, or 0.9.
+
+    Raises:
+        ValueError: If a sparsity is given for a ticket that is drawn.
     """
-    ticket = model if isinstance(model, Ticket) else None
-    if (ticket is not None and ticket.drawn) or (ticket is None and _is_sparse(model)):
-        plain = strip(model)
-        inner = model if ticket is None else ticket.model
-        return Drawn(plain, _paths(inner, plain), "")
-    return pruned(model, sparsity)
+    if isinstance(model, Ticket) and model.drawn:
+        if sparsity is not None:
+            raise ValueError(
+                f"The masks of '{model.name}' are drawn, and are what is judged; "
+                "sparsity= is what to assume of zeros that are not drawn yet. "
+                f"Received: sparsity={sparsity!r}. Leave it out, or pass the model "
+                "without masks."
+            )
+        return _as_it_is(model, model.model)
+    if isinstance(model, Ticket) or sparsity is not None or not _is_sparse(model):
+        return pruned(model, sparsity)
+    return _as_it_is(model, model)
+
+
+def _as_it_is(model: keras.Model, inner: keras.Model) -> Drawn:
+    plain = strip(model)
+    return Drawn(plain, _paths(inner, plain), "")
 
 
 def pruned(
