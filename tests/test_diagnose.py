@@ -6,12 +6,12 @@ here is a slice of them. What needs the emulated machine is skipped without it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import subprocess
 import sys
 import types
-from unittest import mock
 
 import keras
 import numpy as np
@@ -23,8 +23,9 @@ from places import available
 import keras_tickets as kt
 from benchmarks import mobile_graphs, mobile_zoo
 from benchmarks.record import RESULTS
+from benchmarks.unguarded import unguarded
 from keras_tickets.cli import main
-from keras_tickets.convert import tflite_encode, tflite_schema
+from keras_tickets.convert import tflite_schema
 from keras_tickets.convert.litert import to_litert
 from keras_tickets.mobile import draft
 from keras_tickets.xnnpack import judge as judging
@@ -44,8 +45,7 @@ def stored(name: str, guarded: bool = True) -> bytes:
     """A graph of the zoo as a file; without the guard with the zeros left out."""
     graph = mobile_zoo.GRAPHS[name]
     plain = mobile_graphs.ticket_of(graph).strip()
-    guard = mock.patch.object(tflite_encode, "why_dense", return_value="")
-    with mock.MagicMock() if guarded else guard:
+    with contextlib.nullcontext() if guarded else unguarded():
         return draft.draft(plain, graph.precision)
 
 
@@ -241,6 +241,17 @@ def test_a_ticket_is_diagnosed_with_its_masks():
     found = kt.diagnose(ticket)
     assert (found.assumed, found.kernels) == ("", {})
     assert found.clusters[0].sparsity == pytest.approx(0.4, abs=0.01)
+    with pytest.raises(ValueError, match=r"are drawn.*sparsity=0\.9"):
+        kt.diagnose(ticket, sparsity=0.9)
+    plain = ticket.strip()
+    assert kt.diagnose(plain).kernels == {}
+    assert kt.diagnose(plain, sparsity=0.9).kernels == {"f32 32x1": 1}
+
+
+def test_of_a_file_nothing_is_assumed(tmp_path):
+    for name, value in (("sparsity", 0.5), ("precision", "int8")):
+        with pytest.raises(ValueError, match=rf"m\.tflite' is a file.*{name}="):
+            kt.diagnose(tmp_path / "m.tflite", **{name: value})
 
 
 @tensorflow
@@ -291,6 +302,10 @@ def test_eligible_tells_if_no_kernel_has_blocks():
 def test_eligible_asks_for_the_model():
     with pytest.raises(TypeError, match=r"only=kt\.mobile\.eligible"):
         kt.mobile.eligible(None)
+    with pytest.raises(TypeError, match=r"only=kt\.mobile\.Eligible\('int8'\)"):
+        kt.mobile.Eligible("int8")(None)
+    with pytest.raises(ValueError, match="precision='float16'"):
+        kt.mobile.Eligible("float16")
 
 
 @pytest.mark.parametrize(
