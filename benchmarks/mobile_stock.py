@@ -24,10 +24,9 @@ from typing import Any
 import keras
 
 import keras_tickets as kt
-from benchmarks.mobile_dense import in_real_time
-from benchmarks.mobile_wasm import in_turns
 from benchmarks.noise import calm, coloured_noise, settle
 from benchmarks.record import Record
+from benchmarks.turns import in_real_time, in_turns
 from benchmarks.worker import Worker
 from keras_tickets.files import gzip_size
 from keras_tickets.mobile.prepare.table import Inexact

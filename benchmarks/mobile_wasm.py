@@ -14,10 +14,7 @@ of neighbouring turns.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import functools
 import pathlib
-import statistics
 import tempfile
 from typing import Any
 
@@ -27,12 +24,9 @@ import numpy as np
 import keras_tickets as kt
 from benchmarks.noise import calm, coloured_noise, settle
 from benchmarks.record import Record
-from benchmarks.turns import alternate, speed_up
+from benchmarks.turns import in_turns
 from examples.networks import depthwise_cnn
 from keras_tickets.files import gzip_size
-from keras_tickets.mobile import runners
-from keras_tickets.mobile.runners import inputs
-from keras_tickets.mobile.runners.wasm import LiteRTJs
 
 SHAPE = (96, 96, 3)
 BLOCKS = (
@@ -40,9 +34,6 @@ BLOCKS = (
     *[(512, 1)] * 5,
     *((1024, 2), (1024, 1)),
 )
-
-# Runs until V8 has compiled all that a file needs.
-_WARMUP = 200
 
 # The dense float16 file is a rival of its own.
 CASES = [(0.0, "float16")] + [
@@ -102,31 +93,6 @@ def pruned(sparsity: float, images: np.ndarray) -> kt.Ticket:
     ticket.draw()
     settle(ticket, images)
     return ticket
-
-
-def in_turns(paths: list[pathlib.Path], turns: int, runs: int) -> dict[str, Any]:
-    """Medians, and the ratio of the first file's to the second's."""
-    wasm = runners.get("wasm")
-    with contextlib.ExitStack() as block:
-        files = [block.enter_context(wasm.open(path)) for path in paths]
-        values = [inputs.of_file(path) for path in paths]
-        for file, own in zip(files, values, strict=True):
-            median_of_turn(file, own, max(runs, _WARMUP))
-        dense, other = (
-            functools.partial(median_of_turn, file, own, runs)
-            for file, own in zip(files, values, strict=True)
-        )
-        medians = alternate(dense, other, turns)
-        return {
-            "runtime": files[0].runtime,
-            "dense_ms": round(1000 * statistics.median(medians[0]), 4),
-            "ms": round(1000 * statistics.median(medians[1]), 4),
-            **speed_up(*medians),
-        }
-
-
-def median_of_turn(file: LiteRTJs, values: Any, runs: int) -> float:
-    return statistics.median(file.time(values, runs))
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ here is a slice of them. What needs the emulated machine is skipped without it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import subprocess
 import sys
 import types
-from unittest import mock
 
 import keras
 import numpy as np
@@ -23,8 +23,9 @@ from places import available
 import keras_tickets as kt
 from benchmarks import mobile_graphs, mobile_zoo
 from benchmarks.record import RESULTS
+from benchmarks.unguarded import unguarded
 from keras_tickets.cli import main
-from keras_tickets.convert import tflite_encode, tflite_schema
+from keras_tickets.convert import tflite_schema
 from keras_tickets.convert.litert import to_litert
 from keras_tickets.mobile import draft
 from keras_tickets.xnnpack import judge as judging
@@ -42,8 +43,7 @@ def stored(name: str, guarded: bool = True) -> bytes:
     """A graph of the zoo as a file; without the guard with the zeros left out."""
     graph = mobile_zoo.GRAPHS[name]
     plain = mobile_graphs.ticket_of(graph).strip()
-    guard = mock.patch.object(tflite_encode, "why_dense", return_value="")
-    with mock.MagicMock() if guarded else guard:
+    with contextlib.nullcontext() if guarded else unguarded():
         return draft.draft(plain, graph.precision)
 
 
@@ -230,6 +230,17 @@ def test_a_ticket_is_diagnosed_with_its_masks():
     found = kt.diagnose(ticket)
     assert (found.assumed, found.kernels) == ("", {})
     assert found.clusters[0].sparsity == pytest.approx(0.4, abs=0.01)
+    with pytest.raises(ValueError, match=r"are drawn.*sparsity=0\.9"):
+        kt.diagnose(ticket, sparsity=0.9)
+    plain = ticket.strip()
+    assert kt.diagnose(plain).kernels == {}
+    assert kt.diagnose(plain, sparsity=0.9).kernels == {"f32 32x1": 1}
+
+
+def test_of_a_file_nothing_is_assumed(tmp_path):
+    for name, value in (("sparsity", 0.5), ("precision", "int8")):
+        with pytest.raises(ValueError, match=rf"m\.tflite' is a file.*{name}="):
+            kt.diagnose(tmp_path / "m.tflite", **{name: value})
 
 
 def test_what_is_eligible_runs_sparse():
@@ -252,6 +263,20 @@ def test_nothing_eligible_is_told_with_the_reason():
         )
 
 
+def test_small_weights_of_int8_are_no_zeros():
+    """Else nothing would tell which kernel of the model a kernel of the file is."""
+    units = [layers.Dense(64, name="first"), layers.Dense(32, name="second")]
+    model = keras.Sequential([keras.Input((64,)), *units])
+    pruner = kt.Magnitude(0.9, structure=kt.mobile.structure(precision="int8"))
+    ticket = kt.wrap(model, pruner, only=kt.mobile.Eligible("int8"))
+    assert [kernel.layer.name for kernel in ticket.kernels] == ["first", "second"]
+
+
+def test_random_zeros_that_cut_a_signal_are_not_warned_of():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(1), layers.Dense(1)])
+    assert kt.diagnose(model, sparsity=0.99).layers
+
+
 def test_eligible_tells_if_no_kernel_has_blocks():
     model = keras.Sequential([keras.Input((6,)), layers.Dense(3)], name="odd")
     with pytest.raises(ValueError, match=r"'odd' can be cut .* multiples of 4"):
@@ -261,6 +286,10 @@ def test_eligible_tells_if_no_kernel_has_blocks():
 def test_eligible_asks_for_the_model():
     with pytest.raises(TypeError, match=r"only=kt\.mobile\.eligible"):
         kt.mobile.eligible(None)
+    with pytest.raises(TypeError, match=r"only=kt\.mobile\.Eligible\('int8'\)"):
+        kt.mobile.Eligible("int8")(None)
+    with pytest.raises(ValueError, match="precision='float16'"):
+        kt.mobile.Eligible("float16")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from exported import exported_cnn
 from keras import layers
 
 import keras_tickets as kt
+from keras_tickets.convert import runtimes
 from keras_tickets.mobile import block_log
 from keras_tickets.mobile.instructions import InstructionCount
 from keras_tickets.mobile.runners import arm64_count
@@ -109,7 +110,7 @@ def test_inputs_are_no_zeros(tmp_path, monkeypatch):
     path = tmp_path / "m.tflite"
     path.write_bytes(exported_cnn(".tflite")[0])
     with open(tmp_path / "log", "w+b") as log:
-        arm64_count.main(str(path), log.fileno())
+        arm64_count.main(runtimes.ready, str(path), log.fileno())
         log.seek(0)
         assert log.readlines() == [BEGIN, END]
     assert [value.all() for value in given] == [True]

@@ -503,7 +503,13 @@ class Own(layers.Layer):
         return x
 
 
+def times_its_mean(y):
+    mean = layers.GlobalAveragePooling2D(keepdims=True, name="mean")(y)
+    return layers.Multiply()([y, mean])
+
+
 LEFT = {
+    "mean as an image": (times_its_mean, "mean", "keeps the axes"),
     "depthwise of 7": (depthwise(7), "dw", "kernel of 7"),
     "even depthwise of 5": (depthwise(5), "dw", "pads 12 pixels by 1 and 2"),
     "multiplier": (depthwise(depth_multiplier=2), "dw", "one output for each"),

@@ -21,6 +21,7 @@ from places import (
 )
 
 import keras_tickets as kt
+from keras_tickets.mobile.runners import Runs
 from keras_tickets.mobile.runners.folders import VARIABLE
 from keras_tickets.mobile.runners.wasm import _PROGRAM, Wasm
 
@@ -190,7 +191,7 @@ def hanging(node, tmp_path):
 def test_a_silent_node_is_ended(file, hanging):
     hanging()
     with pytest.raises(RuntimeError, match=r"gave no answer for 0\.5 seconds"):
-        Wasm(timeout=0.5).time(file, 1, 0, 1, lambda done: None)
+        Wasm(timeout=0.5).time(file, Runs(1))
 
 
 def test_ctrl_c_ends_a_node_that_hangs(file, hanging):
@@ -214,7 +215,7 @@ for line in sys.stdin:
 """
     )
     told: list[int] = []
-    timing = Wasm().time(file, 10, 2, 1, told.append)
+    timing = Wasm().time(file, Runs(10, warmup=2, progress=told.append))
     assert timing.seconds == (0.1,) * 10
     assert told == [1, 6, 11, 12]
     assert timing.runtime == "LiteRT.js 2.5.3 (litert_wasm_internal), Node 20.20.2"
