@@ -10,10 +10,10 @@ import functools
 
 import keras
 import pytest
-from conftest import BACKEND
 from keras import layers, ops
 
 import keras_tickets as kt
+from keras_tickets.mobile.prepare.build import build
 
 SIZE, CHANNELS = 12, 8
 
@@ -35,15 +35,13 @@ def gate(y):
 
 
 FUNCTIONS = [
-    *("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish"),
-    *("sigmoid", "hard_sigmoid", "hard_silu", "tanh", "hard_tanh", "tanh_shrink"),
-    *("softplus", "softsign", "softmax", "log_sigmoid", "exponential", "linear"),
-    *("hard_shrink", "soft_shrink", "squareplus", "sparse_plus"),
+    *("relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "mish"),
+    *("sigmoid", "hard_sigmoid", "hard_silu", "tanh", "hard_tanh"),
+    *("softplus", "softsign", "softmax", "exponential", "linear"),
 ]
 OPERATORS = [
-    *("abs", "ceil", "cos", "exp", "floor", "log", "negative", "round", "rsqrt"),
-    *("sign", "sin", "sqrt", "square", "expm1", "log1p", "reciprocal", "trunc"),
-    *("relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_silu", "sigmoid"),
+    *("abs", "exp", "floor", "log", "negative", "round", "rsqrt"),
+    *("sign", "sin", "sqrt", "square", "expm1", "reciprocal", "relu6", "silu"),
 ]
 PAIRS = ["add", "subtract", "multiply", "divide", "maximum", "minimum", "power"]
 
@@ -62,7 +60,7 @@ BETWEEN = {
     **{f"ops.{n}": lambda y, n=n: getattr(ops, n)(y) for n in OPERATORS},
     **{
         f"ops.{n} of images": lambda y, n=n: getattr(ops, n)(y, ops.tanh(y))
-        for n in PAIRS
+        for n in ("add", "divide", "power")
     },
     **{f"ops.{n} of a number": lambda y, n=n: getattr(ops, n)(y, 2.0) for n in PAIRS},
     **{
@@ -159,8 +157,7 @@ def answers(case: str) -> tuple[bool, bool, str]:
     """Whether the plan calls it ready, and whether all 1x1 convolutions run sparse."""
     model = network(BETWEEN[case])
     plan = kt.mobile.prepare_plan(model)
-    prepared = kt.mobile.prepare(model, verbose=False)
-    told = kt.diagnose(prepared, sparsity=0.9)
+    told = kt.diagnose(build(plan.graph), sparsity=0.9)
     pointwise = [
         layer for layer in told.layers if layer.op == "CONV_2D" and layer.candidate
     ]
@@ -168,7 +165,7 @@ def answers(case: str) -> tuple[bool, bool, str]:
     return plan.ready, sparse, f"{[*map(str, plan.left)]} {told}"
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="The files are the same.")
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     "case",
     [

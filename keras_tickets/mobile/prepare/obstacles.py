@@ -51,19 +51,14 @@ REASONS = (
         "3x3 and 5x5, strides of 1 and 2, one output for each channel",
     ),
     (
-        "SeparableConv",
-        "is padded otherwise than XNNPACK does it; write it as a DepthwiseConv2D and a "
-        "1x1 Conv2D, of which the former can be rewritten",
-    ),
-    (
         "Conv2D$",
         "is a convolution over pixels: with channels first XNNPACK has 1x1 ones of "
         "stride 1, and depthwise ones",
     ),
     ("ZeroPadding", "pads for what is no single kernel of 3x3 or 5x5"),
     ("Conv.*Transpose", "is transposed: channels last only"),
-    ("Add$", "adds an image to itself, or what is none"),
-    ("Subtract|Maximum|Minimum|Average", "is not done with channels first"),
+    ("Add$|Average$", "adds an image to itself, or what is none"),
+    ("Subtract|Maximum|Minimum", "is not done with channels first"),
     ("Lambda", "is a function that can not be looked into"),
     (
         "UpSampling2D|Resizing",
@@ -138,17 +133,6 @@ def _stands(site: Site) -> bool:
         return False
 
 
-def _is_separable(site: Site) -> bool:
-    layer = site.node.layer
-    if layer.depth_multiplier != 1 or layer.strides not in ((1, 1), (2, 2)):
-        return False
-    try:
-        axes = padding.geometry(site.node)[1]
-    except LeftAlone:
-        return False
-    return padding.stands(site, padding.DEPTHWISE, axes)
-
-
 def _is_known(site: Site) -> bool:
     node, layer = site.node, site.node.layer
     if not all(map(is_image, node.inputs)) or not last_channels(layer):
@@ -199,10 +183,9 @@ def _is_folded(site: Site) -> bool:
 def _is_of_kernel(site: Site) -> bool:
     """Return whether zeros around an image become part of the one kernel behind."""
     reader = site.graph.next(site.node)
-    windows = ("DepthwiseConv2D", "SeparableConv2D")
     return (
         reader is not None
-        and reader.kind in windows
+        and reader.kind == "DepthwiseConv2D"
         and reader.layer.padding == "valid"
     )
 
@@ -238,6 +221,7 @@ def _is_relu(site: Site) -> bool:
 
 _RULES: dict[str, Callable[[Site], bool]] = {
     "Add": _is_of_different_images,
+    "Average": _is_of_different_images,
     "BatchNormalization": _is_folded,
     "Conv2D": _is_pointwise,
     "Dense": lambda site: True,
@@ -245,7 +229,6 @@ _RULES: dict[str, Callable[[Site], bool]] = {
     "GlobalAveragePooling2D": _is_mean,
     "Multiply": _is_of_images,
     "ReLU": _is_relu,
-    "SeparableConv2D": _is_separable,
     "Resizing": _is_bilinear,
     "UpSampling2D": _is_bilinear,
     "ZeroPadding2D": _is_of_kernel,
