@@ -15,8 +15,8 @@ from benchmarks.mobile_stock import KINDS, NETWORKS
 from benchmarks.record import RESULTS
 from keras_tickets.mobile.prepare.table import INEXACT
 
-# A size that phones use, with strided layers moved.
-FRONT = ("MobileNet", 224)
+# All its rows were measured, and are exact.
+FRONT = ("MobileNet", 95)
 
 
 def whole(rows: list[dict[str, Any]], counts: dict[Any, int]) -> str:

@@ -20,7 +20,7 @@ def run(*arguments) -> int:
     # As users train: compiled with all of XLA's optimisations.
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     return subprocess.run(
-        command, cwd=SCRIPT.parent, env=environment, timeout=240
+        command, cwd=SCRIPT.parent, env=environment, timeout=600
     ).returncode
 
 
