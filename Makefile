@@ -23,8 +23,9 @@ LOWEST_SELECTION := -m "not slow" \
 
 # pip shows its own progress. The package is installed in place: edits count at once.
 INSTALL := bin/python -m pip install --no-warn-script-location
-# Side by side: building and compiling a small model keeps one core busy, no more.
-PYTEST := bin/python -m pytest -n logical --maxprocesses 4
+# Side by side: building and compiling a small model keeps one core busy, no more. Each
+# worker begins with neighbours, which share the files that they export.
+PYTEST := bin/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 .DELETE_ON_ERROR:
 .PHONY: help demo wasm arm64 android test test-torch test-lowest lint clean

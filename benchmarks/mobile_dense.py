@@ -32,7 +32,7 @@ from keras import layers
 import keras_tickets as kt
 from benchmarks.noise import coloured_noise
 from benchmarks.record import Record
-from benchmarks.turns import alternate, speed_up
+from benchmarks.turns import both, in_real_time
 from benchmarks.zoo import Positions
 from keras_tickets.files import gzip_size
 
@@ -190,22 +190,6 @@ def counted(path: pathlib.Path) -> dict[str, Any]:
     }
 
 
-def in_real_time(
-    dense: pathlib.Path, file: pathlib.Path, turns: int, runs: int
-) -> dict[str, float]:
-    """Medians on this machine, and the ratio of the first file's to the second's."""
-
-    def turn(path: pathlib.Path) -> float:
-        return kt.benchmark(path, runs=runs, warmup=runs // 2, verbose=False).median_ms
-
-    times = both(turn, dense, file, turns)
-    return {
-        "dense_ms": round(float(np.median(times[0])), 4),
-        "ms": round(float(np.median(times[1])), 4),
-        **speed_up(*times),
-    }
-
-
 def emulated(
     dense: pathlib.Path, file: pathlib.Path, turns: int, runs: int
 ) -> dict[str, float]:
@@ -222,17 +206,6 @@ def emulated(
         "speed_up_min": round(min(ratios), 3),
         "speed_up_max": round(max(ratios), 3),
     }
-
-
-def both(
-    turn: Callable[[pathlib.Path], float],
-    dense: pathlib.Path,
-    file: pathlib.Path,
-    turns: int,
-) -> tuple[Sequence[float], Sequence[float]]:
-    return alternate(
-        functools.partial(turn, dense), functools.partial(turn, file), turns
-    )
 
 
 def as_table(rows: Sequence[dict[str, Any]]) -> str:

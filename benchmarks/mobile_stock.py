@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import pathlib
 import tempfile
 from typing import Any
@@ -25,10 +24,9 @@ from typing import Any
 import keras
 
 import keras_tickets as kt
-from benchmarks.mobile_dense import in_real_time
-from benchmarks.mobile_wasm import in_turns
 from benchmarks.noise import calm, coloured_noise, settle
-from benchmarks.record import RESULTS, Record
+from benchmarks.record import Record
+from benchmarks.turns import in_real_time, in_turns
 from benchmarks.worker import Worker
 from keras_tickets.files import gzip_size
 from keras_tickets.mobile.prepare.table import Inexact
@@ -146,56 +144,6 @@ def count(name: str, size: int, inexact: Inexact, kind: str) -> dict[str, Any]:
         return {"instructions": kt.mobile.instructions(path).instructions}
 
 
-def as_table(rows: list[dict[str, Any]]) -> str:
-    """What was measured, in Markdown: ratios to the dense stock file."""
-    lines = [
-        "| network | file | size | gzip | sparse / 1x1 | faster in wasm | on x86 |"
-        " ARM64 instructions |",
-        "|---|---|--:|--:|--:|--:|--:|--:|",
-    ]
-    counts = {
-        _key(row): row["results"]["instructions"]
-        for row in rows
-        if "counted" in row["parameters"]
-    }
-    for row in rows:
-        at, found = row["parameters"], row["results"]
-        if "counted" in at or at["kind"] == "stock":  # The stock file over itself.
-            continue
-        what = "failed" if "failed" in found else _what(at)
-        cells = [f"{at['network']} {at['size']}", what, *[""] * 6]
-        if "failed" not in found:
-            cells[2:] = [
-                f"{found['bytes'] / 1000:,.0f} kB",
-                f"{found['gzip_bytes'] / 1000:,.0f} kB",
-                f"{found['sparse_nodes']} / {found['pointwise']}",
-                _speed(found["wasm"]),
-                _speed(found["host"]),
-                f"{counts[_key(row)]:,}" if _key(row) in counts else "",
-            ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _key(row: dict[str, Any]) -> tuple[Any, ...]:
-    at = row["parameters"]
-    return at["network"], at["size"], at["inexact"], at["kind"]
-
-
-def _what(at: dict[str, Any]) -> str:
-    kind = at["kind"]
-    if kind.startswith("stock"):
-        return kind
-    form = {False: "exact", True: "inexact stem", "faster": "inexact"}[at["inexact"]]
-    zeros = "" if kind == "prepared" else f", {100 * float(kind):g} % zeros"
-    return f"prepared ({form}){zeros}"
-
-
-def _speed(found: dict[str, float]) -> str:
-    low, high = found["speed_up_p10"], found["speed_up_p90"]
-    return f"{found['speed_up']:.2f} ({low:.2f} to {high:.2f})"
-
-
 def tried(worker: Worker, *row: Any) -> dict[str, Any]:
     """Like `measure`, but a row that breaks is a row that failed."""
     try:
@@ -219,11 +167,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=15, help="turns that count")
     parser.add_argument("--runs", type=int, default=25, help="runs of one turn")
     parser.add_argument("--count", action="store_true", help="instructions instead")
-    parser.add_argument("--table", action="store_true", help="print the table only")
     arguments = parser.parse_args()
-    if arguments.table:
-        print(as_table(json.loads((RESULTS / "mobile_stock.json").read_text())["rows"]))
-        return
     record = Record("mobile_stock", "coloured noise, made by the script: no accuracy")
     cases = [
         (name, size or NETWORKS[name], inexact, kind)

@@ -72,6 +72,12 @@ def gate(
     return run
 
 
+def functions(x: Tensor) -> Tensor:
+    """Functions of single numbers, one after the other."""
+    y = ops.cos(ops.sqrt(ops.abs(x)))
+    return ops.square(ops.sin(ops.negative(ops.log(ops.rsqrt(ops.exp(y))))))
+
+
 def dense_gate(x: Tensor) -> Tensor:
     """Squeeze and excite, in dense layers."""
     y = layers.Dense(16, "relu")(layers.GlobalAveragePooling2D()(x))
@@ -214,6 +220,7 @@ SAFE: dict[str, Graph] = {
     "two residuals": Graph(
         net(residual(conv(32)), depthwise(3, 2), residual(conv(32, None)))
     ),
+    "functions": Graph(net(functions)),
     "relu6": Graph(net(activation="relu6")),
     "hard_swish": Graph(net(activation="hard_swish")),
     "swish": Graph(net(activation="swish")),
@@ -280,6 +287,7 @@ DENSE: dict[str, Graph] = {
             classifier,
         )
     ),
+    "image twice": Graph(net(lambda x: layers.Add()([x, x]))),
     "subtract": Graph(net(residual(conv(32), layers.Subtract()))),
     "dense gate": Graph(net(dense_gate)),
     "hard sigmoid gate": Graph(net(gate(activation="hard_sigmoid"))),

@@ -14,14 +14,12 @@ Weights are random and BatchNorm settled on noise, so no accuracies. The page
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import pathlib
 import statistics
 import tempfile
 from collections.abc import Iterator
 from typing import Any
-from unittest import mock
 
 import keras
 import numpy as np
@@ -31,6 +29,7 @@ import keras_tickets as kt
 from benchmarks import precisions_page
 from benchmarks.noise import calm, coloured_noise, settle
 from benchmarks.record import Record
+from benchmarks.unguarded import unguarded
 from keras_tickets.convert import tflite_encode
 
 SPARSITY, SAMPLES, TURNS, RUNS = 0.9, 32, 7, 40
@@ -88,7 +87,7 @@ def ways(
     automatic = write("auto")
     yield "auto", automatic
     if automatic["barred"]:
-        with unguarded():
+        with unguarded(all_ways):
             yield "forced", write("forced")
 
 
@@ -119,17 +118,10 @@ def export(
     }
 
 
-@contextlib.contextmanager
-def unguarded() -> Iterator[None]:
-    """Stores every weight without zeros, also where the export knows better."""
-
-    def all_ways(constant: Any, readers: Any, precision: str) -> tuple[list[Any], str]:
-        blocks = tflite_encode._blocks(constant, readers)
-        return [tflite_encode._rows(constant), *blocks], ""
-
-    guards = {"_ways": all_ways, "why_dense": lambda model: ""}
-    with mock.patch.multiple(tflite_encode, **guards):
-        yield
+def all_ways(constant: Any, readers: Any, precision: str) -> tuple[list[Any], str]:
+    """Every way to store a weight without zeros, also where the export knows better."""
+    blocks = tflite_encode._blocks(constant, readers)
+    return [tflite_encode._rows(constant), *blocks], ""
 
 
 def times(folder: pathlib.Path, found: dict[str, dict[str, Any]]) -> None:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import pathlib
 import statistics
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+
+import keras_tickets as kt
+from keras_tickets.mobile import runners
+from keras_tickets.mobile.runners import inputs
+from keras_tickets.mobile.runners.wasm import LiteRTJs
+
+# Runs until V8 has compiled all that a file needs.
+_WARMUP = 200
 
 
 def alternate(
@@ -27,3 +39,56 @@ def speed_up(dense: Sequence[float], other: Sequence[float]) -> dict[str, float]
         "speed_up_p10": round(float(np.percentile(ratios, 10)), 3),
         "speed_up_p90": round(float(np.percentile(ratios, 90)), 3),
     }
+
+
+def both(
+    turn: Callable[[pathlib.Path], float],
+    dense: pathlib.Path,
+    file: pathlib.Path,
+    turns: int,
+) -> tuple[list[float], list[float]]:
+    """Measures two files in each turn, the one or the other first."""
+    return alternate(
+        functools.partial(turn, dense), functools.partial(turn, file), turns
+    )
+
+
+def in_real_time(
+    dense: pathlib.Path, file: pathlib.Path, turns: int, runs: int
+) -> dict[str, float]:
+    """Medians on this machine, and the ratio of the dense file's to the other's."""
+
+    def turn(path: pathlib.Path) -> float:
+        return kt.benchmark(path, runs=runs, warmup=runs // 2, verbose=False).median_ms
+
+    times = both(turn, dense, file, turns)
+    return {
+        "dense_ms": round(float(np.median(times[0])), 4),
+        "ms": round(float(np.median(times[1])), 4),
+        **speed_up(*times),
+    }
+
+
+def in_turns(paths: list[pathlib.Path], turns: int, runs: int) -> dict[str, Any]:
+    """Medians in LiteRT.js, and the ratio of the first file's to the second's."""
+    wasm = runners.get("wasm")
+    with contextlib.ExitStack() as block:
+        files = [block.enter_context(wasm.open(path)) for path in paths]
+        values = [inputs.of_file(path) for path in paths]
+        for file, own in zip(files, values, strict=True):
+            median_of_turn(file, own, max(runs, _WARMUP))
+        dense, other = (
+            functools.partial(median_of_turn, file, own, runs)
+            for file, own in zip(files, values, strict=True)
+        )
+        medians = alternate(dense, other, turns)
+        return {
+            "runtime": files[0].runtime,
+            "dense_ms": round(1000 * statistics.median(medians[0]), 4),
+            "ms": round(1000 * statistics.median(medians[1]), 4),
+            **speed_up(*medians),
+        }
+
+
+def median_of_turn(file: LiteRTJs, values: Any, runs: int) -> float:
+    return statistics.median(file.time(values, runs))

@@ -85,9 +85,9 @@ def benchmark(paths: tuple[str, ...], style: str | None, **options: Any) -> None
 
     Places are host, wasm, arm64 and android.
     """
-    from keras_tickets.mobile import compare  # It needs Keras: not for `inspect`.
-
     try:
+        from keras_tickets.mobile import compare  # It needs Keras: not for `inspect`.
+
         table = compare(paths, verbose=False, **options)
     except (ValueError, OSError) as error:
         _fail(str(error), status=2)

@@ -283,6 +283,7 @@ def choose_kernels(
         held: Kernels that are masked already and not up for choice.
 
     Raises:
+        TypeError: If a filter is none: a number, or a class.
         ValueError: If a filter matches nothing, if `only` names what can not be
             pruned, or if nothing is left to prune.
     """
@@ -341,6 +342,8 @@ def _matches(
     ):
         items = list(filters)
     for item in items:
+        if isinstance(item, type):
+            raise TypeError(_is_a_class(item, argument))
         item = item.within(model) if hasattr(item, "within") else item
         hits = {id(k.variable): how for k in candidates if (how := _hit(k, item))}
         if not hits:
@@ -374,6 +377,20 @@ def _hit(kernel: Kernel, item: Any) -> str | None:
     raise TypeError(
         "A filter is a regular expression, a path, a layer, a variable or a function "
         f"of a Kernel. Received: {item!r} of type {type(item).__name__}"
+    )
+
+
+def _is_a_class(item: type, argument: str) -> str:
+    name = item.__name__
+    if hasattr(item, "within"):
+        return (
+            f"{argument}= is the class {name}, and no filter yet. Expected what it "
+            f"makes: {argument}={name}()."
+        )
+    return (
+        f"{argument}= is the class {name}. Expected a regular expression, a path, a "
+        "layer, a variable or a function of a Kernel; for all layers of a class: "
+        f"{argument}=lambda kernel: isinstance(kernel.layer, {name})."
     )
 
 

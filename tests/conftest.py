@@ -16,6 +16,13 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+# XLA compiles each `fit`, for TensorFlow too. For the few steps of a test, optimising
+# takes longer than running.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+)
+
 import hypothesis
 import keras
 import pytest
@@ -25,6 +32,15 @@ hypothesis.settings.register_profile("suite", deadline=None)
 hypothesis.settings.load_profile("suite")
 
 BACKEND = keras.backend.backend()
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out what was proved on TensorFlow, unless `-m any_backend` asks for it."""
+    if BACKEND == "tensorflow" or "any_backend" in config.option.markexpr:
+        return
+    proved = [item for item in items if item.get_closest_marker("any_backend")]
+    config.hook.pytest_deselected(items=proved)
+    items[:] = [item for item in items if not item.get_closest_marker("any_backend")]
 
 
 @pytest.fixture(autouse=True)

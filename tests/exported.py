@@ -5,15 +5,32 @@ from __future__ import annotations
 import functools
 import pathlib
 import tempfile
+from collections.abc import Iterable
 
 import keras
 import numpy as np
+import pytest
 from keras import layers
 
 import keras_tickets as kt
 from keras_tickets.convert.tensor import Array
 
 SUFFIXES = (".tflite", ".onnx")
+
+
+def in_each_format(names: Iterable[str], in_child: set[tuple[str, str]]) -> list:
+    """Each name with each suffix; on other backends only those that `in_child` lists.
+
+    There a child converts, which takes seconds, and does what is tested on TensorFlow.
+    """
+    return [
+        pytest.param(
+            *(name, suffix),
+            marks=() if (name, suffix) in in_child else pytest.mark.any_backend,
+        )
+        for name in names
+        for suffix in SUFFIXES
+    ]
 
 
 def values_of(variable: keras.Variable) -> Array:

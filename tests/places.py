@@ -15,7 +15,7 @@ from exported import make_sparse
 from keras import layers
 
 import keras_tickets as kt
-from keras_tickets.convert import tflite_encode
+from benchmarks.unguarded import unguarded
 from keras_tickets.mobile.runners import RUNNERS, Runner
 from keras_tickets.mobile.runners.wasm import _PROGRAM
 
@@ -89,11 +89,7 @@ def network(head: str) -> keras.Model:
 def exported_network(head: str) -> tuple[keras.Model, bytes]:
     """The network and its file, with sparse tensors also where they do harm."""
     model = network(head)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setattr(tflite_encode, "why_dense", lambda unpacked: "")
+    with tempfile.TemporaryDirectory() as folder, unguarded():
         path = pathlib.Path(folder, "m.tflite")
         kt.export(model, path, verbose=False)
         return model, path.read_bytes()

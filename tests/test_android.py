@@ -19,7 +19,6 @@ import time
 import keras
 import numpy as np
 import pytest
-from conftest import BACKEND
 from exported import exported_cnn, sparse_cnn
 from fake_phone import READY, FakePhone
 from hypothesis import given
@@ -29,7 +28,7 @@ from keras import layers
 import keras_tickets as kt
 from keras_tickets.convert.interface import Port, Wires, wires_of_tflite
 from keras_tickets.extras import require
-from keras_tickets.mobile.runners import RUNNERS, adb, android, benchmark_output
+from keras_tickets.mobile.runners import RUNNERS, Runs, adb, android, benchmark_output
 from keras_tickets.mobile.runners import phone as phone_module
 from keras_tickets.mobile.runners.android import Android, portions, split
 from keras_tickets.mobile.runners.arm64 import Arm64
@@ -37,6 +36,8 @@ from keras_tickets.mobile.runners.benchmark_model import VARIABLE, misfit
 from keras_tickets.mobile.runners.benchmark_output import Summary
 from keras_tickets.mobile.runners.folders import folder_of
 from keras_tickets.mobile.runners.phone import fastest, identified, warmest
+
+pytestmark = pytest.mark.any_backend
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAB = ROOT / "export" / "android"
@@ -310,6 +311,7 @@ def test_a_phone_is_timed(text, mean, row, phone, file):
     assert "benchmark_model, SHA-256" in str(report)
     told = json.loads(json.dumps(report.to_dict()))
     assert told["conditions"]["cores"].startswith("not pinned")
+    assert told["conditions"]["governor"]
     assert told["portions"] == [count] * 10
     assert phone.is_clean()
 
@@ -508,10 +510,14 @@ def test_an_old_adb_ends_lines_as_terminals_do(phone, file, monkeypatch):
     cores.parent.mkdir(parents=True)
     cores.write_text("2840000")
     monkeypatch.setattr(phone_module, "_FASTEST", str(cores))
+    cores.with_name("scaling_governor").write_text("schedutil")
+    governor = str(cores.with_name("scaling_governor"))
+    monkeypatch.setattr(phone_module, "_GOVERNORS", governor)
     phone.program("taskset", '#!/bin/sh\nshift; exec "$@"')
     phone.ends_lines_as_a_terminal()
     report = kt.benchmark(file, on="android", runs=1, verbose=False)
     assert report.conditions["cores"] == "pinned to 3 of 1, up to 2.84 GHz"
+    assert report.conditions["governor"] == "schedutil"
     assert report.times_ms == pytest.approx([249.684])
 
 
@@ -531,7 +537,7 @@ def test_a_silent_phone_is_ended(phone, file, tmp_path):
     with pytest.raises(
         RuntimeError, match=r"no answer for 1 seconds to `.*adb.* shell"
     ):
-        runner.time(file, 1, 0, 1, lambda done: None)
+        runner.time(file, Runs(1))
     assert time.monotonic() - start < 30
     assert phone.is_clean()
     assert_gone(int(pid.read_text()))
@@ -573,7 +579,6 @@ def test_a_folder_that_cannot_be_made(phone, file):
         kt.benchmark(file, on="android", verbose=False)
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="The files are the same.")
 def test_outputs_come_back(phone, file):
     """Through the lab's program, on this machine."""
     program = LAB / "phone" / "benchmark_model.py"
@@ -589,7 +594,6 @@ def several() -> keras.Model:
     return keras.Model({"z": z, "a": a}, {"y": y, "b": layers.Dense(2, name="b")(y)})
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="The files are the same.")
 def test_several_inputs_and_outputs_keep_their_names(phone, tmp_path):
     model, path = several(), tmp_path / "several.tflite"
     kt.export(model, path, verbose=False)
@@ -654,7 +658,6 @@ def no_lab() -> str | None:
 @outside
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="The files are the same.")
 def test_end_to_end():
     """The real adb and adbd, the emulated ARM64: all of this place's contract."""
     if reason := no_lab():
@@ -699,6 +702,7 @@ def test_lab_phone_report(lab_phone, file, monkeypatch):
     count = os.sysconf("SC_NPROCESSORS_ONLN")
     pinned = f"pinned to {count - 1} of {count}, up to 2.80 GHz"
     assert report.conditions["cores"] == pinned
+    assert report.conditions["governor"] == "schedutil"
     assert report.conditions["warmest before"] == "41.2 °C (cpu-1-7), throttling: none"
     assert left_on(lab_phone) == []
 

@@ -20,10 +20,13 @@ from exported import exported_cnn, make_sparse
 from keras import layers
 
 import keras_tickets as kt
+from benchmarks.unguarded import unguarded
 from keras_tickets.convert import tflite_encode
-from keras_tickets.mobile.runners import arm64_probe
-from keras_tickets.mobile.runners.arm64 import Arm64, emulator_version
+from keras_tickets.mobile.runners import arm64_count, arm64_probe
+from keras_tickets.mobile.runners.arm64 import Arm64, emulator_version, program
 from keras_tickets.mobile.runners.folders import VARIABLE, folder_of
+
+pytestmark = pytest.mark.any_backend
 
 BUILD = pathlib.Path(__file__).parents[1] / "export" / "arm64" / "build"
 MISSING = Arm64().missing(".tflite")
@@ -31,10 +34,8 @@ emulated = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 
 
 @emulated
-def test_what_is_wrong_on_arm64_only_is_found(tmp_path, monkeypatch):
+def test_what_is_wrong_on_arm64_only_is_found(tmp_path):
     """A network of which a part can run sparse: the layouts of its parts differ."""
-    # An encoder that knows of such networks is told that this is none.
-    monkeypatch.setattr(tflite_encode, "why_dense", lambda _: "")
     image = keras.Input((16, 16, 3))
     x = layers.ZeroPadding2D(1)(image)
     x = layers.Conv2D(8, 3, strides=2, activation="relu")(x)
@@ -46,7 +47,8 @@ def test_what_is_wrong_on_arm64_only_is_found(tmp_path, monkeypatch):
     path = tmp_path / "m.tflite"
     kt.export(model, path, sparse=False, verbose=False)
     assert kt.verify(path, model, on="arm64").max_rel < 1e-5
-    path.write_bytes(tflite_encode.sparsify(path.read_bytes(), "float32")[0])
+    with unguarded():
+        path.write_bytes(tflite_encode.sparsify(path.read_bytes(), "float32")[0])
     assert kt.verify(path, model, on="host").max_rel < 1e-5
     with pytest.raises(RuntimeError, match="does not compute what"):
         kt.verify(path, model, on="arm64")
@@ -87,6 +89,28 @@ def test_a_crash_of_the_emulated_program_is_told(tmp_path, monkeypatch):
     (tmp_path / "m.tflite").touch()
     with pytest.raises(RuntimeError, match=r"crashed \(SIGABRT\)"):
         kt.mobile.sparse_path(tmp_path / "m.tflite")
+
+
+@emulated
+@pytest.mark.parametrize(
+    ("module", "more"),
+    [(arm64_probe, []), (arm64_count, ["1"])],
+    ids=["probe", "count"],
+)
+def test_programs_end_with_who_started_them(module, more, tmp_path):
+    """Nobody is there from the start: they end before they find the file broken."""
+    (tmp_path / "m.tflite").touch()
+    runner = Arm64()
+    ended = subprocess.run(
+        [*runner.command(), *program(module.__file__, tmp_path / "m.tflite"), *more],
+        env=runner.environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (1, b"")
+    assert b"error" not in ended.stdout
 
 
 def test_it_says_what_is_missing_and_how_to_get_it(tmp_path, monkeypatch):

@@ -11,6 +11,8 @@ from exported import SUFFIXES, exported_cnn
 import keras_tickets as kt
 from keras_tickets.mobile.runners import RUNNERS, Timing
 
+pytestmark = pytest.mark.any_backend
+
 RUNTIMES = {".tflite": "ai-edge-litert", ".onnx": "onnxruntime"}
 
 

@@ -21,6 +21,8 @@ from keras_tickets.convert.formats import FILES
 from keras_tickets.inspection import inspect
 from keras_tickets.memory import bounded_memory
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.fixture(params=SUFFIXES)
 def file(request, tmp_path):

@@ -13,6 +13,8 @@ import keras_tickets as kt
 from keras_tickets.cli import main
 from keras_tickets.mobile.runners import RUNNERS, Timing
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.fixture
 def files(tmp_path):
@@ -26,21 +28,32 @@ def clock(monkeypatch):
     """Three places in which "sparse" needs a half of the time, of a slowing machine."""
     asked = []
 
-    def runs_in(place, emulated=False, portions=()):
-        def time(path, runs, warmup, threads, progress):
-            asked.append((place, path.stem, runs, warmup, threads))
+    def runs_in(place, emulated=False, portions=(), conditions=lambda path, slow: {}):
+        def time(path, runs):
+            asked.append((place, path.stem, runs.count, runs.warmup, runs.threads))
             slow = len(asked) * (1 if path.stem == "sparse" else 2)
             return Timing(
-                (slow / 1000,) * runs, f"{place} 1", "a desk", emulated, portions
+                (slow / 1000,) * runs.count,
+                f"{place} 1",
+                "a desk",
+                emulated,
+                portions,
+                conditions=conditions(path, slow),
             )
 
         monkeypatch.setattr(RUNNERS[place], "time", time)
         monkeypatch.setattr(RUNNERS[place], "missing", lambda suffix: None)
 
     runs_in("host")
-    runs_in("android", portions=(2, 2))
+    runs_in("android", portions=(2, 2), conditions=of_a_phone)
     runs_in("arm64", emulated=True)
     return asked
+
+
+def of_a_phone(path, slow):
+    """One that gets warmer."""
+    kernels = {"sparse path": f"{len(path.stem)} convolutions"}
+    return {"cores": "pinned to 3", "warmest": f"{40 + slow} °C", **kernels}
 
 
 def compare(files, *names, **options):
@@ -85,8 +98,23 @@ def test_all_forms_tell_the_same(files, clock):
 
 def test_means_are_not_told_as_single_runs(files, clock):
     told = compare(files, "dense", on=["android", "host"]).to_markdown()
-    assert "- android: android 1, a desk, means of several runs\n" in told
+    assert "- android: android 1, a desk, means of several runs; cores: " in told
     assert "- host: host 1, a desk\n" in told
+
+
+def test_what_a_phone_tells_is_told(files, clock):
+    table = compare(files, "dense", "sparse", on="android", turns=2)
+    expected = {
+        "cores": "pinned to 3",
+        "warmest": "42 °C at first, 48 °C at last",
+        "sparse path": "5 convolutions (dense), 6 convolutions (sparse)",
+    }
+    assert table.to_dict()["places"]["android"]["conditions"] == expected
+    for told in (table.to_markdown(), str(table)):
+        words = " ".join(told.split())
+        assert all(
+            f"; {topic}: {words_}" in words for topic, words_ in expected.items()
+        )
 
 
 def test_any_name_fits_into_one_cell(files, clock):

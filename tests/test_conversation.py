@@ -11,6 +11,8 @@ import pytest
 
 from keras_tickets.convert.conversation import converse, end
 
+pytestmark = pytest.mark.any_backend
+
 GREET = "print('{}', flush=True)"
 
 

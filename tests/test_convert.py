@@ -17,6 +17,7 @@ from exported import (
     exported_cnn,
     gru,
     half,
+    in_each_format,
     list_model,
     make_sparse,
     open_size,
@@ -31,11 +32,6 @@ from keras_tickets.convert.formats import FILES
 from keras_tickets.convert.isolated import isolated
 from keras_tickets.convert.runtimes import open_runtime
 from keras_tickets.convert.tflite_sparsity import Levels, decode, encode
-
-in_child = keras.backend.backend() != "tensorflow"
-converts_here = pytest.mark.skipif(
-    in_child, reason="the conversion is the child's, tested on TensorFlow"
-)
 
 
 def kernel_zeros(model):
@@ -79,7 +75,7 @@ def test_sparse_tensors_are_stored_without_their_zeros():
     assert report.bytes < report.dense_bytes
 
 
-@converts_here
+@pytest.mark.any_backend
 def test_dense_bytes_is_the_size_without_sparse_encoding(tmp_path):
     _, report = exported_cnn(".tflite")
     dense = kt.export(
@@ -193,7 +189,7 @@ def test_sparse_layouts_are_inverted_exactly(levels, sparsity):
         assert values.size == np.count_nonzero(tensor)
 
 
-@converts_here
+@pytest.mark.any_backend
 def test_blocks_of_four_inputs_are_read_as_litert_stores_them(tmp_path):
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(64, 32)).astype("float32")
@@ -230,15 +226,11 @@ CASES = {
     "open image size": open_size,
     "subclassed": subclassed,
 }
-# A child takes seconds, and what it does is tested here on TensorFlow.
 IN_CHILD = {("dicts", ".tflite"), ("subclassed", ".onnx")}
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "suffix"), in_each_format(CASES, IN_CHILD))
 def test_models_of_every_kind_export(case, suffix, tmp_path):
-    if in_child and (case, suffix) not in IN_CHILD:
-        pytest.skip("the conversion is the child's, tested on TensorFlow")
     if OLD_LITERT and (case, suffix) == ("gru", ".tflite"):
         pytest.skip("needs the exporter of Keras 3.15")
     model = make_sparse(CASES[case](), 0.5)
@@ -248,14 +240,14 @@ def test_models_of_every_kind_export(case, suffix, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [f"m{suffix}"]
 
 
-@converts_here
+@pytest.mark.any_backend
 def test_mixed_precision_is_given_back(tmp_path):
     model = make_sparse(half(), 0.5)
     kt.export(model, tmp_path / "m.onnx", verbose=False)
     assert model.layers[1].dtype_policy.name == "mixed_float16"
 
 
-@converts_here
+@pytest.mark.any_backend
 def test_a_ticket_exports_with_its_masks(tmp_path, capsys):
     ticket = kt.wrap(cnn(), kt.Magnitude(sparsity=0.8))
     ticket.draw()
@@ -272,7 +264,7 @@ def test_a_ticket_exports_with_its_masks(tmp_path, capsys):
     assert "relative difference to Keras" in capsys.readouterr().out
 
 
-@converts_here
+@pytest.mark.any_backend
 @pytest.mark.skipif(OLD_LITERT, reason="needs the exporter of Keras 3.15")
 def test_several_arguments_need_a_signature(tmp_path):
     class Two(keras.Model):
@@ -354,7 +346,7 @@ def test_importing_the_rooms_loads_no_converter():
     assert done.stdout.strip() == "[]"
 
 
-@converts_here
+@pytest.mark.any_backend
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_dead_channels_are_removed_first_when_asked(suffix, tmp_path):
     model = cnn()
@@ -388,7 +380,6 @@ def exact_gelu():
     )
 
 
-@converts_here
 def zeros_around_a_pool():
     """The largest of nine is a zero of the border wherever the nine are negative."""
     model = keras.Sequential(
@@ -403,6 +394,7 @@ def zeros_around_a_pool():
     return model
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("build", [grouped, adapted, exact_gelu, zeros_around_a_pool])
 def test_what_converters_leave_undone(build, tmp_path):
     """A function, an input of its own, an operator that is none."""

@@ -6,12 +6,12 @@ here is a slice of them. What needs the emulated machine is skipped without it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import subprocess
 import sys
 import types
-from unittest import mock
 
 import keras
 import numpy as np
@@ -23,8 +23,9 @@ from places import available
 import keras_tickets as kt
 from benchmarks import mobile_graphs, mobile_zoo
 from benchmarks.record import RESULTS
+from benchmarks.unguarded import unguarded
 from keras_tickets.cli import main
-from keras_tickets.convert import tflite_encode, tflite_schema
+from keras_tickets.convert import tflite_schema
 from keras_tickets.convert.litert import to_litert
 from keras_tickets.mobile import draft
 from keras_tickets.xnnpack import judge as judging
@@ -34,9 +35,7 @@ from keras_tickets.xnnpack.graph import Node, graphs
 from keras_tickets.xnnpack.layout import Layout
 from keras_tickets.xnnpack.padding import pad_explicitly
 
-tensorflow = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="The files are the same."
-)
+pytestmark = pytest.mark.any_backend
 
 
 @functools.cache
@@ -44,8 +43,7 @@ def stored(name: str, guarded: bool = True) -> bytes:
     """A graph of the zoo as a file; without the guard with the zeros left out."""
     graph = mobile_zoo.GRAPHS[name]
     plain = mobile_graphs.ticket_of(graph).strip()
-    guard = mock.patch.object(tflite_encode, "why_dense", return_value="")
-    with mock.MagicMock() if guarded else guard:
+    with contextlib.nullcontext() if guarded else unguarded():
         return draft.draft(plain, graph.precision)
 
 
@@ -73,7 +71,6 @@ PREDICTED = [
 ]
 
 
-@tensorflow
 @pytest.mark.parametrize(("name", "kernels", "reason"), PREDICTED)
 def test_what_runs_sparse_is_predicted(name, kernels, reason):
     found = told(name)
@@ -88,7 +85,6 @@ def test_what_runs_sparse_is_predicted(name, kernels, reason):
 BREAKING = ["concatenate", "max pooling", "strided 1x1", "pooling, convolution"]
 
 
-@tensorflow
 @pytest.mark.parametrize("name", BREAKING)
 def test_what_breaks_is_told_and_never_written(name):
     assert told(name, guarded=False).breaks
@@ -100,7 +96,6 @@ def test_what_breaks_is_told_and_never_written(name):
 RUN = ["plain", "odd size", "gate", "blocks of 2", "mlp 1x4", "subtract"]
 
 
-@tensorflow
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUN)
 def test_the_prediction_is_what_runs_on_arm64(name, tmp_path):
@@ -112,7 +107,6 @@ def test_the_prediction_is_what_runs_on_arm64(name, tmp_path):
     kt.verify(path, ticket, on="arm64")
 
 
-@tensorflow
 @pytest.mark.slow
 def test_what_is_said_to_break_breaks_on_arm64(tmp_path):
     available("arm64", ".tflite")
@@ -144,7 +138,6 @@ def test_blocks_are_chosen_as_xnnpack_does():
     assert judging.blocks_of(np.zeros((8, 8))) == 4
 
 
-@tensorflow
 def test_the_threshold_is_two_thirds_exactly():
     """XNNPACK asks for more than two thirds of the zeros of a cluster."""
     model = tflite_schema.unpack(stored("plain"))
@@ -156,7 +149,6 @@ def test_the_threshold_is_two_thirds_exactly():
     assert not any(c.switched for c in Layout(part, share).clusters.values())
 
 
-@tensorflow
 def test_zeros_around_an_odd_image_are_written_out(tmp_path):
     """The converter makes them "same" padding, which XNNPACK runs dense."""
     plain = mobile_graphs.ticket_of(mobile_zoo.GRAPHS["odd size"]).strip()
@@ -174,7 +166,6 @@ def test_zeros_around_an_odd_image_are_written_out(tmp_path):
     assert pad_explicitly(written) == written
 
 
-@tensorflow
 def test_images_of_an_open_size_keep_their_padding(tmp_path):
     """Which zeros "same" adds is known when the file runs, and not before."""
     image = keras.Input((None, None, 3), name="image")
@@ -219,7 +210,6 @@ def small() -> keras.Model:
     return keras.Model(image, layers.Dense(3, name="last")(x), name="small")
 
 
-@tensorflow
 def test_a_model_is_diagnosed_before_training_and_left_alone():
     model = small()
     before = [np.array(value) for value in model.get_weights()]
@@ -233,7 +223,6 @@ def test_a_model_is_diagnosed_before_training_and_left_alone():
     json.dumps(found.to_dict())
 
 
-@tensorflow
 def test_a_ticket_is_diagnosed_with_its_masks():
     ticket = kt.wrap(small(), kt.Magnitude(0.4, allocation="uniform"))
     assert "40%" in kt.diagnose(ticket).assumed
@@ -241,9 +230,19 @@ def test_a_ticket_is_diagnosed_with_its_masks():
     found = kt.diagnose(ticket)
     assert (found.assumed, found.kernels) == ("", {})
     assert found.clusters[0].sparsity == pytest.approx(0.4, abs=0.01)
+    with pytest.raises(ValueError, match=r"are drawn.*sparsity=0\.9"):
+        kt.diagnose(ticket, sparsity=0.9)
+    plain = ticket.strip()
+    assert kt.diagnose(plain).kernels == {}
+    assert kt.diagnose(plain, sparsity=0.9).kernels == {"f32 32x1": 1}
 
 
-@tensorflow
+def test_of_a_file_nothing_is_assumed(tmp_path):
+    for name, value in (("sparsity", 0.5), ("precision", "int8")):
+        with pytest.raises(ValueError, match=rf"m\.tflite' is a file.*{name}="):
+            kt.diagnose(tmp_path / "m.tflite", **{name: value})
+
+
 def test_what_is_eligible_runs_sparse():
     structure = kt.mobile.structure()
     pruner = kt.Magnitude(0.9, allocation="uniform", structure=structure)
@@ -255,7 +254,6 @@ def test_what_is_eligible_runs_sparse():
     assert table.count("yes, f32") == 3
 
 
-@tensorflow
 def test_nothing_eligible_is_told_with_the_reason():
     image = keras.Input((8, 8, 3))
     x = layers.GlobalMaxPooling2D()(layers.Conv2D(4, 3)(image))
@@ -265,7 +263,20 @@ def test_nothing_eligible_is_told_with_the_reason():
         )
 
 
-@tensorflow
+def test_small_weights_of_int8_are_no_zeros():
+    """Else nothing would tell which kernel of the model a kernel of the file is."""
+    units = [layers.Dense(64, name="first"), layers.Dense(32, name="second")]
+    model = keras.Sequential([keras.Input((64,)), *units])
+    pruner = kt.Magnitude(0.9, structure=kt.mobile.structure(precision="int8"))
+    ticket = kt.wrap(model, pruner, only=kt.mobile.Eligible("int8"))
+    assert [kernel.layer.name for kernel in ticket.kernels] == ["first", "second"]
+
+
+def test_random_zeros_that_cut_a_signal_are_not_warned_of():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(1), layers.Dense(1)])
+    assert kt.diagnose(model, sparsity=0.99).layers
+
+
 def test_eligible_tells_if_no_kernel_has_blocks():
     model = keras.Sequential([keras.Input((6,)), layers.Dense(3)], name="odd")
     with pytest.raises(ValueError, match=r"'odd' can be cut .* multiples of 4"):
@@ -275,6 +286,10 @@ def test_eligible_tells_if_no_kernel_has_blocks():
 def test_eligible_asks_for_the_model():
     with pytest.raises(TypeError, match=r"only=kt\.mobile\.eligible"):
         kt.mobile.eligible(None)
+    with pytest.raises(TypeError, match=r"only=kt\.mobile\.Eligible\('int8'\)"):
+        kt.mobile.Eligible("int8")(None)
+    with pytest.raises(ValueError, match="precision='float16'"):
+        kt.mobile.Eligible("float16")
 
 
 @pytest.mark.parametrize(
@@ -320,7 +335,6 @@ def test_bad_input(tmp_path):
         kt.diagnose(small(), precision="int4")
 
 
-@tensorflow
 def test_damaged_files_are_refused(tmp_path):
     path = tmp_path / "m.tflite"
     path.write_bytes(stored("plain")[:700])
@@ -328,7 +342,6 @@ def test_damaged_files_are_refused(tmp_path):
         kt.diagnose(path)
 
 
-@tensorflow
 def test_operators_of_tensorflow_are_named():
     content = stored("plain")
     model = tflite_schema.unpack(content)
@@ -340,7 +353,6 @@ def test_operators_of_tensorflow_are_named():
     assert "FlexMean" in found.verdict
 
 
-@tensorflow
 def test_the_command(tmp_path):
     path = tmp_path / "m.tflite"
     path.write_bytes(stored("plain"))

@@ -52,8 +52,11 @@ def test_all_public_names_are_there_at_once_or_at_first_use():
 
 @pytest.mark.slow
 def test_import_is_cheap_and_brings_no_framework_beyond_keras_own():
-    runs = [probe() for _ in range(3)]
-    assert all(brought == [] for _, brought in runs)
-    # Beside Keras' own import, since machines differ; the least of three, since other
-    # work on a machine only ever adds.
-    assert min(share for share, _ in runs) < 0.1
+    # Beside Keras' own import, since machines differ; one of three is enough, since
+    # other work on a machine only ever adds.
+    for _ in range(3):
+        share, brought = probe()
+        assert brought == []
+        if share < 0.1:
+            break
+    assert share < 0.1

@@ -13,12 +13,15 @@ from exported import exported_cnn
 from keras import layers
 
 import keras_tickets as kt
+from keras_tickets.convert import runtimes
 from keras_tickets.mobile import block_log
 from keras_tickets.mobile.instructions import InstructionCount
 from keras_tickets.mobile.runners import arm64_count
 from keras_tickets.mobile.runners.arm64 import Arm64
 from keras_tickets.mobile.runners.arm64_count import BEGIN, END
 from keras_tickets.mobile.runners.folders import VARIABLE
+
+pytestmark = pytest.mark.any_backend
 
 MISSING = Arm64().missing(".tflite")
 emulated = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
@@ -107,7 +110,7 @@ def test_inputs_are_no_zeros(tmp_path, monkeypatch):
     path = tmp_path / "m.tflite"
     path.write_bytes(exported_cnn(".tflite")[0])
     with open(tmp_path / "log", "w+b") as log:
-        arm64_count.main(str(path), log.fileno())
+        arm64_count.main(runtimes.ready, str(path), log.fileno())
         log.seek(0)
         assert log.readlines() == [BEGIN, END]
     assert [value.all() for value in given] == [True]
@@ -138,9 +141,6 @@ def exported(folder: str, structure: str | None) -> pathlib.Path:
 
 @emulated
 @pytest.mark.slow
-@pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="The files are the same."
-)
 def test_counts_are_the_same_each_time_and_fall_with_blocks_of_zeros():
     open_before = set(os.listdir("/dev/fd"))
     with tempfile.TemporaryDirectory() as folder:

@@ -8,13 +8,12 @@ import time
 
 import keras
 import pytest
+from exported import in_each_format
 
 import keras_tickets as kt
 from benchmarks import export_matrix, export_table, zoo
 from benchmarks.record import RESULTS
 from benchmarks.worker import Worker
-
-SUFFIXES = (".tflite", ".onnx")
 
 SLICE = (
     "transformer",
@@ -27,16 +26,12 @@ SLICE = (
     "shared",
     "subclassed",
 )
-# A child takes seconds, and what it does is tested here on TensorFlow.
 IN_CHILD = {("shared", ".tflite"), ("subclassed", ".onnx")}
 OLD_LITERT = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 15)
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("name", SLICE)
+@pytest.mark.parametrize(("name", "suffix"), in_each_format(SLICE, IN_CHILD))
 def test_networks_are_verified(name, suffix):
-    if keras.backend.backend() != "tensorflow" and (name, suffix) not in IN_CHILD:
-        pytest.skip("the conversion is the child's, tested on TensorFlow")
     if OLD_LITERT and (name, suffix) == ("text_gru", ".tflite"):
         pytest.skip("needs the exporter of Keras 3.15")
     results = export_matrix.measure(name, suffix, "float32")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keras
 import numpy as np
 import pytest
 from exported import cnn, exported_cnn, gru, make_sparse
@@ -25,10 +24,7 @@ LATEST_OPSET = onnx.defs.onnx_opset_version()
 # Released with ONNX 1.17, which the lowest ONNX Runtime claimed can run.
 RUN_OPSETS = (LOWEST_OPSET, 13, 15, 18, 21)
 
-converts_here = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow",
-    reason="the conversion is the child's, tested on TensorFlow",
-)
+pytestmark = pytest.mark.any_backend
 
 
 def sparse_array(shape, sparsity, seed=0):
@@ -601,7 +597,6 @@ def test_the_file_of_a_model(half, tmp_path):
     assert ops.keys().isdisjoint({"ScatterElements", "CumSum", "ConstantOfShape"})
 
 
-@converts_here
 @pytest.mark.parametrize(("build", "opset"), [(cnn, 11), (cnn, 18), (gru, 13)])
 def test_the_opset_is_chosen(build, opset, tmp_path):
     model = make_sparse(build(), 0.9)

@@ -218,7 +218,113 @@ def padded_by_one(y):
 
 SAME = {"kernel_size": 3, "strides": 2, "padding": "same"}
 
+
+def series(length: int = 33, channels: int = 3) -> keras.KerasTensor:
+    return keras.Input((length, channels), name="series")
+
+
+def series_stem(x, kernel=3, **options):
+    options = {"padding": "same", "name": "stem", **options}
+    y = layers.Conv1D(6, kernel, strides=2, use_bias=False, **options)(x)
+    return layers.ReLU(6.0)(layers.BatchNormalization(axis=2)(y))
+
+
+def series_end(x, y) -> keras.Model:
+    y = layers.GlobalAveragePooling1D()(layers.Conv1D(8, 1, name="mix")(y))
+    return keras.Model(x, layers.Dense(4, name="logits")(y), name="signals")
+
+
+def series_network(length=33, channels=3, width=8) -> keras.Model:
+    x = series(length, channels)
+    y = layers.DepthwiseConv1D(3, padding="same", name="dw")(series_stem(x))
+    y = layers.Conv1D(width, 1, activation="relu", name="first")(y)
+    y = layers.DepthwiseConv1D(5, 2, use_bias=False)(layers.ZeroPadding1D(2)(y))
+    y = layers.Activation("silu")(layers.BatchNormalization(scale=False)(y))
+    y = layers.Conv1D(width, 1, name="second")(layers.SpatialDropout1D(0.5)(y))
+    z = layers.Dropout(0.5)(y)
+    z = layers.SeparableConv1D(width, 3, 1, "same", name="third")(z)
+    return series_end(x, ops.relu6(layers.Add()([y, z])))
+
+
+def of_series(layer, length=33):
+    def make():
+        x = series(length)
+        return series_end(x, layer(series_stem(x)))
+
+    return make
+
+
+def gate_of_vectors(y):
+    z = layers.GlobalAveragePooling1D()(y)
+    z = layers.Dense(6, "sigmoid")(layers.Dense(3, "relu")(z))
+    return layers.Multiply()([y, layers.Reshape((1, 6))(z)])
+
+
+def gate_of_series(y):
+    z = layers.GlobalAveragePooling1D(keepdims=True)(y)
+    return layers.Multiply()([layers.Conv1D(6, 1, activation="sigmoid")(z), y])
+
+
+def padded_series_stem():
+    x = series()
+    y = layers.ZeroPadding1D((1, 1))(layers.Rescaling(0.5)(x))
+    return series_end(x, series_stem(y, padding="valid"))
+
+
+def samples():
+    x = keras.Input((66,), name="samples")
+    return series_end(x, series_stem(layers.Reshape((33, 2), name="rows")(x)))
+
+
+def series_out():
+    x = series()
+    y = layers.Conv1D(4, 1, name="each")(series_stem(x))
+    return keras.Model(x, [y, layers.ReLU(name="positive")(y)])
+
+
+def mean_of_series():
+    x = series()
+    y = layers.AveragePooling1D(17, name="mean")(series_stem(x))
+    return keras.Model(x, layers.Dense(4)(layers.Flatten()(y)))
+
+
+PADDED = ["centred_padding", "image_of_series"]
+
 EXACT = {
+    "series": (series_network, [*PADDED, "split_separable"]),
+    "series of one channel": (
+        lambda: series_network(channels=1),
+        ["centred_padding", "colour_stem", "image_of_series", "split_separable"],
+    ),
+    "even series": (lambda: of_series(lambda y: y, 34)(), ["image_of_series"]),
+    "padded series": (padded_series_stem, PADDED),
+    "samples": (samples, ["centred_padding", "colour_stem", "image_of_series"]),
+    "series of causes": (of_series(layers.Conv1D(6, 3, padding="causal")), PADDED),
+    "series with holes": (
+        of_series(layers.DepthwiseConv1D(3, padding="same", dilation_rate=2)),
+        PADDED,
+    ),
+    "dense layer on a series": (of_series(layers.Dense(5, "relu")), PADDED),
+    "joined series": (
+        of_series(lambda y: layers.Concatenate(axis=2)([y, 2.0 * y])),
+        ["centred_padding", "folded_scale", "image_of_series"],
+    ),
+    "pooled series": (
+        of_series(layers.MaxPooling1D(1, 2)),
+        [*PADDED, "sampled_pixels"],
+    ),
+    "means of a series": (of_series(layers.AveragePooling1D(2)), PADDED),
+    "squeezed series": (of_series(gate_of_vectors), [*PADDED, "pixel_squeeze"]),
+    "gated series": (of_series(gate_of_series), PADDED),
+    "mean over a series": (
+        mean_of_series,
+        ["centred_padding", "dense_head", "global_mean", "image_of_series"],
+    ),
+    "series out": (series_out, PADDED),
+    "separable": (
+        in_the_middle(layers.SeparableConv2D(6, 3, 2, "same", activation="relu")),
+        ["centred_padding", "split_separable"],
+    ),
     "mean over the image": (whole_mean, ["dense_head", "global_mean"]),
     "1x1 head": (convolution_head, ["dense_head"]),
     "1x1 head, pixels out": (head_of_pixels, ["dense_head"]),
@@ -397,7 +503,13 @@ class Own(layers.Layer):
         return x
 
 
+def times_its_mean(y):
+    mean = layers.GlobalAveragePooling2D(keepdims=True, name="mean")(y)
+    return layers.Multiply()([y, mean])
+
+
 LEFT = {
+    "mean as an image": (times_its_mean, "mean", "keeps the axes"),
     "depthwise of 7": (depthwise(7), "dw", "kernel of 7"),
     "even depthwise of 5": (depthwise(5), "dw", "pads 12 pixels by 1 and 2"),
     "multiplier": (depthwise(depth_multiplier=2), "dw", "one output for each"),
@@ -494,6 +606,78 @@ def test_shared_layers_are_left_alone():
     assert [left.reason for left in plan.left] == ["is shared by 2 calls"]
 
 
+# -- series ---------------------------------------------------------------------------
+
+
+def test_a_series_is_an_image_from_the_stem_to_the_pooling():
+    model = series_network()
+    result, _ = prepared(model)
+    assert kt.mobile.prepare_plan(model).ready
+    names = [layer.name for layer in result.layers]
+    assert names[:4] == ["series", "stem_image", "stem_pad", "stem"]
+    assert not [x for x in result.layers[2:] if type(x).__name__.endswith("1D")]
+    assert sum(isinstance(x, layers.Reshape) for x in result.layers) == 1
+    assert {"dw", "first", "second", "third", "mix", "logits"} <= set(names)
+
+
+NO_WAY_IN = {
+    "many channels": ({"channels": 40}, {}, "series of 40 channels"),
+    "a wide kernel": ({}, {"kernel": 9}, "a kernel of 9"),
+}
+
+
+@pytest.mark.parametrize("case", NO_WAY_IN)
+def test_a_series_without_a_way_in_stays(case):
+    shape, options, reason = NO_WAY_IN[case]
+    x = series(**shape)
+    model = series_end(x, series_stem(x, **options))
+    plan = kt.mobile.prepare_plan(model)
+    assert not plan.done
+    assert plan.left[0].layer == "stem"
+    assert reason in plan.left[0].reason
+
+
+def test_shared_layers_of_a_series_stay():
+    x = series()
+    shared = layers.DepthwiseConv1D(3, padding="same", name="shared")
+    result, found = prepared(
+        series_end(x, shared(layers.ReLU()(shared(series_stem(x)))))
+    )
+    assert found == PADDED
+    plan = kt.mobile.prepare_plan(result)
+    assert "shared" in [left.layer for left in plan.left]
+
+
+MIXED = ("first", "second", "third", "mix")
+
+
+def pruned(model: keras.Model) -> kt.Ticket:
+    mixed = [v for v in model.trainable_variables if v.path.startswith(MIXED)]
+    kernels = [v for v in mixed if v.name in ("kernel", "pointwise_kernel")]
+    ticket = kt.wrap(model, kt.Magnitude(0.8, "uniform"), only=kernels)
+    ticket.draw(verbose=0)
+    return ticket
+
+
+def sparse_layers(ticket: kt.Ticket) -> int:
+    return sum(layer.runs == "sparse" for layer in kt.diagnose(ticket).layers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["arm64", "wasm"])
+def test_series_run_sparse(place):
+    available(place, ".tflite")
+    model = randomise(series_network(length=129, width=64))
+    assert not sparse_layers(pruned(model))
+    ticket = pruned(kt.mobile.prepare(model, verbose=False))
+    assert sparse_layers(ticket) == len(MIXED)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "m.tflite")
+        kt.export(ticket, path, verbose=False)
+        assert kt.mobile.sparse_path(path, on=place).nodes == len(MIXED)
+        assert kt.verify(path, ticket, on=place).max_rel <= TOLERANCE
+
+
 # -- kinds of models ------------------------------------------------------------------
 
 
@@ -553,6 +737,7 @@ def test_sequential_stays_sequential():
         [
             keras.Input((17, 17, 3)),
             layers.Conv2D(6, 3, 2, "same", name="stem"),
+            layers.BatchNormalization(),  # is called with a mask, of None
             layers.ReLU(),
             layers.Conv2D(8, 1, name="mix"),
             layers.GlobalAveragePooling2D(),
@@ -640,7 +825,7 @@ def stock(name: str, size: int) -> keras.Model:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="Small networks cover the others.")
+@pytest.mark.any_backend
 @pytest.mark.parametrize(("name", "size"), STOCK)
 def test_stock_networks(name, size):
     model = stock(name, size)
@@ -650,6 +835,7 @@ def test_stock_networks(name, size):
 
 
 @pytest.mark.slow
+@pytest.mark.any_backend
 @pytest.mark.parametrize(("name", "size"), [("MobileNetV2", 97), ("MobileNet", 96)])
 def test_every_pruned_convolution_runs_sparse(name, size):
     available("arm64", ".tflite")

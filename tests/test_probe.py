@@ -11,7 +11,6 @@ from collections.abc import Callable
 import keras
 import numpy as np
 import pytest
-from conftest import BACKEND
 from exported import exported_cnn
 from keras import layers
 from places import available
@@ -20,6 +19,8 @@ import keras_tickets as kt
 from keras_tickets.convert import tflite_encode
 from keras_tickets.mobile import probe
 from keras_tickets.mobile.runners.folders import VARIABLE
+
+pytestmark = pytest.mark.any_backend
 
 PLACES = ("arm64", "wasm")
 
@@ -153,7 +154,6 @@ def exported(case: Case):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="The files are the same.")
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("place", PLACES)
 def test_nodes_run_in_the_kernel_for_their_structure(place, case, tmp_path):

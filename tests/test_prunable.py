@@ -496,6 +496,17 @@ def test_a_foreign_variable_or_layer_matches_nothing(model):
             choose_kernels(model, only=item)
 
 
+def test_a_class_is_no_filter(model):
+    class Filter:
+        def within(self, model):
+            return lambda kernel: True
+
+    with pytest.raises(TypeError, match=r"skip= is the class Filter.*skip=Filter\(\)"):
+        choose_kernels(model, skip=Filter)
+    with pytest.raises(TypeError, match=r"isinstance\(kernel\.layer, Dense\)"):
+        choose_kernels(model, only=[keras.layers.Dense])
+
+
 @pytest.mark.parametrize("item", [5, [5], ["stem", None]])
 def test_a_filter_of_the_wrong_type(model, item):
     with pytest.raises(TypeError, match="A filter is a regular expression"):

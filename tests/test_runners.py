@@ -14,15 +14,20 @@ from places import available
 import keras_tickets as kt
 from keras_tickets.convert import conversation
 from keras_tickets.convert.tflite_schema import pack, schema, unpack
-from keras_tickets.mobile.runners import RUNNERS
+from keras_tickets.mobile.runners import RUNNERS, Runs
 
-# An emulated processor takes seconds only to load what runs a file.
-SLOW = ("arm64", "android")
+# An emulated processor takes seconds only to load what runs a file; what a backend may
+# change, such as the outputs that a file is compared with, shows on this machine too.
+MARKS = {
+    "wasm": [pytest.mark.any_backend],
+    "arm64": [pytest.mark.any_backend, pytest.mark.slow],
+    "android": [pytest.mark.any_backend, pytest.mark.slow],
+}
 PLACES = [
     pytest.param(
         (name, suffix),
         id=f"{name}{suffix}",
-        marks=[pytest.mark.slow] if name in SLOW else [],
+        marks=MARKS.get(name, []),
     )
     for name in RUNNERS
     for suffix in SUFFIXES
@@ -73,7 +78,7 @@ def test_a_file_computes_what_keras_computes(place, file):
 def test_runs_are_timed_and_progress_is_told(place, file):
     runner, _ = place
     told: list[int] = []
-    timing = runner.time(file, runs=4, warmup=2, threads=1, progress=told.append)
+    timing = runner.time(file, Runs(4, warmup=2, progress=told.append))
     assert len(timing.seconds) == 4
     assert min(timing.seconds) > 0
     assert told == sorted(set(told))

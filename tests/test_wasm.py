@@ -9,7 +9,6 @@ import time
 
 import numpy as np
 import pytest
-from conftest import BACKEND
 from exported import exported_cnn
 from places import (
     BAD_HEAD,
@@ -22,14 +21,13 @@ from places import (
 )
 
 import keras_tickets as kt
+from keras_tickets.mobile.runners import Runs
 from keras_tickets.mobile.runners.folders import VARIABLE
 from keras_tickets.mobile.runners.wasm import _PROGRAM, Wasm
 
 LAB = pathlib.Path(__file__).parents[1] / "export" / "wasm"
 
-same_on_each_backend = pytest.mark.skipif(
-    BACKEND != "tensorflow", reason="the file is the same on each backend"
-)
+pytestmark = pytest.mark.any_backend
 
 
 @pytest.fixture
@@ -50,7 +48,6 @@ def node(tmp_path, monkeypatch):
     return replace
 
 
-@same_on_each_backend
 @pytest.mark.parametrize(
     ("head", "message"),
     [
@@ -71,7 +68,6 @@ def test_what_x86_computes_rightly_is_found_out(head, message, tmp_path):
     assert "sparse=False" in str(caught.value)
 
 
-@same_on_each_backend
 def test_a_network_that_runs_sparse_throughout_is_right(tmp_path):
     available("wasm", ".tflite")
     model, content = exported_network("right")
@@ -80,7 +76,6 @@ def test_a_network_that_runs_sparse_throughout_is_right(tmp_path):
     assert kt.verify(path, model, on="wasm").max_rel < 1e-5
 
 
-@same_on_each_backend
 def test_counting_changes_no_output(tmp_path):
     runner = available("wasm", ".tflite")
     path = tmp_path / "m.tflite"
@@ -113,7 +108,6 @@ OTHERS = [
 ]
 
 
-@same_on_each_backend
 @pytest.mark.parametrize(("old", "new", "message"), OTHERS)
 def test_another_litertjs_is_an_error_and_no_zero(
     old, new, message, tmp_path, monkeypatch
@@ -197,7 +191,7 @@ def hanging(node, tmp_path):
 def test_a_silent_node_is_ended(file, hanging):
     hanging()
     with pytest.raises(RuntimeError, match=r"gave no answer for 0\.5 seconds"):
-        Wasm(timeout=0.5).time(file, 1, 0, 1, lambda done: None)
+        Wasm(timeout=0.5).time(file, Runs(1))
 
 
 def test_ctrl_c_ends_a_node_that_hangs(file, hanging):
@@ -221,7 +215,7 @@ for line in sys.stdin:
 """
     )
     told: list[int] = []
-    timing = Wasm().time(file, 10, 2, 1, told.append)
+    timing = Wasm().time(file, Runs(10, warmup=2, progress=told.append))
     assert timing.seconds == (0.1,) * 10
     assert told == [1, 6, 11, 12]
     assert timing.runtime == "LiteRT.js 2.5.3 (litert_wasm_internal), Node 20.20.2"

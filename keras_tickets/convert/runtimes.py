@@ -3,7 +3,8 @@
 Also a program of its own, which loads one file and answers requests: a runtime may
 crash on a file, and then only this process ends (see `isolated.py`). It knows nothing
 but NumPy and the runtime, so that it starts at once, its memory is the runtime's, and
-it runs where Keras is not: in the emulated machine of `mobile/runners/arm64.py`.
+it runs where Keras is not: in the emulated machine of `mobile/runners/arm64.py`. Other
+programs there get its path, and by it what they share: `ready`, `listen`.
 """
 
 from __future__ import annotations
@@ -223,6 +224,31 @@ def _peak_memory() -> int:
     lines = status.read_text().splitlines()
     peak = next((line for line in lines if line.startswith("VmHWM:")), "VmHWM: 0 kB")
     return int(peak.split()[1]) * 1024
+
+
+def ready(path: str) -> Any:
+    """Loads a `.tflite` file on one thread, with inputs that each layer computes with.
+
+    TFLite skips an int8-dynamic layer whose input is all zeros. Of whole numbers no
+    others are valid in any input.
+
+    Args:
+        path: The file.
+
+    Returns:
+        LiteRT's interpreter.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(path, num_threads=1)
+    interpreter.allocate_tensors()
+    rng = np.random.default_rng(0)
+    for detail in interpreter.get_input_details():
+        shape, dtype = detail["shape"], detail["dtype"]
+        is_float = np.issubdtype(dtype, np.floating)
+        values = rng.random(shape) if is_float else np.zeros(shape)
+        interpreter.set_tensor(detail["index"], values.astype(dtype))
+    return interpreter
 
 
 def listen() -> Iterator[str]:

@@ -151,7 +151,8 @@ def benchmark(
     check_counts(runs=(runs, 1), warmup=(warmup, 0), threads=(threads, 1))
     runner.check(file, threads)
     bar = keras.utils.Progbar(warmup + runs, unit_name="run", verbose=int(verbose))
-    timing = runner.time(file, runs, warmup, threads, bar.update)
+    timing = runner.time(file, runners.Runs(runs, warmup, threads, bar.update))
+    spread = {"single runs": timing.single_runs} if timing.single_runs else {}
     return BenchmarkReport(
         path=str(path),
         on=on,
@@ -162,5 +163,5 @@ def benchmark(
         warmup=warmup,
         times_ms=tuple(second * 1000 for second in timing.seconds),
         portions=timing.portions,
-        conditions=dict(timing.conditions),
+        conditions={**spread, **timing.conditions},
     )

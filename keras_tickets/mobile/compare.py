@@ -90,8 +90,10 @@ def compare(
     total = len(places) * turns * len(paths)
     bar = keras.utils.Progbar(total, unit_name="turn", verbose=int(verbose))
 
+    wanted = runners.Runs(runs, warmup, threads)
+
     def time(runner: runners.Runner, name: str) -> runners.Timing:
-        timing = runner.time(paths[name], runs, warmup, threads, lambda _: None)
+        timing = runner.time(paths[name], wanted)
         bar.add(1)
         return timing
 
@@ -121,12 +123,14 @@ def _in_turns(
 ) -> tuple[dict[str, Latency], Place]:
     """Each file's latency, and what ran it."""
     medians: dict[str, list[float]] = {name: [] for name in names}
+    conditions: list[tuple[str, Mapping[str, str]]] = []
     runtimes: dict[str, None] = {}  # In order; there is one for each format.
     means = False
     for number in range(turns):
         for name in reversed(names) if number % 2 else names:
             timing = time(name)
             runtimes[timing.runtime] = None
+            conditions.append((name, timing.conditions))
             means |= max(timing.portions, default=1) > 1
             medians[name].append(1000 * float(np.median(timing.seconds)))
     base = np.array(medians[names[0]])
@@ -140,7 +144,30 @@ def _in_turns(
         for name, times in medians.items()
     }
     runtime = " and ".join(runtimes)
-    return latencies, Place(runtime, timing.device, timing.emulated, means)
+    told = _over_time(conditions)
+    return latencies, Place(runtime, timing.device, timing.emulated, means, told)
+
+
+def _over_time(conditions: Sequence[tuple[str, Mapping[str, str]]]) -> dict[str, str]:
+    """What times depended on, by topic, from what was told of a file in each turn."""
+    topics = dict.fromkeys(topic for _, told in conditions for topic in told)
+    return {
+        topic: _in_words(
+            [(name, told.get(topic, "not told")) for name, told in conditions]
+        )
+        for topic in topics
+    }
+
+
+def _in_words(told: Sequence[tuple[str, str]]) -> str:
+    """The one thing that was told; else that of each file, or the first and last."""
+    _, values = zip(*told, strict=True)
+    if len({*values}) == 1:
+        return values[0]
+    by_file = dict.fromkeys(told)
+    if len(by_file) == len({name for name, _ in told}):
+        return ", ".join(f"{value} ({name})" for name, value in by_file)
+    return f"{values[0]} at first, {values[-1]} at last"
 
 
 def _row(

@@ -36,12 +36,14 @@ class Place:
         device: Which machine.
         emulated: Whether it was an emulated one, so that its times say nothing.
         means: Whether its times are means of several runs, and no single ones.
+        conditions: What else its times depend on, in words by topic: cores, warmth.
     """
 
     runtime: str
     device: str
     emulated: bool
     means: bool = False
+    conditions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +157,7 @@ class ComparisonTable:
             f"{name}: {place.runtime}, {place.device}"
             + ", emulated" * place.emulated
             + ", means of several runs" * place.means
+            + "".join(f"; {topic}: {told}" for topic, told in place.conditions.items())
             for name, place in self.places.items()
         ]
         notes.append(

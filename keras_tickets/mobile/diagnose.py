@@ -21,7 +21,7 @@ def diagnose(
     target: str = "xnnpack",
     *,
     sparsity: float | None = None,
-    precision: str = "float32",
+    precision: str | None = None,
 ) -> Diagnosis:
     """Tells layer by layer what runs sparse on a phone, why not, and what would help.
 
@@ -35,9 +35,11 @@ def diagnose(
         model_or_file: A ticket, a built Keras model, or a `.tflite` file of any origin.
         target: Whose sparse kernels are meant; `"xnnpack"` are those of LiteRT on
             ARM64 and in browsers.
-        sparsity: Of a model that is not pruned yet: the fraction of zeros to assume.
-            By default that of the ticket's pruner, or 0.9.
-        precision: Of a model: the precision that it will be exported in.
+        sparsity: Of a model: the fraction of zeros to assume. By default a model that
+            has zeros is judged by them, and others by the sparsity of the ticket's
+            pruner, or 0.9.
+        precision: Of a model: the precision that it will be exported in; by default
+            `"float32"`.
 
     Returns:
         A `Diagnosis`, which prints as a table: for each layer whether it runs sparse,
@@ -45,8 +47,9 @@ def diagnose(
 
     Raises:
         TypeError: If it is neither a model nor a path.
-        ValueError: If there is no such target or precision, the model is not built, or
-            the file is damaged or of another kind.
+        ValueError: If there is no such target or precision, the model is not built, the
+            file is damaged or of another kind, or something is to be assumed that is
+            known: of a file, or the zeros of a ticket that is drawn.
         FileNotFoundError: If there is no such file.
         IsADirectoryError: If the path is a folder.
         RuntimeError: If the model cannot be converted.
@@ -64,11 +67,24 @@ def diagnose(
     """
     check_target(target)
     if isinstance(model_or_file, str | os.PathLike):
+        _check_nothing_assumed(model_or_file, sparsity=sparsity, precision=precision)
         return diagnose_file(model_or_file, target)
     check_model(model_or_file)
+    precision = "float32" if precision is None else precision
     _check(sparsity, precision)
     found = drawn(model_or_file, sparsity)
     return diagnose_drawn(found, f"'{model_or_file.name}'", precision)
+
+
+def _check_nothing_assumed(path: str | os.PathLike[str], **assumed: Any) -> None:
+    """Refuses to assume what a file tells by itself."""
+    for name, value in assumed.items():
+        if value is not None:
+            raise ValueError(
+                f"'{os.fspath(path)}' is a file, whose zeros and precision are read "
+                f"from it; {name}= is what to assume of a model before it is exported. "
+                f"Received: {name}={value!r}. Leave it out, or pass the model."
+            )
 
 
 def _check(sparsity: Any, precision: str) -> None:

@@ -8,6 +8,7 @@ the converter renamed layers or folded others in: random masks do not repeat.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,6 +34,9 @@ SPARSITY = 0.9
 # A model with fewer zeros among its weights is not pruned.
 _PRUNED = 0.01
 
+# int8 has 127 steps from zero to the largest weight.
+_LARGEST_OVER_LEAST = 32
+
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
@@ -55,14 +59,29 @@ def drawn(model: keras.Model, sparsity: float | None = None) -> Drawn:
 
     Args:
         model: A ticket or a model.
-        sparsity: Of what is not pruned yet; by default that of the ticket's pruner.
+        sparsity: The fraction of zeros to assume. By default a model that has zeros
+            stays as it is, and others get what the ticket's pruner is for, or 0.9.
+
+    Raises:
+        ValueError: If a sparsity is given for a ticket that is drawn.
     """
-    ticket = model if isinstance(model, Ticket) else None
-    if (ticket is not None and ticket.drawn) or (ticket is None and _is_sparse(model)):
-        plain = strip(model)
-        inner = model if ticket is None else ticket.model
-        return Drawn(plain, _paths(inner, plain), "")
-    return pruned(model, sparsity)
+    if isinstance(model, Ticket) and model.drawn:
+        if sparsity is not None:
+            raise ValueError(
+                f"The masks of '{model.name}' are drawn, and are what is judged; "
+                "sparsity= is what to assume of zeros that are not drawn yet. "
+                f"Received: sparsity={sparsity!r}. Leave it out, or pass the model "
+                "without masks."
+            )
+        return _as_it_is(model, model.model)
+    if isinstance(model, Ticket) or sparsity is not None or not _is_sparse(model):
+        return pruned(model, sparsity)
+    return _as_it_is(model, model)
+
+
+def _as_it_is(model: keras.Model, inner: keras.Model) -> Drawn:
+    plain = strip(model)
+    return Drawn(plain, _paths(inner, plain), "")
 
 
 def pruned(
@@ -95,10 +114,27 @@ def pruned(
     own = [mine[place[id(kernel.variable)]].variable for kernel in kernels]
     draw = pruners.Random(sparsity, "uniform", structure, seed=0, on_collapse="warn")
     masked = wrap(copy, draw, only=own)
-    masked.draw(verbose=0)
+    with warnings.catch_warnings():
+        # Whether random zeros cut a signal is nothing that the user drew.
+        warnings.simplefilter("ignore", UserWarning)
+        masked.draw(verbose=0)
     plain = strip(masked)
+    _raise_small(plain)
     assumed = f"random zeros, {sparsity:.0%} of {len(kernels)} kernels"
     return Drawn(plain, _paths(inner, plain), assumed)
+
+
+def _raise_small(model: keras.Model) -> None:
+    """Keeps small weights from becoming zeros where whole numbers stand for them.
+
+    The file is never run, and zeros where the masks have none would hide which kernel
+    of the model a kernel of the file is.
+    """
+    for kernel in find_kernels(model):
+        values = array_of(kernel.variable)
+        size = np.abs(values)
+        least = size.max(initial=0) / _LARGEST_OVER_LEAST
+        kernel.variable.assign(np.sign(values) * np.maximum(size, least))
 
 
 def _layer_of(path: str) -> str:

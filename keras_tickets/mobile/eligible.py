@@ -67,10 +67,18 @@ class Eligible:
     sparse kernel.
 
     Args:
-        precision: Of the file that will be exported.
+        precision: Of the file that will be exported: `"float32"` or `"int8"`.
+
+    Raises:
+        ValueError: If there are no sparse kernels for that precision.
+
+    Example:
+    >>> Eligible("int8")
+    kt.mobile.Eligible('int8')
     """
 
     def __init__(self, precision: str = "float32") -> None:
+        self._blocks = structure(precision=precision)
         self.precision = precision
 
     def within(self, model: keras.Model) -> Callable[[Kernel], bool]:
@@ -80,7 +88,7 @@ class Eligible:
             ValueError: If nothing of the model would run faster; with the reason.
             RuntimeError: If the model cannot be converted.
         """
-        blocks = structure(precision=self.precision)
+        blocks = self._blocks
         fitting = [
             kernel for kernel in choose_kernels(model).kernels if _fits(blocks, kernel)
         ]
@@ -89,7 +97,7 @@ class Eligible:
                 f"No kernel of '{model.name}' can be cut into the blocks that a phone "
                 f"reads in {self.precision}: {blocks.label}. Give its dense layers "
                 f"inputs in multiples of {DENSE_BLOCKS[self.precision]}, or prune "
-                "without only=kt.mobile.eligible, for a smaller file."
+                f"without only={self!r}, for a smaller file."
             )
         copy = pruned(model, structure=blocks, kernels=fitting)
         told = diagnose_drawn(copy, f"'{model.name}'", self.precision, named=str)
@@ -105,12 +113,15 @@ class Eligible:
     def __call__(self, kernel: Kernel) -> bool:
         """Refuses: whether a kernel runs sparse depends on the whole model."""
         raise TypeError(
-            "kt.mobile.eligible chooses among the kernels of a whole model: pass it "
-            "itself, kt.wrap(model, pruner, only=kt.mobile.eligible)."
+            f"{self!r} chooses among the kernels of a whole model: pass it itself, "
+            f"kt.wrap(model, pruner, only={self!r})."
         )
 
     def __repr__(self) -> str:
-        return "kt.mobile.eligible"
+        """Return how the user writes it."""
+        if self.precision == "float32":
+            return "kt.mobile.eligible"
+        return f"kt.mobile.Eligible({self.precision!r})"
 
 
 eligible = Eligible()

@@ -14,7 +14,7 @@ from keras_tickets.convert.formats import SUFFIXES
 from keras_tickets.files import check_source
 from keras_tickets.mobile import block_log
 from keras_tickets.mobile.runners import arm64_count
-from keras_tickets.mobile.runners.arm64 import Arm64
+from keras_tickets.mobile.runners.arm64 import Arm64, program
 from keras_tickets.tables import facts
 
 # Within a reserved range the emulator puts everything at the same addresses each time,
@@ -144,9 +144,9 @@ def _program(
         within = f"{code['start']:#x}..{code['end'] - 1:#x}"
         options += ["-d", "in_asm,exec,nochain", "-dfilter", within]
         options += ["-D", f"/dev/fd/{log}"]
-    command = [*runner.command(*options), "-P", arm64_count.__file__]
+    command = [*runner.command(*options), *program(arm64_count.__file__, file)]
     return converse(
-        [*command, str(file.absolute()), str(log)],
+        [*command, str(log)],
         {**runner.environment(), "PYTHONHASHSEED": "0"},
         runner.timeout,
         handed=[log] if code else [],

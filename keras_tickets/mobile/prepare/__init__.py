@@ -3,7 +3,7 @@
 `graph.py` holds a network as calls of layers that can be edited, `table.py` the
 rewrites of `rewrites/`, each of which sees a `Site`; `plan.py` applies them,
 `measure.py` says what that changes, `obstacles.py` what is left, and `build.py` makes
-the model.
+the model; `resize.py` moves it to another size beforehand.
 """
 
 from __future__ import annotations
@@ -15,13 +15,18 @@ from keras_tickets.layered import graph_of_layers
 from keras_tickets.mobile.prepare import plan as _plan
 from keras_tickets.mobile.prepare.build import build
 from keras_tickets.mobile.prepare.plan import Obstacle, PreparePlan, Rewritten
+from keras_tickets.mobile.prepare.resize import resized
 from keras_tickets.mobile.prepare.table import INEXACT, Inexact
 
 __all__ = ["Obstacle", "PreparePlan", "Rewritten", "prepare", "prepare_plan"]
 
 
 def prepare(
-    model: keras.Model, *, inexact: Inexact = False, verbose: bool = True
+    model: keras.Model,
+    *,
+    size: int | tuple[int, int] | None = None,
+    inexact: Inexact = False,
+    verbose: bool = True,
 ) -> keras.Model:
     """Returns a network that XNNPACK can run sparse, with the weights of a stock one.
 
@@ -35,6 +40,10 @@ def prepare(
 
     Args:
         model: A built Functional or Sequential model.
+        size: Height and width of images to build the network for first, as a pair or
+            one number; by default those that it has. Where padding has no exact form
+            at one size it may have one at another: most networks of 224 pixels have
+            one at 225. See `prepare_plan` for what that means.
         inexact: Whether layers may read other pixels, at most half a kernel away. True
             is where there is no exact form: the stem at even sizes. `"faster"` is also
             where the exact form is a 5x5 for a depthwise 3x3 of stride 2. Fine-tune
@@ -47,8 +56,8 @@ def prepare(
     Raises:
         TypeError: If `model` is no Keras 3 model.
         ValueError: If it is a ticket, is not built, has no graph of layers, or holds a
-            layer that cannot be copied from its config; or if `inexact` is another
-            word.
+            layer that cannot be copied from its config, or whose weights do not fit
+            the `size`; or if `inexact` is another word.
 
     Example:
     >>> import keras, keras_tickets as kt
@@ -60,17 +69,33 @@ def prepare(
     >>> [layer.name for layer in prepared.layers][:3][1:]
     ['stem_pad', 'stem']
     """
-    found = prepare_plan(model, inexact=inexact)
+    found = prepare_plan(model, size=size, inexact=inexact)
     if verbose:
         print(found)
     return build(found.graph)
 
 
-def prepare_plan(model: keras.Model, *, inexact: Inexact = False) -> PreparePlan:
+def prepare_plan(
+    model: keras.Model,
+    *,
+    size: int | tuple[int, int] | None = None,
+    inexact: Inexact = False,
+) -> PreparePlan:
     """Returns what `prepare` would rewrite and what it would leave; changes nothing.
+
+    With a `size` the network is built anew for images of that size, with its weights,
+    before anything is rewritten. Differences are then those between the network at that
+    size and the rewritten one: what the size itself changes shows in its accuracy only.
+    Its padding goes with the size: what pads as `same` does at the old size, with less
+    in front than behind, pads as `same` does at the new one. So do the networks of
+    `keras.applications` built there, but for MobileNet: that pads by 0 and 1 at any
+    size, so at 97 its layers are one pixel smaller than those moved from 96 (at 95
+    they are the same). Padding that is alike at both sides stays. A pooling over the
+    whole image pools the whole of the new one.
 
     Args:
         model: A built Functional or Sequential model.
+        size: As for `prepare`: of all inputs that are images; they must be of one size.
         inexact: As for `prepare`.
 
     Returns:
@@ -79,8 +104,9 @@ def prepare_plan(model: keras.Model, *, inexact: Inexact = False) -> PreparePlan
 
     Raises:
         TypeError: If `model` is no Keras 3 model.
-        ValueError: If it is a ticket, is not built, or has no graph of layers; or if
-            `inexact` is another word.
+        ValueError: If it is a ticket, is not built, or has no graph of layers; if it
+            has no images to give a `size`, images of several sizes, or a layer whose
+            weights depend on the size; or if `inexact` is another word.
 
     Example:
     >>> import keras, keras_tickets as kt
@@ -104,4 +130,6 @@ def prepare_plan(model: keras.Model, *, inexact: Inexact = False) -> PreparePlan
             "zeros stay zeros."
         )
     graph_of_layers(model, "prepare()")
+    if size is not None:
+        model = resized(model, size)
     return _plan.plan(model, inexact)

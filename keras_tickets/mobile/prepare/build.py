@@ -13,6 +13,21 @@ from keras_tickets.layered import is_of_keras
 from keras_tickets.mobile.prepare.graph import Graph, Node, Value
 
 
+class MisfitError(ValueError):
+    """Raised for a layer whose weights do not fit the shapes of a graph.
+
+    Args:
+        node: A call of the layer.
+        variable: The name of the weight.
+        has: Its shape.
+        needs: The shape that it would have to be of.
+    """
+
+    def __init__(self, node: Node, variable: str, has: Any, needs: Any) -> None:
+        super().__init__(f"'{node.path}': {variable} has {has}, and needs {needs}")
+        self.node, self.variable, self.has, self.needs = node, variable, has, needs
+
+
 def build(graph: Graph) -> keras.Model:
     """Return a new model that computes what a graph says.
 
@@ -60,8 +75,8 @@ class Builder:
             return None
         last = graph.inputs[0]
         for node in graph.nodes:
-            given = (*node.args, *node.kwargs.values())
-            if not isinstance(node.layer, keras.Layer) or given != (last,):
+            given = [x for x in (*node.args, *node.kwargs.values()) if x is not None]
+            if not isinstance(node.layer, keras.Layer) or given != [last]:
                 return None
             last = node.output
         layers = [id(node.layer) for node in graph.nodes]
@@ -95,6 +110,8 @@ class Builder:
             )
         pairs = zip(node.layer.variables, copy.variables, strict=True)
         for source, target in pairs:
+            if source.shape != target.shape:
+                raise MisfitError(node, source.name, source.shape, target.shape)
             # Through NumPy: JAX donates buffers, and variables must not share one.
             target.assign(ops.convert_to_numpy(source.value))
 

@@ -148,11 +148,24 @@ class Graph:
 
     def put(self, at: Node, layer: Any, *args: Any) -> Value:
         """Add the call of a layer in front of a node; return what it gives."""
+        node = self._called(layer, *args)
+        self.nodes.insert(self.nodes.index(at), node)
+        return node.output
+
+    def put_behind(self, node: Node, layer: Any) -> None:
+        """Add the call of a layer on what a node gives, for all who read that."""
+        old, readers = node.output, self.readers(node.output)
+        added = self._called(layer, old)
+        self.nodes.insert(self.nodes.index(node) + 1, added)
+        for reader in readers:
+            self.move(reader, old, added.output)
+        self.outputs = replaced(self.outputs, lambda v: added.output if v is old else v)
+
+    def _called(self, layer: Any, *args: Any) -> Node:
         name = f"{self.path}/{layer.name}" if self.path else layer.name
         node = Node(layer, args, {}, name)
         node.given = Value(node.infer(), node)
-        self.nodes.insert(self.nodes.index(at), node)
-        return node.output
+        return node
 
     def change(self, node: Node, layer: Any, *args: Any) -> None:
         """Let a node call another layer, on other values if some are given."""
@@ -217,12 +230,21 @@ class Graph:
             held.update({id(value): x for value, x in pairs})
         return replaced(self.outputs, take)
 
-    def infer(self, specs: Sequence[Any]) -> Any:
-        """Work out all shapes again for these inputs; return those of the outputs."""
+    def infer(
+        self, specs: Sequence[Any], one: Callable[[Node], Any] = Node.infer
+    ) -> Any:
+        """Work out all shapes again for these inputs; return those of the outputs.
+
+        Args:
+            specs: Shapes and dtypes of the inputs.
+            one: Returns those of what a node gives that is no nested model.
+        """
         for value, spec in zip(self.inputs, specs, strict=True):
             value.spec = spec
         for node in self.nodes:
-            made = tree.flatten(node.infer())
+            given = [value.spec for value in node.inputs]
+            made = node.inner.infer(given, one) if node.inner else one(node)
+            made = tree.flatten(made)
             for value, spec in zip(values_in(node.given), made, strict=True):
                 value.spec = spec
         return replaced(self.outputs, _spec)

@@ -31,6 +31,7 @@ def differences(
         Largest differences: absolute, and relative to the largest value.
     """
     samples = [_sample(value) for value in before.inputs]
+    steps = [_of_both(after, values) for values in steps]
     held: dict[int | None, Any] = {}
     wanted = {value.number for values in steps for value in values} - {None}
 
@@ -59,6 +60,18 @@ def differences(
     ]
     pairs = zip(tree.flatten(expected), tree.flatten(given), strict=True)
     return alone, _largest([_difference(a, b) for a, b in pairs])
+
+
+def _of_both(graph: Graph, values: Sequence[Value]) -> list[Value]:
+    """Return where the stock network has values too: these, or what is made of them."""
+    found: list[Value] = []
+    for value in values:
+        if value.number is not None:
+            found.append(value)
+            continue
+        readers = [n for n in graph.every() if any(v is value for v in n.inputs)]
+        found += _of_both(graph, [v for n in readers for v in values_in(n.given)])
+    return found
 
 
 def _run(

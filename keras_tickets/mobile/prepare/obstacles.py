@@ -5,33 +5,38 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
+import keras
+
 from keras_tickets.layered import LeftAlone, is_of_keras
 from keras_tickets.mobile.prepare.graph import Graph, Node
 from keras_tickets.mobile.prepare.rewrites import padding
 from keras_tickets.mobile.prepare.site import (
-    CONVOLUTIONS,
     TRANSPARENT,
     Site,
     behind_convolutions,
     is_image,
-    is_linear,
     last_channels,
 )
+from keras_tickets.xnnpack.delegate import UNARY
 
-# Functions of single numbers that XNNPACK has for either layout.
-_FUNCTIONS = (
-    *("linear", "relu", "relu6", "hard_swish", "hard_silu", "swish", "silu"),
-    *("leaky_relu", "elu", "gelu", "sigmoid", "tanh"),
-)
-_OPERATORS = (
-    *("Relu", "Relu6", "HardSilu", "Silu", "LeakyRelu", "Elu", "Gelu"),
-    *("Sigmoid", "Tanh"),
-)
+# What the converter makes of a function of single numbers. Those of other names it
+# keeps, or takes apart into operators that are for other layouts, too.
+_CONVERTED = {
+    **{"absolute": "ABS", "exponential": "EXP", "negative": "NEG"},
+    **{"sigmoid": "LOGISTIC", "silu": "LOGISTIC", "swish": "LOGISTIC"},
+    **{"hardsilu": "HARD_SWISH", "hardswish": "HARD_SWISH"},
+    **{"leakyrelu": "LEAKY_RELU", "hardtanh": "RELU_N1_TO_1"},
+}
 
 REASONS = (
     (
         "MaxPooling",
         "takes the maximum of pixels, which XNNPACK does channels last only",
+    ),
+    (
+        "GlobalAveragePooling",
+        "keeps the axes that it pools (keepdims), and what reads it is no 1x1 "
+        "convolution: its shape would be wrong",
     ),
     ("AveragePooling", "pools a part of the image: channels last only"),
     ("Concatenate", "joins channels: channels last only"),
@@ -50,10 +55,15 @@ REASONS = (
         "is a convolution over pixels: with channels first XNNPACK has 1x1 ones of "
         "stride 1, and depthwise ones",
     ),
+    ("ZeroPadding", "pads for what is no single kernel of 3x3 or 5x5"),
     ("Conv.*Transpose", "is transposed: channels last only"),
-    ("Subtract|Maximum|Minimum|Average", "is not done with channels first"),
+    ("Add$|Average$", "adds an image to itself, or what is none"),
+    ("Subtract|Maximum|Minimum", "is not done with channels first"),
     ("Lambda", "is a function that can not be looked into"),
-    ("UpSampling2D", "repeats pixels: only bilinear doubling is done channels first"),
+    (
+        "UpSampling2D|Resizing",
+        "resizes in another way than bilinearly: channels last only",
+    ),
 )
 
 
@@ -129,22 +139,25 @@ def _is_known(site: Site) -> bool:
         return False
     if _foreign_function(node):
         return False
-    if node.kind in (*TRANSPARENT, *_OPERATORS, *_LAYERS):
+    if node.kind in (*TRANSPARENT, "Activation"):
         return True
     rule = _RULES.get(node.kind)
-    return rule is not None and rule(site)
+    return _is_function(node.kind) if rule is None else rule(site)
+
+
+def _is_function(name: str) -> bool:
+    """Return whether XNNPACK has a function of single numbers for either layout."""
+    plain = name.replace("_", "").lower()
+    return _CONVERTED.get(plain, plain.upper()) in UNARY
 
 
 def _foreign_function(node: Node) -> str:
     """Return the name of a layer's activation if XNNPACK does not have it."""
     function = getattr(node.layer, "activation", None)
-    if function is None or is_linear(node):
+    if function in (None, keras.activations.linear):
         return ""
     name = getattr(function, "__name__", type(function).__name__)
-    return "" if name in _FUNCTIONS else name
-
-
-_LAYERS = ("Activation", "LeakyReLU", "ELU", "GlobalAveragePooling2D")
+    return "" if _is_function(name) else name
 
 
 def _is_pointwise(site: Site) -> bool:
@@ -157,32 +170,66 @@ def _is_of_images(site: Site) -> bool:
     return len(site.node.inputs) > 1
 
 
+def _is_of_different_images(site: Site) -> bool:
+    """Return whether no image is read twice; of a product, XNNPACK makes a square."""
+    values = site.node.inputs
+    return len({id(value) for value in values}) == len(values) > 1
+
+
 def _is_folded(site: Site) -> bool:
     return site.linear_source(site.node.input) is not None
 
 
-def _is_read_by_convolutions(site: Site) -> bool:
-    readers = site.graph.readers(site.node.output)
-    return all(reader.kind in CONVOLUTIONS for reader in readers)
+def _is_of_kernel(site: Site) -> bool:
+    """Return whether zeros around an image become part of the one kernel behind."""
+    reader = site.graph.next(site.node)
+    return (
+        reader is not None
+        and reader.kind == "DepthwiseConv2D"
+        and reader.layer.padding == "valid"
+    )
 
 
-def _is_doubling(site: Site) -> bool:
-    layer = site.node.layer
-    return layer.size == (2, 2) and layer.interpolation == "bilinear"
+def _is_mean(site: Site) -> bool:
+    """Return whether a mean gives vectors, or pixels for 1x1 convolutions only."""
+    open_values = [site.node.output] if site.node.layer.keepdims else []
+    for value in open_values:
+        if site.graph.is_output(value):
+            return False
+        for reader in site.graph.readers(value):
+            if reader.kind in TRANSPARENT:
+                open_values.append(reader.output)
+            elif reader.kind not in ("Conv2D", "Dense"):
+                return False
+    return True
+
+
+def _is_bilinear(site: Site) -> bool:
+    layer, (rows, columns) = site.node.layer, site.node.input.shape[1:3]
+    others = ("antialias", "crop_to_aspect_ratio", "pad_to_aspect_ratio")
+    if layer.interpolation != "bilinear" or 1 in (rows, columns):
+        return False
+    return not any(getattr(layer, option, False) for option in others)
 
 
 def _is_relu(site: Site) -> bool:
     layer = site.node.layer
-    return layer.max_value in (None, 6) and layer.threshold == 0
+    capped = layer.max_value is not None
+    known = not capped or (layer.max_value == 6 and not layer.negative_slope)
+    return known and not layer.threshold
 
 
 _RULES: dict[str, Callable[[Site], bool]] = {
-    "Add": _is_of_images,
+    "Add": _is_of_different_images,
+    "Average": _is_of_different_images,
     "BatchNormalization": _is_folded,
     "Conv2D": _is_pointwise,
+    "Dense": lambda site: True,
     "DepthwiseConv2D": _stands,
+    "GlobalAveragePooling2D": _is_mean,
     "Multiply": _is_of_images,
     "ReLU": _is_relu,
-    "UpSampling2D": _is_doubling,
-    "ZeroPadding2D": _is_read_by_convolutions,
+    "Resizing": _is_bilinear,
+    "UpSampling2D": _is_bilinear,
+    "ZeroPadding2D": _is_of_kernel,
 }

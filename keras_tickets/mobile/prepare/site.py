@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_tickets.layered import LeftAlone, weights_beside
+from keras_tickets.layered import LeftAlone, numbers, weights_beside
 from keras_tickets.mobile.prepare.graph import Graph, Node, Value
 
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2D")
@@ -17,6 +17,13 @@ CONVOLUTIONS = ("Conv2D", "DepthwiseConv2D")
 TRANSPARENT = (
     *("Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout"),
     *("AlphaDropout", "Identity", "ActivityRegularization"),
+)
+
+# Layers and operators that do the same to a number wherever it stands.
+ALIKE = (
+    *("Activation", "ReLU", "LeakyReLU", "ELU", "Dropout", "GaussianNoise", "Identity"),
+    *("GaussianDropout", "AlphaDropout", "ActivityRegularization"),
+    *("Relu", "Relu6", "Sigmoid", "Silu", "HardSigmoid", "HardSilu", "Tanh", "Gelu"),
 )
 
 
@@ -116,3 +123,12 @@ def like(
 ) -> Any:
     """Return a layer like this one, but for its weights and a part of its config."""
     return made(type(layer), shape, weights, **{**layer.get_config(), **config})
+
+
+def renamed(layer: Any, shape: tuple[int | None, ...], name: str) -> Any:
+    """Return a layer like this one under another name."""
+    weights = {v.name: numbers(v) for v in getattr(layer, "weights", ())}
+    config = {**layer.get_config(), "name": name}
+    if not weights:
+        return type(layer).from_config(config)
+    return made(type(layer), shape, weights, **config)

@@ -19,6 +19,8 @@ from keras_tickets.mobile.prepare.rewrites import (
     padding,
     pointwise,
     pooled,
+    separable,
+    series,
 )
 from keras_tickets.mobile.prepare.site import Site
 
@@ -55,6 +57,17 @@ class Rewrite:
 
 
 REWRITES = (
+    Rewrite(
+        "image_of_series",
+        "layers of one dimension behind a stem that can be the way in -> layers of two "
+        "on an image of one row",
+        series.lift,
+    ),
+    Rewrite(
+        "split_separable",
+        "SeparableConv2D -> depthwise convolution, 1x1 convolution",
+        separable.split,
+    ),
     Rewrite(
         "global_mean",
         "AveragePooling2D over the whole image -> GlobalAveragePooling2D",

@@ -9,7 +9,7 @@ from keras_tickets.mobile.runners.android import Android
 from keras_tickets.mobile.runners.arm64 import Arm64
 from keras_tickets.mobile.runners.base import Runner
 from keras_tickets.mobile.runners.host import Host
-from keras_tickets.mobile.runners.timing import Timing
+from keras_tickets.mobile.runners.timing import Runs, Timing
 from keras_tickets.mobile.runners.wasm import Wasm
 
 RUNNERS: dict[str, Runner] = {
@@ -39,4 +39,4 @@ def get(name: str) -> Runner:
     return RUNNERS[name]
 
 
-__all__ = ["RUNNERS", "Runner", "Timing", "get"]
+__all__ = ["RUNNERS", "Runner", "Runs", "Timing", "get"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from keras_tickets.mobile.runners.benchmark_model import (
     check_program,
 )
 from keras_tickets.mobile.runners.benchmark_output import Summary
-from keras_tickets.mobile.runners.timing import Timing
+from keras_tickets.mobile.runners.timing import Runs, Timing
 
 # The program tells means only. In this many portions, each in a process of its own,
 # they still show a spread, and so few runs are told one by one.
@@ -67,24 +67,17 @@ class Android(Runner):
             ready.run("--dry_run=true", *_runs(0, 0, self.timeout))
             yield OnPhone(ready, wires, self.timeout)
 
-    def time(
-        self,
-        path: pathlib.Path,
-        runs: int,
-        warmup: int,
-        threads: int,
-        progress: Callable[[int], None],
-    ) -> Timing:
+    def time(self, path: pathlib.Path, runs: Runs) -> Timing:
         """Times portions of runs, on the phone's fastest cores."""
         wires, values = _wires(path), inputs.of_file(path)
         found = adb.attached(self.timeout)
-        identity, cores = phone.identity(found), phone.cores(found, threads)
+        identity, cores = phone.identity(found), phone.cores(found, runs.threads)
         before = phone.warmth(found)
         try:
             with bench(found, path, self.program, cores.prefix) as ready:
                 flags = ready.send([values[port.name] for port in wires.inputs])
-                flags.append(f"--num_threads={threads}")
-                summaries = self._portions(ready, flags, runs, warmup, progress)
+                flags.append(f"--num_threads={runs.threads}")
+                summaries = self._portions(ready, flags, runs)
                 after = phone.warmth(found)
                 profile = self._profile(ready, flags)
                 runtime = f"benchmark_model, SHA-256 {ready.fingerprint}"
@@ -98,30 +91,24 @@ class Android(Runner):
             identity.name,
             emulated=identity.emulated,
             portions=tuple(summary.count for summary in summaries),
+            single_runs=_range(summaries),
             conditions={
-                "single runs": _range(summaries),
                 "cores": cores.note,
+                "governor": phone.governor(found),
                 "warmest before": before,
                 "warmest after": after,
                 **_kernels(profile),
             },
         )
 
-    def _portions(
-        self,
-        ready: Bench,
-        flags: list[str],
-        runs: int,
-        warmup: int,
-        progress: Callable[[int], None],
-    ) -> list[Summary]:
+    def _portions(self, ready: Bench, flags: list[str], runs: Runs) -> list[Summary]:
         summaries: list[Summary] = []
-        done = warmup
-        for portion in portions(runs):
-            text = ready.run(*flags, *_runs(portion, warmup, self.timeout))
+        done = runs.warmup
+        for portion in portions(runs.count):
+            text = ready.run(*flags, *_runs(portion, runs.warmup, self.timeout))
             summaries.append(_summary(text))
             done += portion
-            progress(done)
+            runs.progress(done)
         return summaries
 
     def _profile(self, ready: Bench, flags: list[str]) -> str:

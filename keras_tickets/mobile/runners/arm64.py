@@ -10,15 +10,15 @@ from __future__ import annotations
 import importlib.metadata
 import pathlib
 import subprocess
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+from keras_tickets.convert import runtimes
 from keras_tickets.convert.conversation import converse
 from keras_tickets.convert.isolated import Isolated, isolated
 from keras_tickets.mobile.runners import arm64_probe, inputs
 from keras_tickets.mobile.runners.base import Counted, CountingRunner
 from keras_tickets.mobile.runners.folders import folder_of
-from keras_tickets.mobile.runners.timing import Timing
+from keras_tickets.mobile.runners.timing import Runs, Timing
 
 # Half-precision arithmetic and dot products, as phones have had since 2018.
 _PROCESSOR = "cortex-a76"
@@ -62,26 +62,19 @@ class Arm64(CountingRunner):
         """Loads a file in the emulated machine."""
         return self._load(path, threads=1)
 
-    def time(
-        self,
-        path: pathlib.Path,
-        runs: int,
-        warmup: int,
-        threads: int,
-        progress: Callable[[int], None],
-    ) -> Timing:
+    def time(self, path: pathlib.Path, runs: Runs) -> Timing:
         """Times single runs, inside the emulated machine."""
         package = _PACKAGES[path.suffix]
         try:
             values = inputs.of_file(path)
-            with self._load(path, threads) as runtime:
-                seconds = runtime.time(values, warmup + runs, progress)
+            with self._load(path, runs.threads) as runtime:
+                seconds = runtime.time(values, runs.total, runs.progress)
         except RuntimeError as error:
             raise RuntimeError(
                 f"'{path}' cannot be run by {package} on emulated ARM64. {error}"
             ) from error
         return Timing(
-            tuple(seconds[warmup:]),
+            tuple(seconds[runs.warmup :]),
             self.version(package),
             self.device(),
             emulated=True,
@@ -89,7 +82,7 @@ class Arm64(CountingRunner):
 
     def count(self, path: pathlib.Path) -> Counted:
         """Counts while LiteRT runs a file in the emulated machine."""
-        command = [*self.command(), "-P", arm64_probe.__file__, str(path.absolute())]
+        command = [*self.command(), *program(arm64_probe.__file__, path)]
         try:
             with converse(command, self.environment(), self.timeout) as probe:
                 counted: Counted = probe.answer("run")
@@ -159,6 +152,17 @@ class Arm64(CountingRunner):
     @property
     def _site(self) -> pathlib.Path:
         return self.folder / "site"
+
+
+def program(name: str, path: pathlib.Path) -> list[str]:
+    """Returns the arguments of Python that run a program on a file.
+
+    Args:
+        name: The program's own file.
+        path: A `.tflite` file.
+    """
+    # -P: of the folders that the programs lie in, nothing is to be imported.
+    return ["-P", name, runtimes.__file__, str(path.absolute())]
 
 
 def emulator_version(text: str) -> str:

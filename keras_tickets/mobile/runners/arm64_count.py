@@ -1,7 +1,7 @@
 """Runs a file between two marks in the emulator's log; runs on the emulated machine.
 
-A program of its own, of NumPy and LiteRT and nothing else. It says where LiteRT's code
-is, then runs the file twice: to warm up, and between the marks.
+A program of its own, of LiteRT and `convert/runtimes.py` and nothing else. It says
+where LiteRT's code is, then runs the file twice: to warm up, and between the marks.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import runpy
 import sys
+from collections.abc import Callable
 from typing import Any
-
-import numpy as np
 
 # All of LiteRT's computation; what Python calls it through is another library.
 LIBRARY = "libpywrap_litert_common.so"
@@ -44,28 +44,20 @@ def code(maps: str) -> tuple[int, int]:
     raise RuntimeError(f"LiteRT was loaded without its {LIBRARY}.")
 
 
-def main(path: str, log: int) -> None:
+def main(ready: Callable[[str], Any], path: str, log: int) -> None:
     """Runs a file twice; the second time counts.
 
     Args:
+        ready: Loads a file, on one thread: each block is logged by the thread that
+            writes the marks.
         path: A `.tflite` file.
         log: The open file that the emulator writes its log to.
     """
-    from ai_edge_litert.interpreter import Interpreter
+    import ai_edge_litert.interpreter  # noqa: F401 (its library is looked for)
 
     start, end = code(pathlib.Path("/proc/self/maps").read_text())
     _say(start=start, end=end)
-    # One thread: each block is logged by the thread that writes the marks.
-    interpreter = Interpreter(path, num_threads=1)
-    interpreter.allocate_tensors()
-    rng = np.random.default_rng(0)
-    for detail in interpreter.get_input_details():
-        # TFLite skips an int8-dynamic layer whose input is all zeros. Of whole numbers
-        # no others are valid in any input.
-        shape, dtype = detail["shape"], detail["dtype"]
-        is_float = np.issubdtype(dtype, np.floating)
-        values = rng.random(shape) if is_float else np.zeros(shape)
-        interpreter.set_tensor(detail["index"], values.astype(dtype))
+    interpreter = ready(path)
     interpreter.invoke()
     _say(warm=True)
     os.write(log, BEGIN)
@@ -79,7 +71,12 @@ def _say(**answer: Any) -> None:
 
 
 if __name__ == "__main__":
+    _, shared, file, number = sys.argv
+    runtimes = runpy.run_path(shared)
+    # Whoever started this may be killed meanwhile; and ends it, when it has answered.
+    questions = runtimes["listen"]()
     try:
-        main(sys.argv[1], int(sys.argv[2]))
+        main(runtimes["ready"], file, int(number))
     except Exception as error:
         _say(error=f"{type(error).__name__}: {error}")
+    next(questions)

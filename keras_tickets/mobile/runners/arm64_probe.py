@@ -1,10 +1,11 @@
 """Counts which nodes of a file run in a sparse kernel; runs on the emulated machine.
 
-A program of its own, of NumPy, LiteRT and nothing else. XNNPACK keeps the address of
-each sparse kernel in a structure, and LiteRT's library still names its functions: so
-the address is replaced by a counter, which calls the kernel. TFLite calls its own
-sparse kernels directly: there the first instructions of the function become a jump to
-the counter. What is counted has run; nothing is concluded from the file.
+A program of its own, of LiteRT and `convert/runtimes.py` and nothing else. XNNPACK
+keeps the address of each sparse kernel in a structure, and LiteRT's library still names
+its functions: so the address is replaced by a counter, which calls the kernel. TFLite
+calls its own sparse kernels directly: there the first instructions of the function
+become a jump to the counter. What is counted has run; nothing is concluded from the
+file.
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ import dataclasses
 import json
 import mmap
 import pathlib
+import runpy
 import struct
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
-
-import numpy as np
 
 _LIBRARY = "libpywrap_litert_common.so"
 
@@ -245,34 +245,37 @@ def _counter(
     return ctypes.cast(counter, ctypes.c_void_p).value
 
 
-def main(path: str) -> None:
-    """Counts while a file runs once, and prints what was counted as JSON."""
-    import ai_edge_litert
-    from ai_edge_litert.interpreter import Interpreter
+def main(ready: Callable[[str], Any], path: str) -> None:
+    """Counts while a file runs once, and prints what was counted as JSON.
+
+    Args:
+        ready: Loads a file, on one thread: the counters are Python, and each node is to
+            be one call or more.
+        path: A `.tflite` file.
+    """
+    import ai_edge_litert.interpreter
 
     library = Library(pathlib.Path(ai_edge_litert.__file__).parent / _LIBRARY)
     kernels = {
         "convolution": [*_count_spmm(library)],
         "dense": [*_count_dense(library)],
     }
-    # One thread: the counters are Python, and each node is to be one call or more.
-    interpreter = Interpreter(path, num_threads=1)
-    interpreter.allocate_tensors()
-    rng = np.random.default_rng(0)
-    for detail in interpreter.get_input_details():
-        # TFLite skips an int8-dynamic layer whose input is all zeros. Of whole numbers
-        # no others are valid in any input.
-        shape, dtype = detail["shape"], detail["dtype"]
-        is_float = np.issubdtype(dtype, np.floating)
-        values = rng.random(shape) if is_float else np.zeros(shape)
-        interpreter.set_tensor(detail["index"], values.astype(dtype))
-    interpreter.invoke()
+    ready(path).invoke()
     counted = {kind: [k.counted() for k in found] for kind, found in kernels.items()}
-    print(json.dumps(counted))
+    _say(**counted)
+
+
+def _say(**answer: Any) -> None:
+    print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":
+    _, shared, file = sys.argv
+    runtimes = runpy.run_path(shared)
+    # Whoever started this may be killed meanwhile; and ends it, when it has answered.
+    questions = runtimes["listen"]()
     try:
-        main(sys.argv[1])
+        main(runtimes["ready"], file)
     except Exception as error:
-        print(json.dumps({"error": f"{type(error).__name__}: {error}"}))
+        _say(error=f"{type(error).__name__}: {error}")
+    next(questions)

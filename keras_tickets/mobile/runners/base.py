@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import abc
 import pathlib
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 from keras_tickets.convert.runtimes import Runtime
-from keras_tickets.mobile.runners.timing import Timing
+from keras_tickets.mobile.runners.timing import Runs, Timing
 
 # Kind of node -> for each sparse kernel its name, the outputs of each node that ran in
 # it, and how often it was called.
@@ -59,23 +58,12 @@ class Runner(abc.ABC):
         """
 
     @abc.abstractmethod
-    def time(
-        self,
-        path: pathlib.Path,
-        runs: int,
-        warmup: int,
-        threads: int,
-        progress: Callable[[int], None],
-    ) -> Timing:
+    def time(self, path: pathlib.Path, runs: Runs) -> Timing:
         """Times single runs at batch size 1, on inputs of `inputs.py`.
 
         Args:
             path: A file with one of `suffixes`.
-            runs: How many runs are timed.
-            warmup: How many runs before are not.
-            threads: Threads that the runtime may use.
-            progress: Called with the number of runs done so far, the warm-up included,
-                outside of the timed part.
+            runs: How many, and on how many threads.
 
         Returns:
             The times.

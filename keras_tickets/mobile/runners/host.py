@@ -20,7 +20,7 @@ from keras_tickets.convert.runtimes import Runtime, onnx_session
 from keras_tickets.extras import require
 from keras_tickets.mobile.runners.base import Runner
 from keras_tickets.mobile.runners.inputs import concrete, values
-from keras_tickets.mobile.runners.timing import Timing
+from keras_tickets.mobile.runners.timing import Runs, Timing
 
 
 class Host(Runner):
@@ -43,31 +43,24 @@ class Host(Runner):
         """Loads a file in a process of its own, which it may crash."""
         return isolated(path)
 
-    def time(
-        self,
-        path: pathlib.Path,
-        runs: int,
-        warmup: int,
-        threads: int,
-        progress: Callable[[int], None],
-    ) -> Timing:
+    def time(self, path: pathlib.Path, runs: Runs) -> Timing:
         """Times single runs, in this process."""
         load, package, _ = _LOADERS[path.suffix]
         try:
             with quiet():
-                call = load(path, threads)
+                call = load(path, runs.threads)
             seconds = []
-            for index in range(warmup + runs):
+            for index in range(runs.total):
                 start = time.perf_counter()
                 call()
                 seconds.append(time.perf_counter() - start)
-                progress(index + 1)
+                runs.progress(index + 1)
         except Exception as error:
             raise RuntimeError(
                 f"'{path}' cannot be run by {package}. {type(error).__name__}: {error}"
             ) from error
         version = importlib.metadata.version(package)
-        return Timing(tuple(seconds[warmup:]), f"{package} {version}", device())
+        return Timing(tuple(seconds[runs.warmup :]), f"{package} {version}", device())
 
 
 def _litert(path: pathlib.Path, threads: int) -> Callable[[], Any]:

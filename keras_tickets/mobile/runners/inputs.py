@@ -24,16 +24,29 @@ def of_file(path: pathlib.Path) -> Arrays:
         Input name -> values, at batch size 1 where the file leaves it open.
 
     Raises:
-        RuntimeError: If the file is damaged.
+        RuntimeError: If the file is damaged, or takes what is no number.
     """
     read = of_tflite if path.suffix == ".tflite" else of_onnx
     try:
         ports, _ = read(path.read_bytes())
     except Exception as error:
         raise RuntimeError(
-            f"The inputs of '{path}' cannot be read. {type(error).__name__}: {error}"
+            f"The inputs of '{path}' cannot be read: it is damaged, cut off, or a file "
+            f"of another kind. {type(error).__name__}: {error}"
         ) from error
+    if strange := [port for port in ports if not _is_number(port.dtype)]:
+        raise RuntimeError(
+            f"The input {strange[0]} of '{path}' takes no numbers, which are all that "
+            "is drawn for a file. Export the part of the network behind it."
+        )
     return {port.name: values(concrete(port.shape), port.dtype) for port in ports}
+
+
+def _is_number(dtype: str) -> bool:
+    try:
+        return np.dtype(dtype).kind in "biufcV"
+    except TypeError:  # As of TFLite's strings, 4-bit numbers and resources.
+        return False
 
 
 def concrete(shape: Any) -> list[int]:

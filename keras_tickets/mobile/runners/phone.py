@@ -20,6 +20,7 @@ _PROPERTIES = {
 }
 
 _FASTEST = "/sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq"
+_GOVERNORS = "/sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor"
 _THERMALS = """for zone in /sys/class/thermal/thermal_zone*; do
     echo "zone $(cat $zone/temp) $(cat $zone/type)"
 done 2>/dev/null
@@ -158,6 +159,22 @@ def fastest(speeds: Mapping[int, int], threads: int) -> Cores:
     top = max(speeds.values()) / 1e6
     note = f"pinned to {names} of {len(speeds)}, up to {top:.2f} GHz"
     return Cores(tuple(sorted(chosen)), note)
+
+
+def governor(phone: Phone) -> str:
+    """Asks a phone by which rules its cores choose their speed.
+
+    Args:
+        phone: The phone.
+
+    Returns:
+        The rules, such as `"schedutil"`; of each kind of core, where they differ.
+
+    Raises:
+        RuntimeError: If it is gone.
+    """
+    told = phone.shell(f"cat {_GOVERNORS} 2>/dev/null").text
+    return ", ".join(sorted({*told.split()})) or "not told"
 
 
 def warmth(phone: Phone) -> str:

@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -24,7 +24,7 @@ from keras_tickets.mobile.runners import inputs
 from keras_tickets.mobile.runners.base import Counted, CountingRunner
 from keras_tickets.mobile.runners.folders import folder_of
 from keras_tickets.mobile.runners.host import device
-from keras_tickets.mobile.runners.timing import Timing
+from keras_tickets.mobile.runners.timing import Runs, Timing
 
 # The version in `export/wasm/package.json`: what is built elsewhere may be older.
 _PROGRAM = "1.1.0"
@@ -96,29 +96,22 @@ class Wasm(CountingRunner):
         ):
             yield LiteRTJs(conversation, pathlib.Path(folder))
 
-    def time(
-        self,
-        path: pathlib.Path,
-        runs: int,
-        warmup: int,
-        threads: int,
-        progress: Callable[[int], None],
-    ) -> Timing:
+    def time(self, path: pathlib.Path, runs: Runs) -> Timing:
         """Times single runs, as Node sees them."""
         values = inputs.of_file(path)
         seconds: list[float] = []
         try:
             with self.open(path) as file:
-                while len(seconds) < warmup + runs:
+                while len(seconds) < runs.total:
                     portion = int(_PORTION / seconds[-1]) if seconds else 1
-                    left = warmup + runs - len(seconds)
+                    left = runs.total - len(seconds)
                     seconds += file.time(values, max(1, min(portion, left)))
-                    progress(len(seconds))
+                    runs.progress(len(seconds))
         except RuntimeError as error:
             raise RuntimeError(
                 f"'{path}' cannot be run by LiteRT.js. {error}"
             ) from error
-        return Timing(tuple(seconds[warmup:]), file.runtime, device())
+        return Timing(tuple(seconds[runs.warmup :]), file.runtime, device())
 
 
 class LiteRTJs(Runtime):
@@ -230,8 +223,10 @@ def _program_missing(folder: pathlib.Path) -> str | None:
 
 def _package(folder: pathlib.Path) -> dict[str, Any] | None:
     """What `package.json` says, if it and what it asks for is there."""
-    parts = folder / "node_modules" / "@litertjs" / "core", folder / "package.json"
-    if not all(part.exists() for part in parts):
+    if not (folder / "node_modules" / "@litertjs" / "core").exists():
         return None
-    found: dict[str, Any] = json.loads(parts[1].read_text())
-    return found
+    try:
+        found = json.loads((folder / "package.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and "version" in found else None

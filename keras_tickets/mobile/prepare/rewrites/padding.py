@@ -19,6 +19,9 @@ from keras_tickets.layered import LeftAlone, numbers
 from keras_tickets.mobile.prepare.graph import Node, Value
 from keras_tickets.mobile.prepare.site import Site, is_image, last_channels, like
 
+# The sizes of kernels that XNNPACK has with channels first.
+DEPTHWISE, ENTRY = (3, 5), (3,)
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -109,8 +112,8 @@ def kernels(site: Site) -> tuple[int, ...] | None:
         return None
     if node.kind == "DepthwiseConv2D":
         right = layer.depth_multiplier == 1 and layer.strides in ((1, 1), (2, 2))
-        return (3, 5) if right and site.behind else None
-    return (3,) if is_entry(site) else None
+        return DEPTHWISE if right and site.behind else None
+    return ENTRY if is_entry(site) else None
 
 
 def is_entry(site: Site) -> bool:

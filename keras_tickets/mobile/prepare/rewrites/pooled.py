@@ -18,18 +18,13 @@ from keras_tickets.layered import numbers
 from keras_tickets.mobile.prepare.graph import Graph, Node, Value
 from keras_tickets.mobile.prepare.rewrites.affine import scale_and_shift
 from keras_tickets.mobile.prepare.site import (
+    ALIKE,
     Site,
     is_image,
     last_channels,
     like,
     made,
-)
-
-# Layers and operators that do the same to a vector as to an image of one pixel.
-_SAME = (
-    *("Activation", "ReLU", "LeakyReLU", "ELU", "Dropout", "GaussianNoise", "Identity"),
-    *("GaussianDropout", "AlphaDropout", "ActivityRegularization"),
-    *("Relu", "Relu6", "Sigmoid", "Silu", "HardSigmoid", "HardSilu", "Tanh", "Gelu"),
+    renamed,
 )
 
 
@@ -88,7 +83,7 @@ def squeeze(site: Site) -> list[Value] | None:
     site.own(*chain)
     graph.change(node, like_pool(node.layer, keepdims=True))
     for step in chain:
-        _convert(graph, step, _conv)
+        _convert(graph, step, convolution)
     given = last.input
     for reader in graph.readers(last.output):
         graph.move(reader, last.output, given)
@@ -136,7 +131,7 @@ def _continues(node: Node, mixing: str) -> bool:
         return layer.axis == -1
     # A Normalization is built for the rank that it was given first.
     scales = node.kind != "Normalization" and scale_and_shift(node) is not None
-    return node.kind in _SAME or scales
+    return node.kind in ALIKE or scales
 
 
 def like_pool(layer: Any, keepdims: bool) -> Any:
@@ -163,7 +158,8 @@ def _dense(node: Node) -> Any:
     return _twin(node, keras.layers.Dense(kernel.shape[-1]), kernel)
 
 
-def _conv(node: Node) -> Any:
+def convolution(node: Node) -> Any:
+    """Return a dense layer as a 1x1 convolution."""
     kernel = numbers(node.layer.kernel)
     return _twin(node, keras.layers.Conv2D(kernel.shape[-1], 1), kernel[None, None])
 
@@ -192,13 +188,7 @@ def _as_pixel(graph: Graph, last: Node) -> list[Value]:
     """Return vectors as the pixels that they were, under the name that they had."""
     layer, name = last.layer, last.layer.name
     channels = last.output.shape[-1]
-    config = {**layer.get_config(), "name": graph.name(f"{name}_vector")}
-    weights = {v.name: numbers(v) for v in getattr(layer, "variables", ())}
-    inner = (
-        made(type(layer), last.input.shape, weights, **config)
-        if isinstance(layer, keras.layers.Dense | keras.layers.BatchNormalization)
-        else type(layer).from_config(config)
-    )
+    inner = renamed(layer, last.input.shape, graph.name(f"{name}_vector"))
     given = graph.put(last, inner, *last.args)
     policy = getattr(layer, "dtype_policy", None)
     reshape = keras.layers.Reshape((1, 1, channels), name=name, dtype=policy)
