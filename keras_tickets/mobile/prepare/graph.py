@@ -9,6 +9,7 @@ rewrite changes is a layer that it made.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -119,6 +120,10 @@ class Graph:
     def every(self) -> Iterator[Node]:
         """Yield all nodes, also of nested models."""
         return itertools.chain.from_iterable(scope.nodes for scope in self.scopes())
+
+    def calls(self) -> Counter[int]:
+        """Return how often each layer is called, by its id."""
+        return Counter(id(node.layer) for node in self.every())
 
     # -- who reads what ---------------------------------------------------------------
 

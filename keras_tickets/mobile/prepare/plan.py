@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,7 +116,7 @@ def _rewrite(graph: Graph, inexact: Inexact) -> tuple[list[Step], dict[str, str]
 
 def _everywhere(graph: Graph, rewrite: Rewrite, reasons: dict[str, str]) -> list[Step]:
     done: list[Step] = []
-    behind, calls = behind_convolutions(graph), _calls(graph)
+    behind, calls = behind_convolutions(graph), graph.calls()
     for scope in list(graph.scopes()):
         for node in list(scope.nodes):
             if node not in scope.nodes or node.inner is not None:
@@ -139,7 +138,3 @@ def _everywhere(graph: Graph, rewrite: Rewrite, reasons: dict[str, str]) -> list
 
 def _row(rewrite: Rewrite, path: str, _: Any, found: Difference) -> Rewritten:
     return Rewritten(path, rewrite.name, rewrite.exact, *found)
-
-
-def _calls(graph: Graph) -> Counter[int]:
-    return Counter(id(node.layer) for node in graph.every())

@@ -9,6 +9,7 @@ import keras
 
 from keras_tickets.mobile.prepare.build import MisfitError, build
 from keras_tickets.mobile.prepare.graph import Graph, Node, Value, read, values_in
+from keras_tickets.mobile.prepare.rewrites.padding import same
 from keras_tickets.mobile.prepare.site import is_image, last_channels
 
 Size = int | tuple[int, int]
@@ -37,9 +38,11 @@ def resized(model: keras.Model, size: Size) -> keras.Model:
         _spec(value, shape) if value in images else value.spec for value in graph.inputs
     ]
     at = f"{shape[0]} x {shape[1]}"
+    calls = graph.calls()
 
     def infer(node: Node) -> Any:
-        _fit(graph, node, old)
+        if calls[id(node.layer)] < 2:
+            _fit(graph, node, old)
         try:
             return node.infer()
         except Exception as error:  # what a layer raises of a shape is its own affair
@@ -105,10 +108,8 @@ def _spec(value: Value, size: tuple[int, int]) -> Any:
 
 
 def _fit(graph: Graph, node: Node, old: Mapping[int, Shape]) -> None:
-    """Let a layer that was made for one size be as it is made for another."""
+    """Let a layer of its own, made for one size, be as it is made for another."""
     change: dict[str, Any] = {}
-    if sum(other.layer is node.layer for other in graph.every()) > 1:
-        return
     if node.kind == "ZeroPadding2D":
         change = _padding(graph, node, old[id(node.input)])
     elif node.kind in ("AveragePooling2D", "MaxPooling2D"):
@@ -149,9 +150,7 @@ def _same(size: int | None, kernel: int, stride: int) -> tuple[int, int]:
 
     `keras.applications` pads images of unknown size as it does even ones.
     """
-    size = size or stride * kernel
-    over = max(0, (-(-size // stride) - 1) * stride + kernel - size)
-    return over // 2, over - over // 2
+    return same(size or stride * kernel, kernel, stride)
 
 
 def _whole(node: Node, old: Shape) -> dict[str, Any]:

@@ -19,9 +19,6 @@ from keras_tickets.layered import LeftAlone, numbers
 from keras_tickets.mobile.prepare.graph import Node, Value
 from keras_tickets.mobile.prepare.site import Site, is_image, last_channels, like
 
-# The sizes of kernels that XNNPACK has with channels first.
-DEPTHWISE, ENTRY = (3, 5), (3,)
-
 
 @dataclass(frozen=True)
 class Axis:
@@ -112,8 +109,8 @@ def kernels(site: Site) -> tuple[int, ...] | None:
         return None
     if node.kind == "DepthwiseConv2D":
         right = layer.depth_multiplier == 1 and layer.strides in ((1, 1), (2, 2))
-        return DEPTHWISE if right and site.behind else None
-    return ENTRY if is_entry(site) else None
+        return (3, 5) if right and site.behind else None
+    return (3,) if is_entry(site) else None
 
 
 def is_entry(site: Site) -> bool:
@@ -154,13 +151,14 @@ _NO_SIZE = (
 
 
 def _same(size: int | None, kernel: int, stride: int) -> tuple[int, int]:
-    """Return the padding that `same` means along an axis."""
     if stride > 1 and size is None:
         raise LeftAlone(_NO_SIZE)
-    if stride == 1 or size is None:
-        over = kernel - 1
-    else:
-        over = max(0, (-(-size // stride) - 1) * stride + kernel - size)
+    return same(size or kernel, kernel, stride)
+
+
+def same(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Return the padding that `same` means along an axis."""
+    over = max(0, (-(-size // stride) - 1) * stride + kernel - size)
     return over // 2, over - over // 2
 
 
