@@ -10,8 +10,11 @@ from __future__ import annotations
 import importlib
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
+
+import keras
 
 from keras_tickets.registry import Configurable, Registry
 
@@ -367,7 +370,43 @@ class Constant(Schedule):
 
 def _is_tfmot(value: Any) -> bool:
     """Tell a tfmot `PruningSchedule` by its class, without importing tfmot."""
-    return any(cls.__name__ == "PruningSchedule" for cls in type(value).__mro__)
+    return _is_tfmot_class(type(value))
+
+
+def _is_tfmot_class(cls: Any) -> bool:
+    bases = cls.__mro__ if isinstance(cls, type) else ()
+    return any(base.__name__ == "PruningSchedule" for base in bases)
+
+
+TFMOT = "tensorflow_model_optimization"
+TFMOT_SCHEDULES = ("ConstantSparsity", "PolynomialDecay")
+
+
+def _is_theirs(module: Any, name: Any) -> bool:
+    return str(module).partition(".")[0] == TFMOT and name in TFMOT_SCHEDULES
+
+
+def _tfmot_class(config: Mapping[str, Any]) -> type:
+    """Return the class that `config` names: tfmot's own, or a registered one.
+
+    The strings of a config come from a file, perhaps of somebody else. They choose
+    among classes that are known here; they never name a module to import.
+
+    Raises:
+        ValueError: If `config` names anything else.
+    """
+    if _is_theirs(config.get("module"), config.get("class_name")):
+        library = importlib.import_module(f"{TFMOT}.sparsity.keras")
+        return getattr(library, config["class_name"])
+    cls = keras.saving.get_registered_object(str(config.get("registered_name")))
+    if _is_tfmot_class(cls):
+        return cls
+    raise ValueError(
+        f"The config of a tfmot schedule names {config.get('class_name')!r} of the "
+        f"module {config.get('module')!r}. Expected one of {list(TFMOT_SCHEDULES)} of "
+        f"{TFMOT}, or a class of your own that is registered before it is read: "
+        '@keras.saving.register_keras_serializable(package="...").'
+    )
 
 
 @_registry.register
@@ -379,31 +418,36 @@ class TfmotSchedule(Schedule):
     must be the pruner's.
 
     Args:
-        schedule: The tfmot object, or its config as `get_config()` here returns it.
+        schedule: The tfmot object, or its config as `get_config()` here returns it. A
+            subclass of your own has to be registered with
+            `keras.saving.register_keras_serializable`, so that it can be read back.
+
+    Raises:
+        ValueError: If the class is neither tfmot's own nor registered.
     """
 
     def __init__(self, schedule: Any) -> None:
-        if isinstance(schedule, dict):
-            module = importlib.import_module(schedule["module"])
-            cls = getattr(module, schedule["class_name"])
-            schedule = cls(**schedule["arguments"])
+        if isinstance(schedule, Mapping):
+            schedule = _tfmot_class(schedule)(**schedule["arguments"])
         self.schedule = schedule
+        _tfmot_class(self._names())  # what could not be read back is not begun
         arguments = schedule.get_config()["config"]
         begin = arguments.get("begin_step", 0)
         end = arguments.get("end_step", begin)
         super().__init__(begin, max(begin, end), unit="steps")
         self.final = arguments.get("final_sparsity", arguments.get("target_sparsity"))
 
+    def _names(self) -> dict[str, str]:
+        cls = type(self.schedule)
+        names = {"module": cls.__module__, "class_name": cls.__name__}
+        if not _is_theirs(cls.__module__, cls.__name__):
+            names["registered_name"] = keras.saving.get_registered_name(cls)
+        return names
+
     def get_config(self) -> dict[str, Any]:
         """Return the tfmot schedule's class and arguments."""
-        cls = type(self.schedule)
-        return {
-            "schedule": {
-                "module": cls.__module__,
-                "class_name": cls.__name__,
-                "arguments": self.schedule.get_config()["config"],
-            }
-        }
+        arguments = self.schedule.get_config()["config"]
+        return {"schedule": {**self._names(), "arguments": arguments}}
 
     @classmethod
     def from_config(cls, config: Any) -> Self:

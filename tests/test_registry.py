@@ -60,6 +60,7 @@ class Rows(structure.Structure):
         return Granules(kernel.view, kernel.shape, (1, self.width, 1))
 
 
+@keras.saving.register_keras_serializable(package="tests")
 class PruningSchedule:
     """Has the name and the methods of a schedule of tfmot."""
 

@@ -421,3 +421,56 @@ def test_tfmot_config_round_trip(tfmot):
         assert again.schedule.get_config() == theirs.get_config()
         for step in range(0, RUN.length, 5):
             assert again.value(step, 0.9, RUN) == adapted.value(step, 0.9, RUN)
+
+
+class PruningSchedule:
+    """A schedule for tfmot that nobody registered; counts how often it is made."""
+
+    made = 0
+
+    def __init__(self, target_sparsity=0.5):
+        type(self).made += 1
+
+    def get_config(self):
+        return {"config": {"target_sparsity": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "arguments"),
+    [
+        ("subprocess", "getoutput", {"cmd": "touch {ran}"}),
+        ("builtins", "exec", {"source": "open({ran!r}, 'w')"}),
+        ("tensorflow_model_optimization.planted", "PolynomialDecay_", {}),
+        ("tensorflow_model_optimization_planted", "PolynomialDecay", {}),
+        ("planted", "PolynomialDecay", {}),
+        (__name__, "PruningSchedule", {}),
+        ("keras", "Sequential", {}),
+        (None, None, {}),
+    ],
+)
+def test_a_config_runs_no_program(module, name, arguments, tmp_path, monkeypatch):
+    """It names a class of tfmot or a registered one; no module is imported for it."""
+    ran = tmp_path / "ran"
+    (tmp_path / "planted.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    filled = {key: value.format(ran=str(ran)) for key, value in arguments.items()}
+    inner = {"module": module, "class_name": name, "arguments": filled}
+    if name == "Sequential":  # known to Keras, and no schedule
+        inner["registered_name"] = "Sequential"
+    config = keras.saving.serialize_keras_object(schedules.Once())
+    config |= {
+        "class_name": "TfmotSchedule",
+        "registered_name": "keras_tickets.schedule>TfmotSchedule",
+        "config": {"schedule": inner},
+    }
+    made = PruningSchedule.made
+    with pytest.raises(ValueError, match=r"names .* of the module .* Expected one of"):
+        schedules.get(json.loads(json.dumps(config)))
+    assert not ran.exists()
+    assert PruningSchedule.made == made
+
+
+def test_what_cannot_be_read_back_is_refused():
+    """A subclass of the user's own has to be registered before it is saved."""
+    with pytest.raises(ValueError, match=r"'PruningSchedule'.*registered before"):
+        schedules.get(PruningSchedule())
