@@ -28,7 +28,7 @@ INSTALL := bin/python -m pip install --no-warn-script-location
 PYTEST := bin/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 .DELETE_ON_ERROR:
-.PHONY: help demo wasm arm64 android test test-torch test-lowest lint clean
+.PHONY: help demo wasm arm64 android test test-labs test-torch test-lowest lint clean
 
 help:
 	@echo "make demo              dense network and 90 % sparse ticket, side by side"
@@ -38,6 +38,8 @@ help:
 	@echo "make arm64             the emulated ARM64 of on='arm64', likewise; needs Debian"
 	@echo "make android           adb and adbd for the tests of on='android', likewise"
 	@echo "make test              the tests, on TensorFlow and on JAX"
+	@echo "make test-labs         what runs in wasm, on emulated ARM64 and by adb; build those"
+	@echo "                       three first"
 	@echo "make test-torch        the tests, on torch"
 	@echo "make test-lowest       the core of the tests, on the lowest versions claimed"
 	@echo "make lint              ruff and mypy"
@@ -68,6 +70,11 @@ test: $(VENV)/.test
 
 test-torch: $(VENV)/.torch
 	KERAS_BACKEND=torch $(VENV)/$(PYTEST) $(ARGS)
+
+# In place of a skip, a lab that is missing fails its tests.
+test-labs: $(VENV)/.test
+	KERAS_TICKETS_LABS_REQUIRED=1 KERAS_BACKEND=tensorflow \
+	    $(VENV)/$(PYTEST) -m lab $(ARGS)
 
 test-lowest: $(LOWEST)/.test
 	KERAS_BACKEND=tensorflow $(LOWEST)/$(PYTEST) $(LOWEST_SELECTION) $(ARGS)

@@ -49,3 +49,11 @@ def _fresh_session():
     # Without the garbage collector's full run, which costs more than most tests.
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def arm64_lab():
+    """Skip the test, or fail it, where the emulated machine was not built."""
+    from places import available
+
+    available("arm64", ".tflite")

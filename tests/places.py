@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import pathlib
 import stat
 import sys
 import tempfile
+from typing import NoReturn
 
 import keras
 import pytest
@@ -41,14 +43,29 @@ if sys.argv[1] == "--version":
 """
 
 
+LABS_REQUIRED = "KERAS_TICKETS_LABS_REQUIRED"
+
+
+def without_lab(reason: str) -> NoReturn:
+    """Skip the test; in `make test-labs` a lab that is missing fails it."""
+    if os.environ.get(LABS_REQUIRED):
+        pytest.fail(f"A lab is required and missing. {reason}")
+    pytest.skip(reason)
+
+
 def available(name: str, suffix: str) -> Runner:
     """The runner, or the test is skipped with the reason that a user is told."""
     runner = RUNNERS[name]
     if suffix not in runner.suffixes:
         pytest.skip(f"{name} does not run {suffix}")
     if reason := runner.missing(suffix):
-        pytest.skip(reason)
+        without_lab(reason)
     return runner
+
+
+def emulated(test):
+    """Mark a test that runs on the emulated machine."""
+    return pytest.mark.lab(pytest.mark.usefixtures("arm64_lab")(test))
 
 
 def fake_node(folder: pathlib.Path, body: str = "", version: str = "v20.20.2") -> str:

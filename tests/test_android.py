@@ -24,6 +24,7 @@ from fake_phone import READY, FakePhone
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers
+from places import without_lab
 
 import keras_tickets as kt
 from keras_tickets.convert.interface import Port, Wires, wires_of_tflite
@@ -656,12 +657,13 @@ def no_lab() -> str | None:
 
 
 @outside
+@pytest.mark.lab
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_end_to_end():
     """The real adb and adbd, the emulated ARM64: all of this place's contract."""
     if reason := no_lab():
-        pytest.skip(reason)
+        without_lab(reason)
     tests = ["tests/test_runners.py", "tests/test_android.py"]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *tests]
     chosen = ["-k", "lab_phone or android.tflite", "-rs", "--timeout", "600"]

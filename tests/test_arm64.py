@@ -18,6 +18,7 @@ import keras
 import pytest
 from exported import exported_cnn, make_sparse
 from keras import layers
+from places import emulated
 
 import keras_tickets as kt
 from benchmarks.unguarded import unguarded
@@ -29,8 +30,6 @@ from keras_tickets.mobile.runners.folders import VARIABLE, folder_of
 pytestmark = pytest.mark.any_backend
 
 BUILD = pathlib.Path(__file__).parents[1] / "export" / "arm64" / "build"
-MISSING = Arm64().missing(".tflite")
-emulated = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 
 
 @emulated

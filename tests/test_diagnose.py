@@ -96,6 +96,7 @@ def test_what_breaks_is_told_and_never_written(name):
 RUN = ["plain", "odd size", "gate", "blocks of 2", "mlp 1x4", "subtract"]
 
 
+@pytest.mark.lab
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUN)
 def test_the_prediction_is_what_runs_on_arm64(name, tmp_path):
@@ -107,6 +108,7 @@ def test_the_prediction_is_what_runs_on_arm64(name, tmp_path):
     kt.verify(path, ticket, on="arm64")
 
 
+@pytest.mark.lab
 @pytest.mark.slow
 def test_what_is_said_to_break_breaks_on_arm64(tmp_path):
     available("arm64", ".tflite")

@@ -11,20 +11,18 @@ import keras
 import pytest
 from exported import exported_cnn
 from keras import layers
+from places import emulated
 
 import keras_tickets as kt
 from keras_tickets.convert import runtimes
 from keras_tickets.mobile import block_log
 from keras_tickets.mobile.instructions import InstructionCount
 from keras_tickets.mobile.runners import arm64_count
-from keras_tickets.mobile.runners.arm64 import Arm64
 from keras_tickets.mobile.runners.arm64_count import BEGIN, END
 from keras_tickets.mobile.runners.folders import VARIABLE
 
 pytestmark = pytest.mark.any_backend
 
-MISSING = Arm64().missing(".tflite")
-emulated = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 
 # What QEMU 10.0.2 logged: two blocks, of four instructions and of one.
 FOUR, ONE = (

@@ -663,6 +663,7 @@ def sparse_layers(ticket: kt.Ticket) -> int:
     return sum(layer.runs == "sparse" for layer in kt.diagnose(ticket).layers)
 
 
+@pytest.mark.lab
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["arm64", "wasm"])
 def test_series_run_sparse(place):
@@ -834,6 +835,7 @@ def test_stock_networks(name, size):
     assert kt.mobile.prepare_plan(model).ready is STOCK[name, size]
 
 
+@pytest.mark.lab
 @pytest.mark.slow
 @pytest.mark.any_backend
 @pytest.mark.parametrize(("name", "size"), [("MobileNetV2", 97), ("MobileNet", 96)])

@@ -153,6 +153,7 @@ def exported(case: Case):
     return content, samples, keras.ops.convert_to_numpy(ticket.strip()(samples))
 
 
+@pytest.mark.lab
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("place", PLACES)
@@ -178,6 +179,7 @@ def test_nodes_run_in_the_kernel_for_their_structure(place, case, tmp_path):
     assert np.abs(received - expected).max() <= case.tolerance * largest
 
 
+@pytest.mark.lab
 @pytest.mark.parametrize("place", PLACES)
 def test_a_damaged_file_is_an_error(place, tmp_path):
     available(place, ".tflite")

@@ -19,8 +19,8 @@ from keras_tickets.mobile.runners import RUNNERS, Runs
 # An emulated processor takes seconds only to load what runs a file; what a backend may
 # change, such as the outputs that a file is compared with, shows on this machine too.
 MARKS = {
-    "wasm": [pytest.mark.any_backend],
-    "arm64": [pytest.mark.any_backend, pytest.mark.slow],
+    "wasm": [pytest.mark.lab, pytest.mark.any_backend],
+    "arm64": [pytest.mark.lab, pytest.mark.any_backend, pytest.mark.slow],
     "android": [pytest.mark.any_backend, pytest.mark.slow],
 }
 PLACES = [

@@ -48,6 +48,7 @@ def node(tmp_path, monkeypatch):
     return replace
 
 
+@pytest.mark.lab
 @pytest.mark.parametrize(
     ("head", "message"),
     [
@@ -68,6 +69,7 @@ def test_what_x86_computes_rightly_is_found_out(head, message, tmp_path):
     assert "sparse=False" in str(caught.value)
 
 
+@pytest.mark.lab
 def test_a_network_that_runs_sparse_throughout_is_right(tmp_path):
     available("wasm", ".tflite")
     model, content = exported_network("right")
@@ -76,6 +78,7 @@ def test_a_network_that_runs_sparse_throughout_is_right(tmp_path):
     assert kt.verify(path, model, on="wasm").max_rel < 1e-5
 
 
+@pytest.mark.lab
 def test_counting_changes_no_output(tmp_path):
     runner = available("wasm", ".tflite")
     path = tmp_path / "m.tflite"
@@ -108,6 +111,7 @@ OTHERS = [
 ]
 
 
+@pytest.mark.lab
 @pytest.mark.parametrize(("old", "new", "message"), OTHERS)
 def test_another_litertjs_is_an_error_and_no_zero(
     old, new, message, tmp_path, monkeypatch
@@ -128,6 +132,7 @@ def test_another_litertjs_is_an_error_and_no_zero(
         kt.mobile.sparse_path(path, on="wasm")
 
 
+@pytest.mark.lab
 def test_inputs_of_another_shape_are_refused(file):
     runner = available("wasm", ".tflite")
     image = np.zeros((2, 12, 12, 3), "float32")
@@ -246,6 +251,7 @@ def test_nothing_is_installed(node, monkeypatch, tmp_path):
     assert "no `node` on the PATH" in Wasm().missing(".tflite")
 
 
+@pytest.mark.lab
 def test_what_is_built_is_what_lies_here():
     """Else the build is an older one: run `export/wasm/build`."""
     runner = available("wasm", ".tflite")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -83,9 +84,11 @@ def compare(
         turns=(turns, 1), runs=(runs, 1), warmup=(warmup, 0), threads=(threads, 1)
     )
     places = {name: runners.get(name) for name in names}
-    for runner in places.values():
-        for path in paths.values():
-            runner.check(path, threads)
+    pairs = list(itertools.product(places.values(), paths.values()))
+    for runner, path in pairs:  # before anybody is asked to install anything
+        runner.check_arguments(path, threads)
+    for runner, path in pairs:
+        runner.check(path, threads)
 
     total = len(places) * turns * len(paths)
     bar = keras.utils.Progbar(total, unit_name="turn", verbose=int(verbose))

@@ -84,6 +84,21 @@ class Runner(abc.ABC):
                 use so many threads.
             RuntimeError: If something has to be installed first.
         """
+        self.check_arguments(path, threads)
+        if missing := self.missing(path.suffix):
+            raise RuntimeError(f"on='{self.name}' is not available here. {missing}")
+
+    def check_arguments(self, path: pathlib.Path, threads: int = 1) -> None:
+        """Makes sure that a file could run here, once all is installed.
+
+        Args:
+            path: A `.tflite` or `.onnx` file.
+            threads: Threads that the runtime shall use.
+
+        Raises:
+            ValueError: If files of this suffix never run here, or the runtime cannot
+                use so many threads.
+        """
         if path.suffix not in self.suffixes:
             raise ValueError(
                 f"on='{self.name}' runs {' and '.join(self.suffixes)} files only. "
@@ -94,8 +109,6 @@ class Runner(abc.ABC):
                 f"on='{self.name}' runs on {self.most_threads} thread only: expected "
                 f"threads={self.most_threads}. Received: threads={threads}"
             )
-        if missing := self.missing(path.suffix):
-            raise RuntimeError(f"on='{self.name}' is not available here. {missing}")
 
 
 class CountingRunner(Runner):
