@@ -19,7 +19,7 @@ from benchmarks.accuracy import SEEDS
 from benchmarks.mined_tickets import STUDY, gem_miner
 from benchmarks.record import Record
 from examples import datasets
-from keras_tickets.parts import Parts
+from keras_tickets.ticket.parts import Parts
 
 
 def main() -> None:

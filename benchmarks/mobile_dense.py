@@ -34,7 +34,7 @@ from benchmarks.noise import coloured_noise
 from benchmarks.record import Record
 from benchmarks.turns import both, in_real_time
 from benchmarks.zoo import Positions
-from keras_tickets.files import gzip_size
+from keras_tickets._util.files import gzip_size
 
 CLASSES = 10
 

@@ -29,7 +29,7 @@ import keras_tickets as kt
 from benchmarks.record import RESULTS, Record
 from examples import datasets
 from examples.networks import mobilenet_small
-from keras_tickets.mobile import runners
+from keras_tickets import runtime
 
 SPARSITIES = (0.7, 0.8, 0.9, 0.95)
 EPOCHS, MORE, BATCH = 4, 3, 128
@@ -176,7 +176,7 @@ def counted(path: pathlib.Path, images: np.ndarray) -> dict[str, Any]:
 def accuracy_of(path: pathlib.Path, test: datasets.Split) -> float:
     """Of the file, in LiteRT on this machine."""
     right = 0
-    with runners.get("host").open(path) as file:
+    with runtime.get("host").open(path) as file:
         (name,) = file.inputs
         for image, label in zip(*test, strict=True):
             (logits,) = file.run({name: image[None]}).values()

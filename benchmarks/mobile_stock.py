@@ -28,8 +28,8 @@ from benchmarks.noise import calm, coloured_noise, settle
 from benchmarks.record import Record
 from benchmarks.turns import in_real_time, in_turns
 from benchmarks.worker import Worker
-from keras_tickets.files import gzip_size
-from keras_tickets.mobile.prepare.table import Inexact
+from keras_tickets._util.files import gzip_size
+from keras_tickets.mobile.preparing.rewrite_table import Inexact
 
 NETWORKS = {
     "MobileNet": 95,

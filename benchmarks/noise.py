@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_tickets._keras import sublayers
+from keras_tickets.backend.keras_private import sublayers
 
 
 def coloured_noise(shape: tuple[int, ...], number: int = 16, seed: int = 0):

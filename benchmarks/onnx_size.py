@@ -31,14 +31,14 @@ import keras_tickets as kt
 from benchmarks.mobilenet_size import SHAPE
 from benchmarks.noise import coloured_noise, settle
 from benchmarks.record import Record
-from keras_tickets.convert import onnx_file
-from keras_tickets.convert.onnx import to_onnx
-from keras_tickets.convert.onnx_scatter import encode
-from keras_tickets.convert.reference import reference_size
-from keras_tickets.convert.runtimes import onnx_session
-from keras_tickets.convert.tensor import Array
-from keras_tickets.files import gzip_size
-from keras_tickets.signature import input_signature
+from keras_tickets._util.file_tensor import Array
+from keras_tickets._util.files import gzip_size
+from keras_tickets._util.signature import input_signature
+from keras_tickets._util.size_bound import reference_size
+from keras_tickets.convert.to_onnx import to_onnx
+from keras_tickets.onnx import file as onnx_file
+from keras_tickets.onnx.scatter import encode
+from keras_tickets.runtime.interpreters import onnx_session
 
 LOADS, RUNS = 31, 101
 

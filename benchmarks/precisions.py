@@ -30,7 +30,7 @@ from benchmarks import precisions_page
 from benchmarks.noise import calm, coloured_noise, settle
 from benchmarks.record import Record
 from benchmarks.unguarded import unguarded
-from keras_tickets.convert import tflite_encode
+from keras_tickets.convert import tflite_encoding
 
 SPARSITY, SAMPLES, TURNS, RUNS = 0.9, 32, 7, 40
 PRECISIONS = ("float32", "float16", "int8-dynamic", "int8")
@@ -120,8 +120,8 @@ def export(
 
 def all_ways(constant: Any, readers: Any, precision: str) -> tuple[list[Any], str]:
     """Every way to store a weight without zeros, also where the export knows better."""
-    blocks = tflite_encode._blocks(constant, readers)
-    return [tflite_encode._rows(constant), *blocks], ""
+    blocks = tflite_encoding._blocks(constant, readers)
+    return [tflite_encoding._rows(constant), *blocks], ""
 
 
 def times(folder: pathlib.Path, found: dict[str, dict[str, Any]]) -> None:

@@ -34,10 +34,13 @@ from keras import ops
 import keras_tickets as kt
 from benchmarks.record import RESULTS, Record
 from examples import networks
-from keras_tickets import _keras
-from keras_tickets.shrink.linear import Linear
-from keras_tickets.shrink.parts import Depthwise, Norm
-from keras_tickets.shrink.trace import Trace
+from keras_tickets.backend import keras_private
+from keras_tickets.channels.edits import (
+    Depthwise,
+    Norm,
+)
+from keras_tickets.channels.mixing_layers import Linear
+from keras_tickets.channels.tracing import Trace
 
 CLASSES = 10
 
@@ -161,7 +164,7 @@ def models(name: str):
     images = coloured_noise(masked.input_shape[1:])
     settle(masked, images)
     dense_macs = macs(masked)
-    trace = Trace(_keras.graph_of(masked))
+    trace = Trace(keras_private.graph_of(masked))
     dead = dead_channels(trace)
     kill(trace, dead)
     small = kt.shrink(masked, verbose=False)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 import keras_tickets as kt
-from keras_tickets.mobile import runners
-from keras_tickets.mobile.runners import inputs
-from keras_tickets.mobile.runners.wasm import LiteRTJs
+from keras_tickets import runtime
+from keras_tickets.runtime import inputs
+from keras_tickets.runtime.wasm import LiteRTJs
 
 # Runs until V8 has compiled all that a file needs.
 _WARMUP = 200
@@ -71,7 +71,7 @@ def in_real_time(
 
 def in_turns(paths: list[pathlib.Path], turns: int, runs: int) -> dict[str, Any]:
     """Medians in LiteRT.js, and the ratio of the first file's to the second's."""
-    wasm = runners.get("wasm")
+    wasm = runtime.get("wasm")
     with contextlib.ExitStack() as block:
         files = [block.enter_context(wasm.open(path)) for path in paths]
         values = [inputs.of_file(path) for path in paths]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-from keras_tickets.convert import tflite_encode
+from keras_tickets.convert import tflite_encoding
 
 
 @contextlib.contextmanager
@@ -21,5 +21,5 @@ def unguarded(ways: Callable[..., Any] | None = None) -> Iterator[None]:
     guards: dict[str, Any] = {"why_dense": lambda model: ""}
     if ways is not None:
         guards["_ways"] = ways
-    with mock.patch.multiple(tflite_encode, **guards):
+    with mock.patch.multiple(tflite_encoding, **guards):
         yield

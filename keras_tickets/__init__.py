@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from keras_tickets import mobile
     from keras_tickets.convert.comparison import Comparison
-    from keras_tickets.convert.pipeline import export
+    from keras_tickets.convert.exporting import export
     from keras_tickets.convert.report import ExportReport
-    from keras_tickets.mobile.benchmark import BenchmarkReport, benchmark
-    from keras_tickets.mobile.diagnose import diagnose
-    from keras_tickets.mobile.verify import verify
+    from keras_tickets.mobile.benchmarking import (
+        BenchmarkReport,
+        benchmark,
+    )
+    from keras_tickets.mobile.diagnosing import diagnose
+    from keras_tickets.mobile.verifying import verify
 
 __version__ = "0.1.0"
 
@@ -26,7 +29,7 @@ AT_FIRST_USE = {
     "ExportReport": "keras_tickets.convert.report:ExportReport",
     "benchmark": "keras_tickets.mobile:benchmark",
     "diagnose": "keras_tickets.mobile:diagnose",
-    "export": "keras_tickets.convert.pipeline:export",
+    "export": "keras_tickets.convert.exporting:export",
     "mobile": "keras_tickets.mobile",
     "verify": "keras_tickets.mobile:verify",
 }

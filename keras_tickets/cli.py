@@ -18,10 +18,13 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from keras_tickets import __version__
-from keras_tickets.convert.formats import SUFFIXES
-from keras_tickets.files import check_source
+from keras_tickets._util.files import check_source
 from keras_tickets.inspection import inspect as read
-from keras_tickets.xnnpack.source import TFLITE, diagnose_file
+from keras_tickets.runtime.formats import SUFFIXES
+from keras_tickets.xnnpack.source import (
+    TFLITE,
+    diagnose_file,
+)
 
 Report = TypeVar("Report")
 
@@ -86,9 +89,9 @@ def benchmark(paths: tuple[str, ...], style: str | None, **options: Any) -> None
     Places are host, wasm, arm64 and android.
     """
     try:
-        from keras_tickets.mobile import compare  # It needs Keras: not for `inspect`.
+        from keras_tickets.mobile import comparing
 
-        table = compare(paths, verbose=False, **options)
+        table = comparing(paths, verbose=False, **options)
     except (ValueError, OSError) as error:
         _fail(str(error), status=2)
     except (RuntimeError, ImportError) as error:

@@ -7,14 +7,23 @@ import os
 import shutil
 from typing import Any
 
-from keras_tickets.convert import interface
-from keras_tickets.convert.formats import FILES, SUFFIXES
-from keras_tickets.convert.interface import Port
-from keras_tickets.convert.reference import reference_size
-from keras_tickets.convert.tensor import FileTensor
-from keras_tickets.files import check_source, gzip_size
-from keras_tickets.memory import bounded_memory
-from keras_tickets.tables import facts, render
+from keras_tickets._util.file_tensor import FileTensor
+from keras_tickets._util.files import (
+    check_source,
+    gzip_size,
+)
+from keras_tickets._util.memory import bounded_memory
+from keras_tickets._util.size_bound import reference_size
+from keras_tickets._util.tables import (
+    facts,
+    render,
+)
+from keras_tickets.runtime import interface
+from keras_tickets.runtime.formats import (
+    FILES,
+    SUFFIXES,
+)
+from keras_tickets.runtime.interface import Port
 
 # A file that needs more of this machine's memory is damaged, or not for it.
 _MEMORY = 0.5

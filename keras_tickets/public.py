@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from keras_tickets import (
-    allocation,
     flow,
-    growth,
-    presets,
-    prunable,
     pruners,
-    schedules,
     scores,
-    structure,
 )
-from keras_tickets.accounting import Cost, flops
-from keras_tickets.masked import Masked
+from keras_tickets.channels.shrinking import (
+    ShrinkPlan,
+    shrink,
+    shrink_plan,
+)
+from keras_tickets.kernels import prunable
+from keras_tickets.masks import regrowth as growth
+from keras_tickets.masks.masked_layer import Masked
+from keras_tickets.masks.stripping import strip
 from keras_tickets.pruners import (
     ESPN,
     IMP,
@@ -34,13 +35,29 @@ from keras_tickets.pruners import (
     RigL,
     Static,
     SynFlow,
+    presets,
 )
-from keras_tickets.report import summary
-from keras_tickets.sanity import Challenge, challenge
-from keras_tickets.shrink import ShrinkPlan, shrink, shrink_plan
-from keras_tickets.strip import strip
-from keras_tickets.ticket import Ticket, wrap
-from keras_tickets.ticket_file import load_ticket
+from keras_tickets.recipe import (
+    allocation,
+    schedules,
+)
+from keras_tickets.recipe import (
+    structures as structure,
+)
+from keras_tickets.reports.challenging import (
+    Challenge,
+    challenge,
+)
+from keras_tickets.reports.cost import (
+    Cost,
+    flops,
+)
+from keras_tickets.reports.summarizing import summary
+from keras_tickets.ticket.saved_file import load_ticket
+from keras_tickets.ticket.ticket import (
+    Ticket,
+    wrap,
+)
 
 __all__ = [
     "ESPN",

@@ -13,7 +13,7 @@ import pytest
 from keras import layers
 
 import keras_tickets as kt
-from keras_tickets.convert.tensor import Array
+from keras_tickets._util.file_tensor import Array
 
 SUFFIXES = (".tflite", ".onnx")
 

@@ -9,8 +9,8 @@ from keras import layers
 
 import keras_tickets as kt
 from examples import networks
-from keras_tickets.prunable import find_kernels
-from keras_tickets.uses import uses
+from keras_tickets.kernels.prunable import find_kernels
+from keras_tickets.kernels.usage import uses
 
 
 def used(model, given=None) -> dict[str, int]:

@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 from keras import layers
 
 from keras_tickets import allocation
-from keras_tickets.prunable import Kernel, MatmulView, find_kernels, matmul_view
+from keras_tickets.kernels.prunable import (
+    Kernel,
+    MatmulView,
+    find_kernels,
+    matmul_view,
+)
 
 RULES = ("uniform", "er", "erk")
 CSV = Path(__file__).parent / "data" / "resnet50_erk.csv"

@@ -27,16 +27,39 @@ from keras import layers
 from places import without_lab
 
 import keras_tickets as kt
-from keras_tickets.convert.interface import Port, Wires, wires_of_tflite
-from keras_tickets.extras import require
-from keras_tickets.mobile.runners import RUNNERS, Runs, adb, android, benchmark_output
-from keras_tickets.mobile.runners import phone as phone_module
-from keras_tickets.mobile.runners.android import Android, portions, split
-from keras_tickets.mobile.runners.arm64 import Arm64
-from keras_tickets.mobile.runners.benchmark_model import VARIABLE, misfit
-from keras_tickets.mobile.runners.benchmark_output import Summary
-from keras_tickets.mobile.runners.folders import folder_of
-from keras_tickets.mobile.runners.phone import fastest, identified, warmest
+from keras_tickets._util.extras import require
+from keras_tickets.runtime import (
+    RUNNERS,
+    Runs,
+)
+from keras_tickets.runtime.android import (
+    adb,
+    benchmark_output,
+    phone_target,
+)
+from keras_tickets.runtime.android import phone as phone_module
+from keras_tickets.runtime.android.benchmark_model import (
+    VARIABLE,
+    misfit,
+)
+from keras_tickets.runtime.android.benchmark_output import Summary
+from keras_tickets.runtime.android.phone import (
+    fastest,
+    identified,
+    warmest,
+)
+from keras_tickets.runtime.android.phone_target import (
+    Android,
+    portions,
+    split,
+)
+from keras_tickets.runtime.arm64.emulated_target import Arm64
+from keras_tickets.runtime.folders import folder_of
+from keras_tickets.runtime.interface import (
+    Port,
+    Wires,
+    wires_of_tflite,
+)
 
 pytestmark = pytest.mark.any_backend
 
@@ -694,7 +717,7 @@ def left_on(lab_phone) -> list[str]:
 
 
 def test_lab_phone_report(lab_phone, file, monkeypatch):
-    monkeypatch.setattr(android, "_PORTIONS", 2)  # Each takes seconds to start.
+    monkeypatch.setattr(phone_target, "_PORTIONS", 2)  # Each takes seconds to start.
     report = kt.benchmark(file, on="android", runs=3, warmup=1, verbose=False)
     assert report.emulated
     assert "ratios only" in str(report)
@@ -734,7 +757,7 @@ def test_lab_phone_twice(second, file):
 
 WAITING = """
 import pathlib, sys
-from keras_tickets.mobile.runners import adb
+from keras_tickets.runtime import adb
 with adb.attached(60).folder() as folder:
     print(folder, flush=True)
     adb.attached(60).shell(f"sh -c 'echo $$ >{folder}/run.pid; exec sleep 600'")

@@ -22,10 +22,20 @@ from places import emulated
 
 import keras_tickets as kt
 from benchmarks.unguarded import unguarded
-from keras_tickets.convert import tflite_encode
-from keras_tickets.mobile.runners import arm64_count, arm64_probe
-from keras_tickets.mobile.runners.arm64 import Arm64, emulator_version, program
-from keras_tickets.mobile.runners.folders import VARIABLE, folder_of
+from keras_tickets.convert import tflite_encoding
+from keras_tickets.runtime.arm64 import (
+    instruction_counter,
+    kernel_counter,
+)
+from keras_tickets.runtime.arm64.emulated_target import (
+    Arm64,
+    emulator_version,
+    program,
+)
+from keras_tickets.runtime.folders import (
+    VARIABLE,
+    folder_of,
+)
 
 pytestmark = pytest.mark.any_backend
 
@@ -47,7 +57,7 @@ def test_what_is_wrong_on_arm64_only_is_found(tmp_path):
     kt.export(model, path, sparse=False, verbose=False)
     assert kt.verify(path, model, on="arm64").max_rel < 1e-5
     with unguarded():
-        path.write_bytes(tflite_encode.sparsify(path.read_bytes(), "float32")[0])
+        path.write_bytes(tflite_encoding.sparsify(path.read_bytes(), "float32")[0])
     assert kt.verify(path, model, on="host").max_rel < 1e-5
     with pytest.raises(RuntimeError, match="does not compute what"):
         kt.verify(path, model, on="arm64")
@@ -84,7 +94,7 @@ def test_a_crash_of_the_emulated_program_is_told(tmp_path, monkeypatch):
     """A guest that dies of a signal: the emulator dies of the same."""
     crashing = tmp_path / "crash.py"
     crashing.write_text("import os; os.abort()")
-    monkeypatch.setattr(arm64_probe, "__file__", str(crashing))
+    monkeypatch.setattr(kernel_counter, "__file__", str(crashing))
     (tmp_path / "m.tflite").touch()
     with pytest.raises(RuntimeError, match=r"crashed \(SIGABRT\)"):
         kt.mobile.sparse_path(tmp_path / "m.tflite")
@@ -93,7 +103,7 @@ def test_a_crash_of_the_emulated_program_is_told(tmp_path, monkeypatch):
 @emulated
 @pytest.mark.parametrize(
     ("module", "more"),
-    [(arm64_probe, []), (arm64_count, ["1"])],
+    [(kernel_counter, []), (instruction_counter, ["1"])],
     ids=["probe", "count"],
 )
 def test_programs_end_with_who_started_them(module, more, tmp_path):
@@ -182,7 +192,7 @@ def _library() -> pathlib.Path:
 
 
 def test_symbols_of_a_real_library():
-    found = arm64_probe.symbols(_library().read_bytes())
+    found = kernel_counter.symbols(_library().read_bytes())
     assert found["xnn_init_f32_spmm_config"] > 0
 
 
@@ -190,7 +200,7 @@ def test_another_litert_is_an_error_and_no_zero():
     """On this machine's own library, where the kernels for ARM64 are not."""
     pytest.importorskip("ai_edge_litert.interpreter")
     try:
-        library = arm64_probe.Library(_library())
+        library = kernel_counter.Library(_library())
     except RuntimeError as error:
         pytest.skip(str(error))
     assert library.address("xnn_init_f32_spmm_config") > 0
@@ -201,7 +211,7 @@ def test_another_litert_is_an_error_and_no_zero():
 @pytest.mark.parametrize("content", [b"", b"MZ", b"\x7fELF\x01\x01" + bytes(64)])
 def test_symbols_of_what_is_no_library(content):
     with pytest.raises(ValueError, match="ELF"):
-        arm64_probe.symbols(content)
+        kernel_counter.symbols(content)
 
 
 def test_the_probe_needs_no_keras():
@@ -210,4 +220,4 @@ def test_the_probe_needs_no_keras():
         "import runpy, sys; runpy.run_path(sys.argv[1]); "
         "assert not {'keras', 'keras_tickets'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code, arm64_probe.__file__], check=True)
+    subprocess.run([sys.executable, "-c", code, kernel_counter.__file__], check=True)

@@ -9,7 +9,10 @@ import pytest
 from exported import SUFFIXES, exported_cnn
 
 import keras_tickets as kt
-from keras_tickets.mobile.runners import RUNNERS, Timing
+from keras_tickets.runtime import (
+    RUNNERS,
+    Timing,
+)
 
 pytestmark = pytest.mark.any_backend
 

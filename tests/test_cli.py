@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_tickets import __version__
+from keras_tickets._util.memory import bounded_memory
 from keras_tickets.cli import main
-from keras_tickets.convert import tflite_schema
-from keras_tickets.convert.formats import FILES
 from keras_tickets.inspection import inspect
-from keras_tickets.memory import bounded_memory
+from keras_tickets.runtime.formats import FILES
+from keras_tickets.tflite import schema
 
 pytestmark = pytest.mark.any_backend
 
@@ -174,12 +174,12 @@ def test_names_that_are_no_text_are_shown(tmp_path):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux has the bound")
 def test_a_size_beyond_the_machine_is_refused(tmp_path):
     """Two numbers say how large a sparse tensor is; they cost nothing to inflate."""
-    model = tflite_schema.unpack(exported_cnn(".tflite")[0])
+    model = schema.unpack(exported_cnn(".tflite")[0])
     for tensor in model.subgraphs[0].tensors:
         if tensor.sparsity is not None:
             tensor.shape = np.array([2**31 - 1, *tensor.shape[1:]], np.int32)
     path = tmp_path / "m.tflite"
-    path.write_bytes(tflite_schema.pack(model, 10**5))
+    path.write_bytes(schema.pack(model, 10**5))
     with pytest.raises(ValueError, match="MemoryError"):
         inspect(path)
 
@@ -211,13 +211,13 @@ def test_operators_that_are_not_built_in_are_marked(tmp_path):
 
 
 def test_flex_operators_are_marked(tmp_path):
-    model = tflite_schema.unpack(exported_cnn(".tflite")[0])
+    model = schema.unpack(exported_cnn(".tflite")[0])
     code = model.operatorCodes[0]
-    custom = tflite_schema.schema().BuiltinOperator.CUSTOM
+    custom = schema.schema().BuiltinOperator.CUSTOM
     code.builtinCode = code.deprecatedBuiltinCode = custom
     code.customCode = b"FlexStrange"
     path = tmp_path / "m.tflite"
-    path.write_bytes(tflite_schema.pack(model, 10**5))
+    path.write_bytes(schema.pack(model, 10**5))
     result = run("inspect", path)
     assert result.exit_code == 0
     (line,) = (li for li in result.stdout.splitlines() if "not built in" in li)

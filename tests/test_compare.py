@@ -11,7 +11,10 @@ from exported import exported_cnn
 
 import keras_tickets as kt
 from keras_tickets.cli import main
-from keras_tickets.mobile.runners import RUNNERS, Timing
+from keras_tickets.runtime import (
+    RUNNERS,
+    Timing,
+)
 
 pytestmark = pytest.mark.any_backend
 

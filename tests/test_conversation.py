@@ -9,7 +9,10 @@ import time
 
 import pytest
 
-from keras_tickets.convert.conversation import converse, end
+from keras_tickets._util.process import (
+    converse,
+    end,
+)
 
 pytestmark = pytest.mark.any_backend
 
@@ -39,7 +42,7 @@ def test_a_process_that_died_meanwhile_says_how():
 def test_who_listens_ends_with_who_asks(told):
     """Also while it does something else: a run in an emulated machine takes minutes."""
     program = (
-        "import time; from keras_tickets.convert.runtimes import listen; "
+        "import time; from keras_tickets.runtime.interpreters import listen; "
         "lines = listen(); print(next(lines), flush=True); time.sleep(600)"
     )
     with subprocess.Popen(

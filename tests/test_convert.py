@@ -27,11 +27,22 @@ from exported import (
 )
 
 import keras_tickets as kt
-from keras_tickets.convert import names, onnx_file, tflite_file, tflite_schema
-from keras_tickets.convert.formats import FILES
-from keras_tickets.convert.isolated import isolated
-from keras_tickets.convert.runtimes import open_runtime
-from keras_tickets.convert.tflite_sparsity import Levels, decode, encode
+from keras_tickets.convert import names
+from keras_tickets.onnx import file as onnx_file
+from keras_tickets.runtime.formats import FILES
+from keras_tickets.runtime.interpreters import open_runtime
+from keras_tickets.runtime.isolated import isolated
+from keras_tickets.tflite import (
+    file as tflite_file,
+)
+from keras_tickets.tflite import (
+    schema,
+)
+from keras_tickets.tflite.sparsity import (
+    Levels,
+    decode,
+    encode,
+)
 
 
 def kernel_zeros(model):
@@ -123,7 +134,7 @@ def test_rewritten_buffers_stay_aligned():
     """Kernels read weights where they lie in the file, in steps of 16 bytes."""
     content = tflite_file.rewrite(exported_cnn(".tflite")[0], lambda t: t.values)
     start = np.frombuffer(content, np.uint8).ctypes.data
-    model = tflite_schema.schema().Model.GetRootAs(content)
+    model = schema.schema().Model.GetRootAs(content)
     buffers = [model.Buffers(i) for i in range(model.BuffersLength())]
     data = [b.DataAsNumpy() for b in buffers if b.DataLength()]
     assert data

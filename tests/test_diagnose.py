@@ -25,15 +25,21 @@ from benchmarks import mobile_graphs, mobile_zoo
 from benchmarks.record import RESULTS
 from benchmarks.unguarded import unguarded
 from keras_tickets.cli import main
-from keras_tickets.convert import tflite_schema
-from keras_tickets.convert.litert import to_litert
-from keras_tickets.mobile import draft
-from keras_tickets.xnnpack import judge as judging
-from keras_tickets.xnnpack import speed, storage
-from keras_tickets.xnnpack.diagnose import diagnose_content
-from keras_tickets.xnnpack.graph import Node, graphs
+from keras_tickets.convert.to_tflite import to_litert
+from keras_tickets.mobile import probe_model
+from keras_tickets.tflite import schema
+from keras_tickets.tflite.graph import (
+    Node,
+    graphs,
+)
+from keras_tickets.xnnpack import prediction as judging
+from keras_tickets.xnnpack import (
+    speed,
+    support,
+)
+from keras_tickets.xnnpack.analysis import diagnose_content
+from keras_tickets.xnnpack.explicit_padding import pad_explicitly
 from keras_tickets.xnnpack.layout import Layout
-from keras_tickets.xnnpack.padding import pad_explicitly
 
 pytestmark = pytest.mark.any_backend
 
@@ -44,7 +50,7 @@ def stored(name: str, guarded: bool = True) -> bytes:
     graph = mobile_zoo.GRAPHS[name]
     plain = mobile_graphs.ticket_of(graph).strip()
     with contextlib.nullcontext() if guarded else unguarded():
-        return draft.draft(plain, graph.precision)
+        return probe_model.draft(plain, graph.precision)
 
 
 def told(name: str, guarded: bool = True):
@@ -142,7 +148,7 @@ def test_blocks_are_chosen_as_xnnpack_does():
 
 def test_the_threshold_is_two_thirds_exactly():
     """XNNPACK asks for more than two thirds of the zeros of a cluster."""
-    model = tflite_schema.unpack(stored("plain"))
+    model = schema.unpack(stored("plain"))
     (graph,) = graphs(model)
     (part,) = judging.parts(graph)
     cluster = next(c for c in Layout(part).clusters.values() if c.weights)
@@ -158,10 +164,10 @@ def test_zeros_around_an_odd_image_are_written_out(tmp_path):
     path = tmp_path / "m.tflite"
     to_litert(plain, path, signature, "float32", [])
     content = path.read_bytes()
-    ops = [node.op for node in graphs(tflite_schema.unpack(content))[0].nodes]
+    ops = [node.op for node in graphs(schema.unpack(content))[0].nodes]
     assert "PAD" not in ops
     written = pad_explicitly(content)
-    ops = [node.op for node in graphs(tflite_schema.unpack(written))[0].nodes]
+    ops = [node.op for node in graphs(schema.unpack(written))[0].nodes]
     assert ops.count("PAD") == 1
     path.write_bytes(written)
     kt.verify(path, plain, on="host")
@@ -346,11 +352,11 @@ def test_damaged_files_are_refused(tmp_path):
 
 def test_operators_of_tensorflow_are_named():
     content = stored("plain")
-    model = tflite_schema.unpack(content)
-    code = next(c for c in model.operatorCodes if tflite_schema.op_name(c) == "MEAN")
+    model = schema.unpack(content)
+    code = next(c for c in model.operatorCodes if schema.op_name(c) == "MEAN")
     code.builtinCode = code.deprecatedBuiltinCode = 32
     code.customCode = "FlexMean"
-    found = diagnose_content(tflite_schema.pack(model, len(content)), "m")
+    found = diagnose_content(schema.pack(model, len(content)), "m")
     assert found.foreign == ("FlexMean",)
     assert "FlexMean" in found.verdict
 
@@ -399,4 +405,4 @@ def test_the_rules_need_no_keras():
     ],
 )
 def test_what_may_be_stored_without_zeros(op, dtype, whole, in_blocks, refused):
-    assert bool(storage.refusal(op, dtype, whole, in_blocks)) == refused
+    assert bool(support.refusal(op, dtype, whole, in_blocks)) == refused

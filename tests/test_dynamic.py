@@ -15,10 +15,10 @@ from keras import layers, ops
 
 import keras_tickets as kt
 from keras_tickets import growth as growths
-from keras_tickets import optimizers
 from keras_tickets.backend import on_host
-from keras_tickets.granules import Granules
-from keras_tickets.selection import exchange
+from keras_tickets.masks import optimizer_slots
+from keras_tickets.recipe.groups import Granules
+from keras_tickets.recipe.selection import exchange
 
 BACKEND = keras.backend.backend()
 
@@ -678,5 +678,5 @@ def test_arguments_out_of_range(arguments, message):
 def test_adafactor_names_its_rows_and_columns():
     weight = keras.Variable(np.ones((200, 200)))
     with pytest.warns(UserWarning, match="Adafactor keeps"):
-        slots = optimizers.build(keras.optimizers.Adafactor(), [weight])
+        slots = optimizer_slots.build(keras.optimizers.Adafactor(), [weight])
     assert [slot.variable.shape for slot in slots.of(weight)] == [(200, 200)]

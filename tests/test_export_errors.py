@@ -16,16 +16,19 @@ import pytest
 from exported import SUFFIXES, cnn, exported_cnn, make_sparse, sparse_cnn, values_of
 
 import keras_tickets as kt
-from keras_tickets import files
+from keras_tickets._util import files
+from keras_tickets._util.file_tensor import FileTensor
 from keras_tickets.convert import (
-    isolated,
-    onnx_file,
-    pipeline,
-    verify,
+    equivalence,
+    exporting,
 )
-from keras_tickets.convert.formats import FILES
-from keras_tickets.convert.tensor import FileTensor
-from keras_tickets.convert.zeros import Weight, check_zeros
+from keras_tickets.convert.zeros import (
+    Weight,
+    check_zeros,
+)
+from keras_tickets.onnx import file as onnx_file
+from keras_tickets.runtime import isolated
+from keras_tickets.runtime.formats import FILES
 
 OLD = b"the file of last week"
 
@@ -35,7 +38,7 @@ export = functools.partial(kt.export, overwrite=True)
 @pytest.fixture
 def no_work(monkeypatch):
     """Any work fails the test: the error has to come before."""
-    monkeypatch.setattr(pipeline, "_strip", lambda model: pytest.fail("work was done"))
+    monkeypatch.setattr(exporting, "_strip", lambda model: pytest.fail("work was done"))
 
 
 @pytest.fixture
@@ -45,7 +48,7 @@ def convert_to(monkeypatch):
         exported_cnn(suffix)
 
     def plant(content):
-        monkeypatch.setattr(pipeline, "_convert", lambda *arguments: content)
+        monkeypatch.setattr(exporting, "_convert", lambda *arguments: content)
 
     return plant
 
@@ -271,7 +274,7 @@ def test_ctrl_c(moment, target, convert_to, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(verify, moment, interrupt)
+    monkeypatch.setattr(equivalence, moment, interrupt)
     with pytest.raises(KeyboardInterrupt):
         export(sparse_cnn(), target)
 
@@ -361,7 +364,7 @@ def test_layers_beyond_the_built_in_operators_are_named(target):
 
 def test_a_missing_package_names_the_extra(target, monkeypatch):
     monkeypatch.setitem(
-        pipeline._NEEDED, target.suffix, ("a_package_that_is_not_there",)
+        exporting._NEEDED, target.suffix, ("a_package_that_is_not_there",)
     )
     with pytest.raises(ImportError, match=r'pip install "keras-tickets\[export\]"'):
         export(sparse_cnn(), target)
@@ -372,14 +375,14 @@ def test_while_it_is_checked_nothing_lies_beside_the_target(convert_to, tmp_path
     seen = []
     content, _ = exported_cnn(".onnx")
     convert_to(content)
-    real = verify.isolated
+    real = equivalence.isolated
 
     def spy(path: pathlib.Path):
         seen.append((path.name, path.read_bytes(), list(tmp_path.iterdir())))
         return real(path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verify, "isolated", spy)
+        patch.setattr(equivalence, "isolated", spy)
         export(sparse_cnn(), tmp_path / "m.onnx", verbose=False)
     ((name, checked, beside),) = seen
     assert (name, beside) == ("model.onnx", [])

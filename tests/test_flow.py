@@ -13,8 +13,11 @@ import zoo
 from keras import layers, ops
 
 import keras_tickets as kt
-from keras_tickets import flow, scores
-from keras_tickets.prunable import find_kernels
+from keras_tickets import (
+    flow,
+    scores,
+)
+from keras_tickets.kernels.prunable import find_kernels
 
 BACKEND = keras.backend.backend()
 

@@ -13,7 +13,7 @@ import keras_tickets as kt
 HEAVY = (
     *("tensorflow", "jax", "torch", "onnx", "onnxruntime", "ai_edge_litert"),
     # Our own, for files: they load at first use.
-    *("keras_tickets.mobile", "keras_tickets.convert.pipeline"),
+    *("keras_tickets.mobile", "keras_tickets.convert.exporting"),
 )
 
 PROBE = f"""

@@ -14,12 +14,14 @@ from keras import layers
 from places import emulated
 
 import keras_tickets as kt
-from keras_tickets.convert import runtimes
-from keras_tickets.mobile import block_log
-from keras_tickets.mobile.instructions import InstructionCount
-from keras_tickets.mobile.runners import arm64_count
-from keras_tickets.mobile.runners.arm64_count import BEGIN, END
-from keras_tickets.mobile.runners.folders import VARIABLE
+from keras_tickets.mobile.instruction_counting import InstructionCount
+from keras_tickets.runtime import interpreters
+from keras_tickets.runtime.arm64 import block_log, instruction_counter
+from keras_tickets.runtime.arm64.instruction_counter import (
+    BEGIN,
+    END,
+)
+from keras_tickets.runtime.folders import VARIABLE
 
 pytestmark = pytest.mark.any_backend
 
@@ -86,10 +88,10 @@ def test_where_the_code_is():
         "155b60d000-155be3d000 r-xp 002ed000 fe:00 7  /site/{0}\n"
         "155c000000-155c001000 rw-p 00000000 00:00 0 \n"
     )
-    here = maps.format(arm64_count.LIBRARY)
-    assert arm64_count.code(here) == (0x155B60D000, 0x155BE3D000)
+    here = maps.format(instruction_counter.LIBRARY)
+    assert instruction_counter.code(here) == (0x155B60D000, 0x155BE3D000)
     with pytest.raises(RuntimeError, match="without its"):
-        arm64_count.code(maps.format("other.so"))
+        instruction_counter.code(maps.format("other.so"))
 
 
 def test_inputs_are_no_zeros(tmp_path, monkeypatch):
@@ -103,12 +105,12 @@ def test_inputs_are_no_zeros(tmp_path, monkeypatch):
             super().set_tensor(index, value)
 
     monkeypatch.setattr(interpreter, "Interpreter", Recorded)
-    monkeypatch.setattr(arm64_count, "code", lambda maps: (0, 0))
-    monkeypatch.setattr(arm64_count, "pathlib", mock.MagicMock())
+    monkeypatch.setattr(instruction_counter, "code", lambda maps: (0, 0))
+    monkeypatch.setattr(instruction_counter, "pathlib", mock.MagicMock())
     path = tmp_path / "m.tflite"
     path.write_bytes(exported_cnn(".tflite")[0])
     with open(tmp_path / "log", "w+b") as log:
-        arm64_count.main(runtimes.ready, str(path), log.fileno())
+        instruction_counter.main(interpreters.ready, str(path), log.fileno())
         log.seek(0)
         assert log.readlines() == [BEGIN, END]
     assert [value.all() for value in given] == [True]
@@ -182,7 +184,7 @@ def test_no_count_is_made_up(name, tmp_path, monkeypatch):
     program, error = PROGRAMS[name]
     script = tmp_path / "program.py"
     script.write_text(program)
-    monkeypatch.setattr(arm64_count, "__file__", str(script))
+    monkeypatch.setattr(instruction_counter, "__file__", str(script))
     (tmp_path / "m.tflite").touch()
     with pytest.raises(RuntimeError, match=error):
         kt.mobile.instructions(tmp_path / "m.tflite")

@@ -1,4 +1,4 @@
-"""The private corners of Keras that `keras_tickets._keras` stands on."""
+"""The private corners of Keras that `keras_tickets.backend.keras_private` stands on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import keras
 import pytest
 from keras import layers
 
-from keras_tickets import _keras
+from keras_tickets.backend import keras_private
 
 VERSION = f"Keras {keras.__version__}"
 
@@ -18,15 +18,15 @@ def model():
 
 
 def test_sublayers_sees_every_layer_once(model):
-    names = [layer.name for layer in _keras.sublayers(model)]
+    names = [layer.name for layer in keras_private.sublayers(model)]
     assert len(names) == len(set(names)), VERSION
     assert {"inner", "dense", "dropout"} <= set(names), VERSION
 
 
 def test_own_variables_are_not_those_of_sublayers(model):
-    assert _keras.own_variables(model) == [], VERSION
+    assert keras_private.own_variables(model) == [], VERSION
     dense = model.get_layer("inner").layers[0]
-    names = [variable.name for variable in _keras.own_variables(dense)]
+    names = [variable.name for variable in keras_private.own_variables(dense)]
     assert names == ["kernel", "bias"], VERSION
 
 
@@ -36,7 +36,7 @@ def test_training_argument_is_taken_over():
             return inputs
 
     host = layers.Dropout(0.5)
-    _keras.take_training_argument_like(host, Deaf())
+    keras_private.take_training_argument_like(host, Deaf())
     assert host._call_has_training_arg is False, VERSION
     assert host._call_has_context_arg["training"] is False, VERSION
 
@@ -47,24 +47,24 @@ def test_a_stateless_scope_collects_losses():
     layer(x)
     with keras.StatelessScope(collect_losses=True) as scope:
         layer(x)
-    assert len(_keras.collected_losses(scope)) == 1, VERSION
+    assert len(keras_private.collected_losses(scope)) == 1, VERSION
 
 
 def test_the_graph_of_functional_and_sequential_models(model):
-    assert _keras.graph_of(model) is not None, VERSION
-    assert _keras.graph_of(model.layers[0]) is not None, VERSION
-    assert _keras.graph_of(layers.Dense(3)) is None, VERSION
+    assert keras_private.graph_of(model) is not None, VERSION
+    assert keras_private.graph_of(model.layers[0]) is not None, VERSION
+    assert keras_private.graph_of(layers.Dense(3)) is None, VERSION
 
 
 def test_a_graph_runs_on_any_objects(model):
-    graph = _keras.graph_of(model)
+    graph = keras_private.graph_of(model)
     seen = []
 
     def call(layer, *args, **kwargs):
         seen.append(layer.name)
         return f"{args[0]}/{layer.name}"
 
-    assert _keras.run_graph(graph, [""], call) == "/" + "/".join(seen), VERSION
+    assert keras_private.run_graph(graph, [""], call) == "/" + "/".join(seen), VERSION
     assert seen == [layer.name for layer in model.layers], VERSION
 
 
@@ -75,7 +75,7 @@ def test_names_can_be_made_unique_for_a_while():
             self.twins = [layers.Dense(2, name="same") for _ in range(2)]
 
     twins = Twins()
-    with _keras.unique_names(twins):
+    with keras_private.unique_names(twins):
         names = [layer.name for layer in twins.twins]
         assert len(set(names)) == 2, VERSION
     assert [layer.name for layer in twins.twins] == ["same", "same"], VERSION
@@ -83,7 +83,7 @@ def test_names_can_be_made_unique_for_a_while():
 
 def test_the_compiled_loss_is_without_regularisation():
     model = keras.Sequential([keras.Input((1,)), layers.Dense(1)])
-    assert _keras.compiled_loss(model) is None, VERSION
+    assert keras_private.compiled_loss(model) is None, VERSION
     model.compile("sgd", "mse")
     x = keras.ops.ones((2, 1))
-    assert float(_keras.compiled_loss(model)(x, 3 * x)) == 4.0, VERSION
+    assert float(keras_private.compiled_loss(model)(x, 3 * x)) == 4.0, VERSION

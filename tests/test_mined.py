@@ -12,9 +12,12 @@ from keras import layers, ops
 
 import keras_tickets as kt
 from keras_tickets.backend import on_host
-from keras_tickets.optimizers import innermost
+from keras_tickets.masks.optimizer_slots import innermost
 from keras_tickets.pruners.early_bird import distance
-from keras_tickets.schedules import Freezing, Run
+from keras_tickets.recipe.schedules import (
+    Freezing,
+    Run,
+)
 
 MINED = {
     "gem_miner": lambda **kw: kt.GemMiner(

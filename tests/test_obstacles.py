@@ -13,7 +13,7 @@ import pytest
 from keras import layers, ops
 
 import keras_tickets as kt
-from keras_tickets.mobile.prepare.build import build
+from keras_tickets.mobile.preparing.building import build
 
 SIZE, CHANNELS = 12, 8
 

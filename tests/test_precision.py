@@ -18,14 +18,30 @@ from keras import layers
 
 import keras_tickets as kt
 from benchmarks.unguarded import unguarded
-from keras_tickets.convert import names, tflite_encode, tflite_file
-from keras_tickets.convert.comparison import compare, gap
-from keras_tickets.convert.isolated import isolated
-from keras_tickets.convert.reference import reference_bytes
-from keras_tickets.convert.sampling import cut_samples, make_samples
-from keras_tickets.convert.tensor import FileTensor
-from keras_tickets.convert.tflite_schema import pack, unpack
-from keras_tickets.convert.tflite_tensor import constants, read
+from keras_tickets._util.file_tensor import FileTensor
+from keras_tickets._util.size_bound import reference_bytes
+from keras_tickets.convert import (
+    names,
+    tflite_encoding,
+)
+from keras_tickets.convert.comparison import (
+    compare,
+    gap,
+)
+from keras_tickets.convert.samples import (
+    cut_samples,
+    make_samples,
+)
+from keras_tickets.runtime.isolated import isolated
+from keras_tickets.tflite import file
+from keras_tickets.tflite.schema import (
+    pack,
+    unpack,
+)
+from keras_tickets.tflite.tensor import (
+    constants,
+    read,
+)
 
 pytestmark = pytest.mark.any_backend
 
@@ -69,7 +85,7 @@ def exported_mlp(precision, block):
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "m.tflite")
         report = export(mlp(block), path, precision)
-        tensors = tflite_file.tensors(path.read_bytes())
+        tensors = file.tensors(path.read_bytes())
     return report, [tensor for tensor in tensors if tensor.is_weight]
 
 
@@ -122,7 +138,7 @@ def test_convolutions_in_each_precision(precision, tmp_path):
 
 def rows_only(constant, readers, precision):
     """Stores everything without zeros, safe or not."""
-    return [tflite_encode._rows(constant)], ""
+    return [tflite_encoding._rows(constant)], ""
 
 
 @pytest.mark.parametrize("precision", ["int8-dynamic", "int8"])
@@ -135,7 +151,7 @@ def test_what_is_barred_does_break(precision, tmp_path):
 
 
 def test_blocks_that_the_runtime_is_not_told_of_do_break(tmp_path, monkeypatch):
-    monkeypatch.setattr(tflite_encode, "_mark_readers", lambda model, sparse: None)
+    monkeypatch.setattr(tflite_encoding, "_mark_readers", lambda model, sparse: None)
     with pytest.raises(RuntimeError):
         export(mlp(4), tmp_path / "m.tflite", "float32")
 
@@ -222,8 +238,8 @@ def test_all_tensors_of_a_shared_buffer_change_together():
     model.subgraphs[0].tensors.append(copy.copy(twin))
     shared = pack(model, len(content))
     for changed in (
-        tflite_encode.densify(shared),
-        tflite_file.rewrite(shared, lambda tensor: tensor.values[..., ::-1]),
+        tflite_encoding.densify(shared),
+        file.rewrite(shared, lambda tensor: tensor.values[..., ::-1]),
     ):
         last = unpack(changed)
         found = [t for t in last.subgraphs[0].tensors if t.buffer == twin.buffer]

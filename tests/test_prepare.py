@@ -15,9 +15,9 @@ from keras import layers, ops
 from places import available
 
 import keras_tickets as kt
-from keras_tickets.mobile.prepare.build import build
-from keras_tickets.mobile.prepare.rewrites.padding import Axis
-from keras_tickets.mobile.prepare.table import REWRITES
+from keras_tickets.mobile.preparing.building import build
+from keras_tickets.mobile.preparing.rewrite_table import REWRITES
+from keras_tickets.mobile.preparing.rewrites.kernel_padding import Axis
 
 TOLERANCE = 1e-5
 

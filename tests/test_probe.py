@@ -16,9 +16,9 @@ from keras import layers
 from places import available
 
 import keras_tickets as kt
-from keras_tickets.convert import tflite_encode
-from keras_tickets.mobile import probe
-from keras_tickets.mobile.runners.folders import VARIABLE
+from keras_tickets.convert import tflite_encoding
+from keras_tickets.mobile import sparse_kernels
+from keras_tickets.runtime.folders import VARIABLE
 
 pytestmark = pytest.mark.any_backend
 
@@ -135,9 +135,9 @@ def exported(case: Case):
         if case.precision == "int8-dynamic":
             # The export keeps these zeros; files of other tools leave them out.
             patch.setattr(
-                *(tflite_encode, "_ways"),
+                *(tflite_encoding, "_ways"),
                 lambda constant, readers, _: (
-                    tflite_encode._blocks(constant, readers),
+                    tflite_encoding._blocks(constant, readers),
                     "",
                 ),
             )
@@ -149,7 +149,7 @@ def exported(case: Case):
         )
         content = path.read_bytes()
     if case.stored == "dense":
-        content = tflite_encode.densify(content)
+        content = tflite_encoding.densify(content)
     return content, samples, keras.ops.convert_to_numpy(ticket.strip()(samples))
 
 
@@ -221,7 +221,9 @@ def test_places_that_do_not_count_are_told(place, message, tmp_path):
 def test_the_table_lists_what_ran(place, title):
     idle = {"kernel": "f32 32x2", "outputs": [], "calls": 0}
     ran = {"kernel": "f32 32x1", "outputs": [64, 96], "calls": 2}
-    path = probe.parse("m.tflite", place, {"convolution": [ran, idle], "dense": []})
+    path = sparse_kernels.parse(
+        "m.tflite", place, {"convolution": [ran, idle], "dense": []}
+    )
     assert path.nodes == 2
     assert title in str(path)
     assert "f32 32x1   2, of outputs 64, 96" in str(path)

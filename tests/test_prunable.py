@@ -7,7 +7,12 @@ import pytest
 from keras import layers
 
 from keras_tickets import prunable
-from keras_tickets.prunable import Exclusion, choose_kernels, find_kernels, why_not
+from keras_tickets.kernels.prunable import (
+    Exclusion,
+    choose_kernels,
+    find_kernels,
+    why_not,
+)
 
 BIAS, NORM, DEPTHWISE = "bias", "normalisation", "depthwise kernel"
 TABLE_OF = "embedding or position table"

@@ -21,8 +21,14 @@ from keras_tickets import (
     scores,
     structure,
 )
-from keras_tickets.granules import Granules
-from keras_tickets.registry import Configurable, Registry, plain, revive, spelling
+from keras_tickets._util.registry import (
+    Configurable,
+    Registry,
+    plain,
+    revive,
+    spelling,
+)
+from keras_tickets.recipe.groups import Granules
 
 FAMILIES = sorted(
     {

@@ -12,9 +12,16 @@ from exported import SUFFIXES, exported_cnn, sparse_cnn
 from places import available
 
 import keras_tickets as kt
-from keras_tickets.convert import conversation
-from keras_tickets.convert.tflite_schema import pack, schema, unpack
-from keras_tickets.mobile.runners import RUNNERS, Runs
+from keras_tickets._util import process as conversation
+from keras_tickets.runtime import (
+    RUNNERS,
+    Runs,
+)
+from keras_tickets.tflite.schema import (
+    pack,
+    schema,
+    unpack,
+)
 
 # An emulated processor takes seconds only to load what runs a file; what a backend may
 # change, such as the outputs that a file is compared with, shows on this machine too.

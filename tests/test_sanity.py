@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from keras import layers
 
 import keras_tickets as kt
-from keras_tickets.granules import Granules
-from keras_tickets.parts import values_of
-from keras_tickets.prunable import MatmulView
-from keras_tickets.sanity import RIVALS
+from keras_tickets.kernels.prunable import MatmulView
+from keras_tickets.recipe.groups import Granules
+from keras_tickets.reports.challenging import RIVALS
+from keras_tickets.ticket.parts import values_of
 
 MODEL = "functional"
 ALL = ("ticket", "shuffled", "reinitialised", "random", "inverted", "dense")

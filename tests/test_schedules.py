@@ -15,7 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_tickets import schedules
-from keras_tickets.schedules import Cosine, Exponential, Once, Polynomial, Run
+from keras_tickets.recipe.schedules import (
+    Cosine,
+    Exponential,
+    Once,
+    Polynomial,
+    Run,
+)
 
 RAMPS = (Polynomial, Exponential, Cosine)
 

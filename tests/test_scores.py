@@ -9,7 +9,10 @@ import zoo
 from keras import layers, ops
 
 import keras_tickets as kt
-from keras_tickets import pruners, scores
+from keras_tickets import (
+    pruners,
+    scores,
+)
 
 BACKEND = keras.backend.backend()
 RNG = np.random.default_rng(0)

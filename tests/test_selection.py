@@ -10,11 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_tickets import ranking
-from keras_tickets.allocation import Group, budget
-from keras_tickets.granules import Granules
-from keras_tickets.ranking import keep_best, tie_order
-from keras_tickets.selection import select
+from keras_tickets.recipe import ranking
+from keras_tickets.recipe.allocation import (
+    Group,
+    budget,
+)
+from keras_tickets.recipe.groups import Granules
+from keras_tickets.recipe.ranking import (
+    keep_best,
+    tie_order,
+)
+from keras_tickets.recipe.selection import select
 
 
 def kept(masks) -> int:

@@ -9,8 +9,11 @@ import zoo
 from keras import layers
 
 import keras_tickets as kt
-from keras_tickets.parts import values_of
-from keras_tickets.snapshot import Snapshot, array_of
+from keras_tickets.masks.snapshot import (
+    Snapshot,
+    array_of,
+)
+from keras_tickets.ticket.parts import values_of
 
 MODEL = "functional"  # it has a BatchNorm, biases and kernels
 

@@ -15,11 +15,24 @@ from keras import layers
 
 import keras_tickets as kt
 from keras_tickets import structure
-from keras_tickets.allocation import Group, budget
 from keras_tickets.backend import on_host
-from keras_tickets.granules import Granules, Pattern
-from keras_tickets.prunable import MatmulView, find_kernels
-from keras_tickets.selection import exchange, keep_within, select
+from keras_tickets.kernels.prunable import (
+    MatmulView,
+    find_kernels,
+)
+from keras_tickets.recipe.allocation import (
+    Group,
+    budget,
+)
+from keras_tickets.recipe.groups import (
+    Granules,
+    Pattern,
+)
+from keras_tickets.recipe.selection import (
+    exchange,
+    keep_within,
+    select,
+)
 
 INPUT4, OUTPUT2 = structure.Block(4, "input"), structure.Block(2, "output")
 
@@ -666,9 +679,9 @@ def test_a_saved_ticket_knows_its_structure(tmp_path):
 
 
 def stored(path):
-    from keras_tickets.convert import tflite_file
+    from keras_tickets.tflite import file
 
-    return [t for t in tflite_file.tensors(path.read_bytes()) if t.values.ndim == 2]
+    return [t for t in file.tensors(path.read_bytes()) if t.values.ndim == 2]
 
 
 @pytest.mark.any_backend

@@ -13,9 +13,12 @@ import zoo
 from keras import layers
 
 import keras_tickets as kt
-from keras_tickets import architecture, ticket_file
-from keras_tickets.parts import values_of
-from keras_tickets.prunable import find_kernels
+from keras_tickets.kernels.prunable import find_kernels
+from keras_tickets.ticket import (
+    architecture,
+    saved_file,
+)
+from keras_tickets.ticket.parts import values_of
 
 ALL = sorted(zoo.BUILDERS)
 
@@ -243,7 +246,7 @@ def rewrite(path, change, seal: bool = False) -> None:
     arrays = arrays_of(path)
     change(arrays)
     if seal:
-        arrays["checksum"] = np.array(ticket_file._checksum(arrays))
+        arrays["checksum"] = np.array(saved_file._checksum(arrays))
     np.savez(path, **arrays)
 
 

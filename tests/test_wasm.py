@@ -21,9 +21,12 @@ from places import (
 )
 
 import keras_tickets as kt
-from keras_tickets.mobile.runners import Runs
-from keras_tickets.mobile.runners.folders import VARIABLE
-from keras_tickets.mobile.runners.wasm import _PROGRAM, Wasm
+from keras_tickets.runtime import Runs
+from keras_tickets.runtime.folders import VARIABLE
+from keras_tickets.runtime.wasm import (
+    _PROGRAM,
+    Wasm,
+)
 
 LAB = pathlib.Path(__file__).parents[1] / "export" / "wasm"
 

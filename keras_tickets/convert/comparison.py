@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_tickets.convert.tensor import Array
+from keras_tickets._util.file_tensor import Array
 
 
 @dataclasses.dataclass(frozen=True)

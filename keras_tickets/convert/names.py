@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import tree
 
-from keras_tickets._keras import sublayers
+from keras_tickets.backend.keras_private import sublayers
 
 
 def aliases(structure: Any, own_names: list[str | None]) -> list[list[str]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from keras_tickets.convert.tensor import FileTensor
+from keras_tickets._util.file_tensor import FileTensor
 
 
 @dataclasses.dataclass(frozen=True)

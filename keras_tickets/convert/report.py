@@ -6,17 +6,20 @@ import collections
 import dataclasses
 from typing import Any
 
+from keras_tickets._util.file_tensor import FileTensor
+from keras_tickets._util.files import gzip_size
+from keras_tickets._util.size_bound import reference_size
+from keras_tickets._util.tables import facts
 from keras_tickets.convert.comparison import Comparison
-from keras_tickets.convert.formats import FILES, SUFFIXES
 from keras_tickets.convert.options import Options
 from keras_tickets.convert.precision import PRECISIONS
-from keras_tickets.convert.reference import reference_size
-from keras_tickets.convert.tensor import FileTensor
-from keras_tickets.convert.tflite_encode import Barred
+from keras_tickets.convert.tflite_encoding import Barred
 from keras_tickets.convert.zeros import Weight
-from keras_tickets.files import gzip_size
-from keras_tickets.masking import count
-from keras_tickets.tables import facts
+from keras_tickets.masks.masked_call import count
+from keras_tickets.runtime.formats import (
+    FILES,
+    SUFFIXES,
+)
 
 # How many barred tensors the table names.
 _SHOWN = 4

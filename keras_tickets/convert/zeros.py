@@ -7,7 +7,10 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_tickets.convert.tensor import Array, FileTensor
+from keras_tickets._util.file_tensor import (
+    Array,
+    FileTensor,
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,13 +17,21 @@ from typing import Any
 import keras
 from keras import ops, tree
 
-from keras_tickets import _keras
+from keras_tickets._util.signature import input_signature
+from keras_tickets.backend import keras_private
 from keras_tickets.flow import rules
-from keras_tickets.flow.rules import NotLinearError, signals_in
-from keras_tickets.flow.signal import Signal, align, power_of_two, settle
-from keras_tickets.masking import other_variables
-from keras_tickets.prunable import Kernel
-from keras_tickets.signature import input_signature
+from keras_tickets.flow.rules import (
+    NotLinearError,
+    signals_in,
+)
+from keras_tickets.flow.signal import (
+    Signal,
+    align,
+    power_of_two,
+    settle,
+)
+from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.masks.masked_call import other_variables
 
 UNKNOWN_SIZE = 64
 """The size of an input axis that the model leaves open."""
@@ -107,10 +115,10 @@ class Network:
         arriving = signals_in(args, kwargs)
         if not arriving:
             return operation(*args, **kwargs)
-        graph = _keras.graph_of(operation)
+        graph = keras_private.graph_of(operation)
         if graph is not None:
             inputs = tree.flatten(args)
-            return _keras.run_graph(graph, inputs, self._step)
+            return keras_private.run_graph(graph, inputs, self._step)
         return self._step(operation, *args, **kwargs)
 
     def _step(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
@@ -130,7 +138,7 @@ class Network:
 
     def _how(self, operation: Any, arriving: list[Signal]) -> Callable[..., Any]:
         """Return the function that stands for an operation."""
-        if _keras.graph_of(operation) is not None or not arriving:
+        if keras_private.graph_of(operation) is not None or not arriving:
             return functools.partial(self.run, operation)
         rule = rules.find(operation)
         if rule is not None:
@@ -139,7 +147,7 @@ class Network:
         if rules.is_proven(operation) and not several:
             return functools.partial(self._as_it_is, operation, arriving[0])
         if isinstance(operation, keras.Layer) and (
-            several or len(_keras.sublayers(operation)) > 1
+            several or len(keras_private.sublayers(operation)) > 1
         ):
             return functools.partial(self._expand, operation)
         if several:
@@ -166,13 +174,13 @@ class Network:
         if "training" in inspect.signature(layer.call).parameters:
             kwargs["training"] = False
         try:
-            with _keras.unique_names(layer):
+            with keras_private.unique_names(layer):
                 graph = keras.Function(placeholders, layer.call(*args, **kwargs))
         except Exception as error:
             raise NotLinearError(
                 _no_rule(layer, f"its call can not be followed ({error})")
             ) from error
-        return _keras.run_graph(graph, found, self._step)
+        return keras_private.run_graph(graph, found, self._step)
 
     # -- looking -------------------------------------------------------------------
 

@@ -34,8 +34,14 @@ from typing import TYPE_CHECKING, Any
 import keras
 from keras import ops, tree
 
-from keras_tickets import _keras
-from keras_tickets.flow.signal import Signal, align, pass_layer, root, settle
+from keras_tickets.backend import keras_private
+from keras_tickets.flow.signal import (
+    Signal,
+    align,
+    pass_layer,
+    root,
+    settle,
+)
 
 if TYPE_CHECKING:
     from keras_tickets.flow.network import Network
@@ -269,7 +275,7 @@ def attention(
             f"{type(layer).__name__} {layer.name!r} attends over more than one axis; "
             "linearised attention takes (batch, tokens, features)."
         )
-    part = {sublayer.name: sublayer for sublayer in _keras.sublayers(layer)}
+    part = {sublayer.name: sublayer for sublayer in keras_private.sublayers(layer)}
     q = network.run(part["query"], query)
     k = network.run(part["key"], value if key is None else key)
     v = network.run(part["value"], value)
@@ -370,7 +376,7 @@ def as_it_is(layer: Any, x: Signal, args: Any, kwargs: Any) -> Any:
 @contextlib.contextmanager
 def without_activations(layer: Any) -> Iterator[None]:
     """Replace the `activation` of a layer and its sublayers by the identity."""
-    layers = _keras.sublayers(layer) if isinstance(layer, keras.Layer) else []
+    layers = keras_private.sublayers(layer) if isinstance(layer, keras.Layer) else []
     # In the instance's own dict: what Keras tracks stays as it is.
     saved = [
         (vars(s), vars(s)["activation"]) for s in layers if "activation" in vars(s)

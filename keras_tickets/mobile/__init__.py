@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from keras_tickets.mobile.benchmark import BenchmarkReport, benchmark
-from keras_tickets.mobile.compare import compare
+from keras_tickets.mobile.benchmarking import (
+    BenchmarkReport,
+    benchmark,
+)
+from keras_tickets.mobile.comparing import compare
 from keras_tickets.mobile.comparison_table import ComparisonTable
-from keras_tickets.mobile.diagnose import diagnose
-from keras_tickets.mobile.eligible import Eligible, eligible, structure
-from keras_tickets.mobile.instructions import InstructionCount, instructions
-from keras_tickets.mobile.prepare import PreparePlan, prepare, prepare_plan
-from keras_tickets.mobile.probe import SparseKernel, SparsePath, sparse_path
-from keras_tickets.mobile.verify import verify
+from keras_tickets.mobile.diagnosing import diagnose
+from keras_tickets.mobile.eligibility import (
+    Eligible,
+    eligible,
+    structure,
+)
+from keras_tickets.mobile.instruction_counting import (
+    InstructionCount,
+    instructions,
+)
+from keras_tickets.mobile.preparing import (
+    PreparePlan,
+    prepare,
+    prepare_plan,
+)
+from keras_tickets.mobile.sparse_kernels import (
+    SparseKernel,
+    SparsePath,
+    sparse_path,
+)
+from keras_tickets.mobile.verifying import verify
 
 __all__ = [
     "BenchmarkReport",

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from keras_tickets.tables import render
+from keras_tickets._util.tables import render
 
 
 @dataclasses.dataclass(frozen=True)

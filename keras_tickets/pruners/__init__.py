@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_tickets.pruners.base import Pruner, registry
+from keras_tickets.pruners.base import (
+    Pruner,
+    registry,
+)
 from keras_tickets.pruners.collapse import LayerCollapseError
 from keras_tickets.pruners.drawing import Curve
 from keras_tickets.pruners.dynamic import Dynamic
@@ -15,9 +18,15 @@ from keras_tickets.pruners.fisher import Fisher
 from keras_tickets.pruners.gem_miner import GemMiner
 from keras_tickets.pruners.grasp import GraSP
 from keras_tickets.pruners.imp import IMP
-from keras_tickets.pruners.magnitude import GradualMagnitude, Magnitude
+from keras_tickets.pruners.magnitude import (
+    GradualMagnitude,
+    Magnitude,
+)
 from keras_tickets.pruners.mined import Mined
-from keras_tickets.pruners.random import Random, Static
+from keras_tickets.pruners.random import (
+    Random,
+    Static,
+)
 from keras_tickets.pruners.rigl import RigL
 from keras_tickets.pruners.set import SET
 from keras_tickets.pruners.snfs import SNFS

@@ -10,19 +10,31 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_tickets import _keras, schedules, scores
-from keras_tickets import allocation as allocations
-from keras_tickets import structure as structures
-from keras_tickets.allocation import Group
-from keras_tickets.companion import Companion
-from keras_tickets.granules import Granules
-from keras_tickets.masked import masked_layers
-from keras_tickets.masking import Count, MaskSet, count
-from keras_tickets.prunable import Kernel
+from keras_tickets import scores
+from keras_tickets._util.registry import (
+    Configurable,
+    Registry,
+)
+from keras_tickets.backend import keras_private
+from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.masks.auxiliary import Companion
+from keras_tickets.masks.masked_call import (
+    Count,
+    MaskSet,
+    count,
+)
+from keras_tickets.masks.masked_layer import masked_layers
 from keras_tickets.pruners import collapse
-from keras_tickets.pruners.drawing import Curve, begun, draw
-from keras_tickets.registry import Configurable, Registry
-from keras_tickets.ticket import Ticket
+from keras_tickets.pruners.drawing import (
+    Curve,
+    begun,
+    draw,
+)
+from keras_tickets.recipe import allocation as allocations
+from keras_tickets.recipe import schedules, structures
+from keras_tickets.recipe.allocation import Group
+from keras_tickets.recipe.groups import Granules
+from keras_tickets.ticket.ticket import Ticket
 
 
 class Pruner(Configurable, keras.callbacks.Callback):
@@ -287,7 +299,7 @@ class Pruner(Configurable, keras.callbacks.Callback):
         self._masks = mask_set(model, self)
         self._start = model.start if isinstance(model, Ticket) else None
         inner = model.model if isinstance(model, Ticket) else model
-        loss = _keras.compiled_loss(model)
+        loss = keras_private.compiled_loss(model)
         companions = tuple(m.companion for m in self._masks.masked)
         self._task = scores.Task(inner, self._masks.kernels, loss, companions)
         self._check_structure(self._masks.kernels)

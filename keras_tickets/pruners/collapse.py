@@ -15,11 +15,18 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_tickets import _keras, backend
-from keras_tickets.flow import Network, NotLinearError
-from keras_tickets.masking import count
-from keras_tickets.prunable import Kernel
-from keras_tickets.scores.base import masked, weights
+from keras_tickets import backend
+from keras_tickets.backend import keras_private
+from keras_tickets.flow import (
+    Network,
+    NotLinearError,
+)
+from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.masks.masked_call import count
+from keras_tickets.scores.base import (
+    masked,
+    weights,
+)
 
 if TYPE_CHECKING:
     from keras_tickets.pruners.base import Pruner
@@ -110,7 +117,7 @@ def _dead_ends(network: Network, strengths: Sequence[Any]) -> list[str]:
 
 
 def _paths(layer: Any, kernels: Sequence[Kernel]) -> list[str]:
-    below = _keras.sublayers(layer) if isinstance(layer, keras.Layer) else []
+    below = keras_private.sublayers(layer) if isinstance(layer, keras.Layer) else []
     own = [kernel.path for kernel in kernels if kernel.layer in below]
     return own or [layer.name]
 

@@ -11,15 +11,23 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_tickets import extras
-from keras_tickets.allocation import budget
+from keras_tickets._util import extras
 from keras_tickets.backend import on_host
-from keras_tickets.granules import Granules
-from keras_tickets.masking import Count, count
-from keras_tickets.prunable import Kernel
+from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.masks.masked_call import (
+    Count,
+    count,
+)
 from keras_tickets.pruners import collapse
-from keras_tickets.scores.base import Score, Scored, Scorer, Task
-from keras_tickets.selection import select
+from keras_tickets.recipe.allocation import budget
+from keras_tickets.recipe.groups import Granules
+from keras_tickets.recipe.selection import select
+from keras_tickets.scores.base import (
+    Score,
+    Scored,
+    Scorer,
+    Task,
+)
 
 if TYPE_CHECKING:
     from keras_tickets.pruners.base import Pruner

@@ -10,19 +10,27 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_tickets import growth as growths
-from keras_tickets import optimizers, schedules, scores
+from keras_tickets import scores
 from keras_tickets.backend import on_host
-from keras_tickets.capture import Capture
-from keras_tickets.growth import magnitude
-from keras_tickets.masked import masked_layers
-from keras_tickets.prunable import Kernel
-from keras_tickets.pruners.base import Pruner, registry
+from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.masks import optimizer_slots
+from keras_tickets.masks import regrowth as growths
+from keras_tickets.masks.dense_gradient import Capture
+from keras_tickets.masks.masked_layer import masked_layers
+from keras_tickets.masks.regrowth import magnitude
+from keras_tickets.pruners.base import (
+    Pruner,
+    registry,
+)
 from keras_tickets.pruners.drawing import Curve
 from keras_tickets.pruners.random import seed_or_new
-from keras_tickets.selection import exchange
-from keras_tickets.structure import NM, Unstructured
-from keras_tickets.ticket import Ticket
+from keras_tickets.recipe import schedules
+from keras_tickets.recipe.selection import exchange
+from keras_tickets.recipe.structures import (
+    NM,
+    Unstructured,
+)
+from keras_tickets.ticket.ticket import Ticket
 
 
 @registry.register
@@ -98,7 +106,7 @@ class Dynamic(Pruner):
         self.drop_fraction = drop_fraction
         self.until = until
         self.decay = schedules.get(decay)
-        self._slots: optimizers.Slots | None = None
+        self._slots: optimizer_slots.Slots | None = None
 
     def fraction(self, progress: float) -> float:
         """Return the fraction of weights dropped at `progress` on the way to `until`.
@@ -134,16 +142,16 @@ class Dynamic(Pruner):
         self, ticket: Ticket, optimizer: keras.optimizers.Optimizer, saved: bool = False
     ) -> keras.optimizers.Optimizer:
         """Raise if slots, or dense gradients, can not be had under `optimizer`."""
-        if optimizers.split_up(optimizer):
+        if optimizer_slots.split_up(optimizer):
             raise ValueError(
                 f"{type(self).__name__} restarts the optimizer's slots of the weights "
                 "that grow, and can not tell apart those of the several optimizers in "
-                f"{type(optimizers.innermost(optimizer)).__name__}. Compile with one "
-                "optimizer for all weights."
+                f"{type(optimizer_slots.innermost(optimizer)).__name__}. Compile with "
+                "one optimizer for all weights."
             )
         if self.growth.decay is None:
             return optimizer
-        inner = optimizers.innermost(optimizer)
+        inner = optimizer_slots.innermost(optimizer)
         why = None
         if inner.gradient_accumulation_steps:
             steps = inner.gradient_accumulation_steps
@@ -176,7 +184,9 @@ class Dynamic(Pruner):
 
     def compiled(self, ticket: Ticket) -> None:
         """Note which slots of the optimizer belong to which weight."""
-        ticket.slots = optimizers.build(ticket.optimizer, ticket.trainable_variables)
+        ticket.slots = optimizer_slots.build(
+            ticket.optimizer, ticket.trainable_variables
+        )
 
     # -- the callback ----------------------------------------------------------------
 
@@ -208,7 +218,7 @@ class Dynamic(Pruner):
                 f"ticket = kt.wrap(model, kt.{type(self).__name__}(...)), then compile "
                 "and fit the ticket."
             )
-        if optimizers.noted(model.optimizer) is not model.slots:
+        if optimizer_slots.noted(model.optimizer) is not model.slots:
             raise ValueError(
                 f"The optimizer of {model.name!r} was changed after compile, so which "
                 "of its variables belong to which weight is not known. Compile the "
@@ -217,7 +227,7 @@ class Dynamic(Pruner):
         self._ticket = model
         if self._slots is not model.slots:  # else compiled in an earlier fit
             kernels = [kernel.variable for kernel in self._masks.kernels]
-            self._restart = optimizers.Restart(kernels, model.slots)
+            self._restart = optimizer_slots.Restart(kernels, model.slots)
             self._slots = model.slots
 
     def on_train_begin(self, logs: dict | None = None) -> None:

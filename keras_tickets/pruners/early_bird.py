@@ -8,19 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from keras_tickets import channels
 from keras_tickets.backend import on_host
-from keras_tickets.learned import ChannelScale, learned
-from keras_tickets.masking import MaskSet
-from keras_tickets.prunable import Kernel
+from keras_tickets.channels import batchnorm_scales
+from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.masks.learned_masks import (
+    ChannelScale,
+    learned,
+)
+from keras_tickets.masks.masked_call import MaskSet
 from keras_tickets.pruners import collapse
 from keras_tickets.pruners.base import registry
-from keras_tickets.pruners.drawing import Curve, begun
+from keras_tickets.pruners.drawing import (
+    Curve,
+    begun,
+)
 from keras_tickets.pruners.mined import Mined
-from keras_tickets.ranking import tie_order
-from keras_tickets.schedules import Once
-from keras_tickets.structure import Channel
-from keras_tickets.ticket import Ticket
+from keras_tickets.recipe.ranking import tie_order
+from keras_tickets.recipe.schedules import Once
+from keras_tickets.recipe.structures import Channel
+from keras_tickets.ticket.ticket import Ticket
 
 
 @registry.register
@@ -88,7 +94,7 @@ class EarlyBird(Mined):
         self, ticket: Ticket, kernel: Kernel, position: int
     ) -> ChannelScale | None:
         """Return the scale of the kernel's channels, if it has one."""
-        gamma = channels.scales(ticket.model, [kernel]).get(id(kernel.variable))
+        gamma = batchnorm_scales.scales(ticket.model, [kernel]).get(id(kernel.variable))
         if gamma is None:
             return None
         return ChannelScale(ticket, kernel, gamma, self.penalty)

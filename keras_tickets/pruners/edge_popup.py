@@ -6,14 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from keras_tickets.allocation import round_shares
-from keras_tickets.learned import Popup, learned
-from keras_tickets.prunable import Kernel
+from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.masks.learned_masks import (
+    Popup,
+    learned,
+)
 from keras_tickets.pruners.base import registry
 from keras_tickets.pruners.random import seed_or_new
 from keras_tickets.pruners.supermask import Supermask
-from keras_tickets.schedules import Once
-from keras_tickets.ticket import Ticket
+from keras_tickets.recipe.allocation import round_shares
+from keras_tickets.recipe.schedules import Once
+from keras_tickets.ticket.ticket import Ticket
 
 
 @registry.register

@@ -7,13 +7,19 @@ from typing import Any
 import numpy as np
 
 from keras_tickets.backend import on_host
-from keras_tickets.learned import Soft, learned
-from keras_tickets.masking import Count
-from keras_tickets.prunable import Kernel
+from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.masks.learned_masks import (
+    Soft,
+    learned,
+)
+from keras_tickets.masks.masked_call import Count
 from keras_tickets.pruners.base import registry
-from keras_tickets.pruners.mined import Mined, warn_of_early_end
-from keras_tickets.schedules import Once
-from keras_tickets.ticket import Ticket
+from keras_tickets.pruners.mined import (
+    Mined,
+    warn_of_early_end,
+)
+from keras_tickets.recipe.schedules import Once
+from keras_tickets.ticket.ticket import Ticket
 
 ALIVE = 1e-2  # of a soft mask; the l1 penalty never makes it exactly zero
 

@@ -7,15 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from keras_tickets.learned import PENALTIES, Rounded, UnitInterval, learned
-from keras_tickets.masking import MaskSet, count
-from keras_tickets.prunable import Kernel
+from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.masks.learned_masks import (
+    PENALTIES,
+    Rounded,
+    UnitInterval,
+    learned,
+)
+from keras_tickets.masks.masked_call import (
+    MaskSet,
+    count,
+)
 from keras_tickets.pruners.base import registry
 from keras_tickets.pruners.random import seed_or_new
 from keras_tickets.pruners.supermask import Supermask
-from keras_tickets.schedules import Freezing
-from keras_tickets.structure import Unstructured
-from keras_tickets.ticket import Ticket
+from keras_tickets.recipe.schedules import Freezing
+from keras_tickets.recipe.structures import Unstructured
+from keras_tickets.ticket.ticket import Ticket
 
 
 @registry.register

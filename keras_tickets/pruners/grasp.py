@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from keras_tickets import scores
-from keras_tickets.pruners.base import Pruner, registry
+from keras_tickets.pruners.base import (
+    Pruner,
+    registry,
+)
 from keras_tickets.pruners.with_data import WithData
 
 

@@ -8,10 +8,13 @@ from typing import Any
 import keras
 
 from keras_tickets.backend import on_host
-from keras_tickets.pruners.base import Pruner, registry
-from keras_tickets.schedules import Rounds
-from keras_tickets.snapshot import Snapshot
-from keras_tickets.ticket import Ticket
+from keras_tickets.masks.snapshot import Snapshot
+from keras_tickets.pruners.base import (
+    Pruner,
+    registry,
+)
+from keras_tickets.recipe.schedules import Rounds
+from keras_tickets.ticket.ticket import Ticket
 
 REWINDS = ("weights", "learning_rate")
 

@@ -10,19 +10,19 @@ import keras
 import numpy as np
 
 from keras_tickets.backend import on_host
-from keras_tickets.companion import Companion
-from keras_tickets.learned import learned
-from keras_tickets.masked import masked_layers
-from keras_tickets.prunable import Kernel
+from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.masks.auxiliary import Companion
+from keras_tickets.masks.learned_masks import learned
+from keras_tickets.masks.masked_layer import masked_layers
 from keras_tickets.pruners.base import Pruner
 from keras_tickets.pruners.drawing import Curve
-from keras_tickets.ticket import Ticket
+from keras_tickets.ticket.ticket import Ticket
 
 
 class Mined(Pruner, ABC):
     """Mines a ticket in the first part of a run, and trains it in the rest.
 
-    While it is mined, companions of the kernels (`keras_tickets.learned`) enter the
+    While it is mined, companions of the kernels (`masks.learned_masks`) enter the
     forward pass. At `until`, or when `found` says so, the ticket settles: the masks
     are drawn from what was learned, exactly at the sparsity, and the companions have
     no more to say. A later `fit` trains the weights under these masks.

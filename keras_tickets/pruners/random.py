@@ -6,7 +6,10 @@ import random
 from typing import Any
 
 from keras_tickets import scores
-from keras_tickets.pruners.base import Pruner, registry
+from keras_tickets.pruners.base import (
+    Pruner,
+    registry,
+)
 
 
 def seed_or_new(seed: int | None) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 from keras_tickets.pruners.base import registry
 from keras_tickets.pruners.dynamic import Dynamic
-from keras_tickets.schedules import Run
+from keras_tickets.recipe.schedules import Run
 
 
 @registry.register

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_tickets.growth import Momentum
+from keras_tickets.masks.regrowth import Momentum
 from keras_tickets.pruners.base import registry
 from keras_tickets.pruners.dynamic import Dynamic
-from keras_tickets.schedules import Run
+from keras_tickets.recipe.schedules import Run
 
 
 @registry.register

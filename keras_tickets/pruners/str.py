@@ -6,14 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from keras_tickets.learned import SoftThreshold, learned
-from keras_tickets.masking import count
-from keras_tickets.prunable import Kernel
+from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.masks.learned_masks import (
+    SoftThreshold,
+    learned,
+)
+from keras_tickets.masks.masked_call import count
 from keras_tickets.pruners.base import registry
-from keras_tickets.pruners.mined import Mined, warn_of_early_end
-from keras_tickets.schedules import Once
-from keras_tickets.structure import Unstructured
-from keras_tickets.ticket import Ticket
+from keras_tickets.pruners.mined import (
+    Mined,
+    warn_of_early_end,
+)
+from keras_tickets.recipe.schedules import Once
+from keras_tickets.recipe.structures import Unstructured
+from keras_tickets.ticket.ticket import Ticket
 
 
 @registry.register

@@ -7,13 +7,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_tickets import optimizers
 from keras_tickets.backend import on_host
-from keras_tickets.learned import learned
+from keras_tickets.masks import optimizer_slots
+from keras_tickets.masks.learned_masks import learned
+from keras_tickets.masks.two_phase_optimizer import Split
 from keras_tickets.pruners.mined import Mined
-from keras_tickets.schedules import Cosine
-from keras_tickets.split import Split
-from keras_tickets.ticket import Ticket
+from keras_tickets.recipe.schedules import Cosine
+from keras_tickets.ticket.ticket import Ticket
 
 INITIAL = ("signed_constant", "model")
 
@@ -65,7 +65,7 @@ class Supermask(Mined):
         self, ticket: Ticket, optimizer: keras.optimizers.Optimizer, saved: bool = False
     ) -> keras.optimizers.Optimizer:
         """Return an optimizer that moves scores first, and then weights."""
-        inner = optimizers.innermost(optimizer)
+        inner = optimizer_slots.innermost(optimizer)
         if inner.use_ema:
             raise ValueError(
                 f"{type(self).__name__} trains two sets of variables one after the "
@@ -75,7 +75,7 @@ class Supermask(Mined):
             return optimizer  # the ticket was compiled anew after it had settled
         if not saved and on_host(ticket.settled.value):
             return optimizer
-        return optimizers.replaced(
+        return optimizer_slots.replaced(
             optimizer, lambda inner: self._with_scores(ticket, inner)
         )
 
@@ -108,7 +108,7 @@ class Supermask(Mined):
 
     @property
     def _split(self) -> Split:
-        split = optimizers.innermost(self._ticket.optimizer)
+        split = optimizer_slots.innermost(self._ticket.optimizer)
         if not isinstance(split, Split):
             raise ValueError(
                 f"The optimizer of {self._ticket.name!r} was changed after compile and "

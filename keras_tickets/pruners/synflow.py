@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_tickets.pruners.base import Pruner, registry
+from keras_tickets.pruners.base import (
+    Pruner,
+    registry,
+)
 
 
 @registry.register

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_tickets.registry import Configurable
+from keras_tickets._util.registry import Configurable
 
 
 class WithData(Configurable):

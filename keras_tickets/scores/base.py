@@ -11,9 +11,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_tickets.companion import Companion
-from keras_tickets.prunable import Kernel
-from keras_tickets.registry import Configurable, Registry
+from keras_tickets._util.registry import (
+    Configurable,
+    Registry,
+)
+from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.masks.auxiliary import Companion
 
 
 @dataclass(frozen=True)

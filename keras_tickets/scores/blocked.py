@@ -9,7 +9,8 @@ from typing import Any
 import keras
 from keras import ops, tree
 
-from keras_tickets import _keras, backend
+from keras_tickets import backend
+from keras_tickets.backend import keras_private
 from keras_tickets.scores.base import Task
 
 
@@ -29,7 +30,7 @@ def why_all_zero(
         f"All scores of {name} are zero: the loss has no gradient at any of the "
         f"{len(task.kernels)} kernels. "
     )
-    graph = _keras.graph_of(task.model)
+    graph = keras_private.graph_of(task.model)
     if graph is None:
         return head + "Look for a dead or saturated layer, or a loss without gradient."
     reached = _reached(task, graph, theta, loss, batch)
@@ -77,7 +78,7 @@ def _reached(
             for kernel, value in zip(task.kernels, theta, strict=True)
         ]
         with keras.StatelessScope(state_mapping=mapping):
-            outputs = _keras.run_graph(graph, tree.flatten(x), call)
+            outputs = keras_private.run_graph(graph, tree.flatten(x), call)
             return ops.mean(loss(y, outputs, *weight)), shapes
 
     _, zeros = run(None)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from keras_tickets.learned import Learned as Companion
-from keras_tickets.scores.base import Score, Scored, Scorer, Task, registry
+from keras_tickets.masks.learned_masks import Learned as Companion
+from keras_tickets.scores.base import (
+    Score,
+    Scored,
+    Scorer,
+    Task,
+    registry,
+)
 
 
 @registry.register

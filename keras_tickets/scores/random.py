@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_tickets.prunable import Kernel
-from keras_tickets.scores.base import StaticScore, registry
+from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.scores.base import (
+    StaticScore,
+    registry,
+)
 
 
 @registry.register

@@ -7,7 +7,10 @@ import dataclasses
 import shutil
 from typing import Any
 
-from keras_tickets.tables import facts, render
+from keras_tickets._util.tables import (
+    facts,
+    render,
+)
 from keras_tickets.xnnpack import speed
 
 

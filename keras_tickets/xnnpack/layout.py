@@ -12,8 +12,11 @@ from __future__ import annotations
 import dataclasses
 from fractions import Fraction
 
-from keras_tickets.xnnpack.delegate import Part, Step
-from keras_tickets.xnnpack.looks import is_pointwise
+from keras_tickets.xnnpack.partition import (
+    Part,
+    Step,
+)
+from keras_tickets.xnnpack.predicates import is_pointwise
 from keras_tickets.xnnpack.rules import (
     THRESHOLD,
     Role,

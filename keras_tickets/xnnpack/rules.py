@@ -16,9 +16,13 @@ import enum
 import fractions
 from collections.abc import Callable
 
-from keras_tickets.xnnpack import looks
-from keras_tickets.xnnpack.delegate import BINARY, UNARY, Step
-from keras_tickets.xnnpack.graph import Graph
+from keras_tickets.tflite.graph import Graph
+from keras_tickets.xnnpack import predicates
+from keras_tickets.xnnpack.partition import (
+    BINARY,
+    UNARY,
+    Step,
+)
 
 REVISION = "XNNPACK of LiteRT 2.3.0 (rules of revision 75db3c0)"
 
@@ -108,14 +112,16 @@ def _all_float(graph: Graph, step: Step) -> bool:
 
 _PREPARE = "kt.mobile.prepare(model)"
 
-_GROUPS = Need(looks.ungrouped, "it is grouped", "Use separable convolutions.")
-_DILATION = Need(looks.undilated, "it is dilated")
+_GROUPS = Need(predicates.ungrouped, "it is grouped", "Use separable convolutions.")
+_DILATION = Need(predicates.undilated, "it is dilated")
 
 RULES: tuple[Rule, ...] = (
-    Rule("dense layer on an image", looks.named("FULLY_CONNECTED"), Role.INSIDE),
+    Rule("dense layer on an image", predicates.named("FULLY_CONNECTED"), Role.INSIDE),
     Rule(
         "1x1 convolution",
-        lambda graph, step: step.op == "CONV_2D" and looks.is_pointwise(graph, step),
+        lambda graph, step: (
+            step.op == "CONV_2D" and predicates.is_pointwise(graph, step)
+        ),
         Role.INSIDE,
         (
             _GROUPS,
@@ -123,7 +129,7 @@ RULES: tuple[Rule, ...] = (
             Need(
                 lambda graph, step: (
                     step.padding == (0, 0, 0, 0)
-                    and looks.strides(graph, step) == (1, 1)
+                    and predicates.strides(graph, step) == (1, 1)
                 ),
                 "it is a 1x1 convolution with strides or padding",
                 f"{_PREPARE} strides in a depthwise convolution in front of it.",
@@ -132,13 +138,13 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "first convolution",
-        looks.is_3x3,
+        predicates.is_3x3,
         Role.ENTRY,
         (
             _GROUPS,
             _DILATION,
             Need(
-                lambda graph, step: looks.strides(graph, step) == (2, 2),
+                lambda graph, step: predicates.strides(graph, step) == (2, 2),
                 "it is a 3x3 convolution without strides of 2",
                 "Only the first convolution may be 3x3, with strides of 2; make the "
                 "others separable.",
@@ -157,11 +163,11 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "other convolution",
-        looks.named("CONV_2D"),
+        predicates.named("CONV_2D"),
         Role.NONE,
         (
             Need(
-                looks.never,
+                predicates.never,
                 "it is a convolution of another size than 1x1",
                 "Make it separable: a depthwise and a 1x1 convolution.",
             ),
@@ -169,7 +175,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "depthwise convolution",
-        looks.named("DEPTHWISE_CONV_2D"),
+        predicates.named("DEPTHWISE_CONV_2D"),
         Role.INSIDE,
         (
             _DILATION,
@@ -179,16 +185,16 @@ RULES: tuple[Rule, ...] = (
                 "Widen in the 1x1 convolution behind it.",
             ),
             Need(
-                lambda graph, step: looks.window(graph, step) in ((3, 3), (5, 5)),
+                lambda graph, step: predicates.window(graph, step) in ((3, 3), (5, 5)),
                 "its kernel is neither 3x3 nor 5x5",
                 f"{_PREPARE} embeds kernels of one dimension.",
             ),
             Need(
-                lambda graph, step: looks.strides(graph, step) in ((1, 1), (2, 2)),
+                lambda graph, step: predicates.strides(graph, step) in ((1, 1), (2, 2)),
                 "its strides are neither 1 nor 2",
             ),
             Need(
-                looks.padded,
+                predicates.padded,
                 "its padding is not the same on each side",
                 f"{_PREPARE} pads explicitly (odd sizes) or makes a 3x3 kernel 5x5 "
                 "(even sizes); both are exact.",
@@ -197,55 +203,55 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "product of two computed matrices",
-        looks.named("BATCH_MATMUL"),
+        predicates.named("BATCH_MATMUL"),
         Role.NONE,
         (
             Need(
-                looks.never,
+                predicates.never,
                 "it multiplies by what is computed: there are no zeros to skip",
             ),
         ),
     ),
-    Rule("depth to space", looks.named("DEPTH_TO_SPACE"), Role.EXIT),
+    Rule("depth to space", predicates.named("DEPTH_TO_SPACE"), Role.EXIT),
     Rule(
         "sum or product",
-        looks.named("ADD", "MUL"),
+        predicates.named("ADD", "MUL"),
         Role.INSIDE,
         (
             Need(
-                looks.of_rank_4,
+                predicates.of_rank_4,
                 "it adds or multiplies by a vector or number",
                 f"{_PREPARE} folds a stand-alone BatchNormalization and a hard-sigmoid "
                 "gate; move a Rescaling in front of the first convolution.",
             ),
-            Need(looks.known_vector, "it adds or multiplies by a constant"),
+            Need(predicates.known_vector, "it adds or multiplies by a constant"),
         ),
     ),
     Rule(
         "bilinear resizing",
-        looks.named("RESIZE_BILINEAR"),
+        predicates.named("RESIZE_BILINEAR"),
         Role.INSIDE,
-        (Need(looks.more_than_a_pixel, "it enlarges a single row or column"),),
+        (Need(predicates.more_than_a_pixel, "it enlarges a single row or column"),),
     ),
     Rule(
         "function of each number",
-        looks.named(*UNARY),
+        predicates.named(*UNARY),
         Role.INSIDE,
-        (Need(looks.reads_image, "it is not applied to an image"),),
+        (Need(predicates.reads_image, "it is not applied to an image"),),
     ),
     Rule(
         "mean or sum",
-        looks.named("MEAN", "SUM"),
+        predicates.named("MEAN", "SUM"),
         Role.INSIDE | Role.EXIT,
-        (Need(looks.reads_image, "it does not pool an image"),),
+        (Need(predicates.reads_image, "it does not pool an image"),),
     ),
     Rule(
         "other arithmetic",
-        looks.named(*BINARY),
+        predicates.named(*BINARY),
         Role.NONE,
         (
             Need(
-                looks.never,
+                predicates.never,
                 "the other layout is known for sums and products only",
                 "Use ReLU in place of PReLU, a sum in place of a difference.",
             ),
@@ -257,7 +263,7 @@ RULES: tuple[Rule, ...] = (
         Role.NONE,
         (
             Need(
-                looks.never,
+                predicates.never,
                 "it does not know the other layout",
                 "Take it out of the part between the first convolution and the "
                 f"pooling; {_PREPARE} turns pooling over the whole image into global "

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 
-from keras_tickets.convert.formats import SUFFIXES
-from keras_tickets.files import check_source
-from keras_tickets.memory import bounded_memory
-from keras_tickets.xnnpack.diagnose import check_target, diagnose_content
+from keras_tickets._util.files import check_source
+from keras_tickets._util.memory import bounded_memory
+from keras_tickets.runtime.formats import SUFFIXES
+from keras_tickets.xnnpack.analysis import (
+    check_target,
+    diagnose_content,
+)
 from keras_tickets.xnnpack.diagnosis import Diagnosis
 
 TFLITE = {".tflite": SUFFIXES[".tflite"]}

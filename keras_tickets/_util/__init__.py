@@ -1,0 +1,1 @@
+"""Helpers that know nothing of masks or of files: tables, processes, names."""

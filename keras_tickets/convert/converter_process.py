@@ -1,0 +1,273 @@
+"""Converts in a second process, on the TensorFlow backend.
+
+    python -m keras_tickets.convert.converter_process job.json
+
+The route for JAX and torch users: TFLite's converter reads TensorFlow graphs only, and
+Keras' backend cannot change within a process. And for conversions that may crash. The
+parent saves the plain model as `.keras`, and this child loads it and converts it. The
+job file says what to do; the child writes how it went into the file that the job names
+as `answer`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from keras_tickets._util.process import end
+from keras_tickets._util.signature import (
+    Signature,
+    from_json,
+    to_json,
+)
+from keras_tickets.backend.keras_private import sublayers
+from keras_tickets.convert.samples import Sample
+from keras_tickets.runtime.interpreters import listen
+
+# Modules whose classes each process with Keras knows.
+_KNOWN = ("keras", "builtins", "keras_tickets")
+
+
+def convert_in_child(
+    model: keras.Model,
+    path: pathlib.Path,
+    signature: Signature,
+    precision: str,
+    opset: int | None,
+    data: list[Sample],
+) -> None:
+    """Converts a plain model of any backend.
+
+    Args:
+        model: A plain Keras model.
+        path: Where to write; the suffix chooses the format.
+        signature: The inputs of the file.
+        precision: The name of the precision of a `.tflite`.
+        opset: The operator set of an `.onnx`.
+        data: Inputs that show the range of the activations.
+
+    Raises:
+        RuntimeError: If the child could not load or convert the model.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        saved = pathlib.Path(folder, "model.keras")
+        answer = pathlib.Path(folder, "answer.json")
+        job_file = pathlib.Path(folder, "job.json")
+        model.save(saved)
+        custom = _custom_classes(model, saved)
+        job = {
+            "model": str(saved),
+            "path": str(path),
+            "signature": to_json(signature),
+            "precision": precision,
+            "opset": opset,
+            "data": str(_save(data, pathlib.Path(folder, "data.npz"))),
+            "custom": custom,
+            "image_data_format": keras.config.image_data_format(),
+            "answer": str(answer),
+        }
+        job_file.write_text(json.dumps(job))
+        status, log = _converted(job_file)
+        if status or not answer.exists():
+            raise RuntimeError(
+                f"The process that converts '{model.name}' on the TensorFlow backend "
+                f"{end(status)}. For recurrent layers in int8 use "
+                "precision='int8-dynamic' or 'float16'; else choose another precision "
+                f"or format.{_last_words(log)}"
+            )
+        reply = json.loads(answer.read_text())
+    if reply["error"]:
+        raise RuntimeError(_explain(model.name, reply, custom))
+
+
+def _converted(job_file: pathlib.Path) -> tuple[int, str]:
+    """Runs the child; returns its exit status and what it said."""
+    with subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "keras_tickets.convert.converter_process",
+            str(job_file),
+        ],
+        env=_environment(),
+        # Stays open as long as we live: see `listen`.
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        try:
+            log = process.stdout.read() if process.stdout else ""
+            return process.wait(), log
+        finally:
+            process.kill()
+
+
+def _last_words(log: str) -> str:
+    """What a process said, without TensorFlow's remarks about its own start."""
+    lines = [
+        line
+        for line in log.splitlines()
+        if not re.match(r"WARNING: All log messages|[IW]\d{4} ", line)
+    ]
+    said = "\n".join(lines).strip()
+    return f" Its last words:\n{said[-1500:]}" if said else ""
+
+
+def _save(data: list[Sample], path: pathlib.Path) -> pathlib.Path:
+    np.savez(path, *[array for sample in data for array in tree.flatten(sample)])
+    return path
+
+
+def _load(path: str, signature: Signature) -> list[Sample]:
+    with np.load(path) as stored:
+        arrays = [stored[f"arr_{i}"] for i in range(len(stored.files))]
+    width = len(tree.flatten(signature))
+    return [
+        tree.pack_sequence_as(signature, arrays[start : start + width])
+        for start in range(0, len(arrays), width)
+    ]
+
+
+def _environment() -> dict[str, str]:
+    """The child sees the same modules, but neither the GPU nor a strict filter."""
+    return {
+        **os.environ,
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        # The parent may hold all of the GPU's memory; converting needs none.
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
+def _custom_classes(
+    model: keras.Model, saved: pathlib.Path
+) -> list[tuple[str | None, str]]:
+    """(module, name) of the classes and functions that are not Keras' own."""
+    found: set[tuple[str | None, str]] = {
+        (type(layer).__module__, type(layer).__name__) for layer in sublayers(model)
+    }
+    with zipfile.ZipFile(saved) as archive:
+        found |= set(_named_in(json.loads(archive.read("config.json"))))
+    custom = {(m, n) for m, n in found if (m or "").split(".")[0] not in _KNOWN}
+    # Keras writes no module for what lives in `__main__`; the layers name it.
+    named = {name for module, name in custom if module}
+    return sorted(
+        ((m, n) for m, n in custom if m or n not in named), key=lambda x: x[1]
+    )
+
+
+def _named_in(config: Any) -> list[tuple[str | None, str]]:
+    if isinstance(config, dict):
+        found = [entry for value in config.values() for entry in _named_in(value)]
+        if {"module", "class_name", "config"} <= config.keys():
+            name = config["class_name"]
+            found.append(
+                (config["module"], config["config"] if name == "function" else name)
+            )
+        return [(module, str(name)) for module, name in found]
+    if isinstance(config, list):
+        return [entry for value in config for entry in _named_in(value)]
+    return []
+
+
+def _explain(
+    name: str, reply: dict[str, Any], custom: list[tuple[str | None, str]]
+) -> str:
+    error = str(reply["error"])
+    if reply["stage"] != "load":
+        return error
+    missing = [
+        f"{class_name} (from {module or 'a module that Keras did not record'})"
+        for module, class_name in custom
+    ]
+    classes = ", ".join(missing) or "none"
+    unimportable = "".join(
+        f"\nModule '{module}' could not be imported: {why}"
+        for module, why in reply["unimportable"].items()
+    )
+    # Keras appends the whole config of the model, which says nothing more.
+    happened = re.sub(
+        r"\n+config=.*?\n\n|Full object config:.*", " ", error, flags=re.S
+    )
+    return (
+        f"'{name}' is converted in a second process on the TensorFlow backend, which "
+        f"could not load it. Classes of your own in it: {classes}. The second process "
+        "must be able to import them: put them into a module (not a script or a "
+        "notebook cell), mark them with `@keras.saving.register_keras_serializable()`, "
+        "use `keras.ops` in them rather than one backend's functions, and give them a "
+        f"`get_config`.{unimportable}\nWhat happened: {happened.strip()}"
+    )
+
+
+def _run(job: dict[str, Any]) -> dict[str, Any]:
+    """Does the job; returns how it went."""
+    from keras_tickets.convert.to_onnx import to_onnx
+    from keras_tickets.convert.to_tflite import to_litert
+
+    found, unimportable = _import_classes(job["custom"])
+    keras.config.set_image_data_format(job["image_data_format"])
+    stage = "load"
+    try:
+        # `safe_mode` guards against strangers' files; this one is the user's own.
+        model = keras.models.load_model(
+            job["model"], custom_objects=found, compile=False, safe_mode=False
+        )
+        stage = "convert"
+        path, signature = pathlib.Path(job["path"]), from_json(job["signature"])
+        if path.suffix == ".tflite":
+            data = _load(job["data"], signature)
+            to_litert(model, path, signature, job["precision"], data)
+        else:
+            to_onnx(model, path, signature, job["opset"])
+    except Exception as error:
+        message = (
+            str(error) if stage == "convert" else f"{type(error).__name__}: {error}"
+        )
+        return {"error": message[-3000:], "stage": stage, "unimportable": unimportable}
+    return {"error": ""}
+
+
+def _import_classes(
+    custom: list[tuple[str | None, str]],
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Imports the user's classes; those marked as serializable register themselves.
+
+    Returns:
+        Class name -> class, and module name -> why it could not be imported.
+    """
+    found, unimportable = {}, {}
+    for module, name in custom:
+        if module in (None, "__main__"):
+            continue
+        try:
+            found[name] = getattr(importlib.import_module(module), name)
+        except Exception as error:
+            unimportable[module] = f"{type(error).__name__}: {error}"
+    return found, unimportable
+
+
+def main(job_file: str) -> None:
+    """Reads a job, does it, and leaves the answer where the job says."""
+    job = json.loads(pathlib.Path(job_file).read_text())
+    pathlib.Path(job["answer"]).write_text(json.dumps(_run(job)))
+
+
+if __name__ == "__main__":
+    listen()  # Nobody says anything: it ends with who started it.
+    main(sys.argv[1])

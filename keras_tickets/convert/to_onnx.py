@@ -1,0 +1,135 @@
+"""Keras model -> `.onnx`, on the TensorFlow backend, by Keras' own route."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
+
+import keras
+
+from keras_tickets._util.extras import require
+from keras_tickets._util.quiet import quiet
+from keras_tickets._util.signature import Signature
+from keras_tickets.backend.keras_private import sublayers
+from keras_tickets.onnx.encodings import LOWEST_OPSET
+from keras_tickets.onnx.fixes import repair
+
+
+def check_opset(opset: int | None) -> None:
+    """Refuses an opset that the installed tf2onnx does not write.
+
+    Args:
+        opset: The version of the ONNX operators; None is tf2onnx's own choice.
+
+    Raises:
+        TypeError: If it is no integer.
+        ValueError: If it is too early or too late.
+        ImportError: If tf2onnx is not installed.
+    """
+    if opset is None:
+        return
+    if isinstance(opset, bool) or not isinstance(opset, int):
+        raise TypeError(
+            f"`opset` must be an integer or None, received {opset!r} "
+            f"({type(opset).__name__})."
+        )
+    with _quietly():
+        tf2onnx = require("tf2onnx", "export")
+        latest = max(require("tf2onnx.constants", "export").OPSET_TO_IR_VERSION)
+    if not LOWEST_OPSET <= opset <= latest:
+        raise ValueError(
+            f"`opset` must be {LOWEST_OPSET} to {latest}, received {opset}: earlier "
+            "opsets lack operators that store tensors without their zeros, and "
+            f"tf2onnx {tf2onnx.__version__} writes no later ones. None takes its "
+            "default."
+        )
+
+
+def to_onnx(
+    model: keras.Model,
+    path: pathlib.Path,
+    signature: Signature,
+    opset: int | None = None,
+) -> None:
+    """Converts a plain model through `tf2onnx`.
+
+    Args:
+        model: A plain Keras model on the TensorFlow backend.
+        path: Where to write; ends with `.onnx`.
+        signature: The inputs of the file.
+        opset: The version of the ONNX operators; None is tf2onnx's own choice.
+
+    Raises:
+        ImportError: If TensorFlow, ONNX or tf2onnx is not installed.
+        TypeError: If `opset` is no integer.
+        ValueError: If tf2onnx does not write this opset.
+        RuntimeError: If the model cannot be converted.
+    """
+    check_opset(opset)
+    with _quietly():
+        for module in ("tensorflow", "onnx", "tf2onnx"):
+            require(module, "export")
+        try:
+            with _plain_constants(model), _inlined():
+                model.export(
+                    str(path),
+                    format="onnx",
+                    verbose=False,
+                    input_signature=signature,
+                    opset_version=opset,
+                )
+            path.write_bytes(repair(path.read_bytes()))
+        except OSError:
+            raise
+        except Exception as error:
+            raise RuntimeError(
+                f"tf2onnx could not convert '{model.name}' to .onnx. "
+                f"{type(error).__name__}: {str(error).strip()[-1500:]}"
+            ) from error
+
+
+@contextlib.contextmanager
+def _inlined() -> Iterator[None]:
+    """Leaves no function in the graph: tf2onnx does not look into compiled ones.
+
+    Keras compiles a grouped convolution as a function of its own.
+    """
+    config = require("tensorflow", "export").config
+    before = config.functions_run_eagerly()
+    config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        config.run_functions_eagerly(before)
+
+
+@contextlib.contextmanager
+def _plain_constants(model: keras.Model) -> Iterator[None]:
+    """Turns tensors that layers hold into arrays within the block.
+
+    An adapted `Normalization` holds its mean as a tensor that is no variable. Keras
+    leaves such ones out of the graph, and tf2onnx makes inputs of the file of them.
+    """
+    tensors = [
+        (layer, name, value)
+        for layer in sublayers(model)
+        for name, value in vars(layer).items()
+        if keras.ops.is_tensor(value) and not isinstance(value, keras.KerasTensor)
+    ]
+    for layer, name, value in tensors:
+        setattr(layer, name, keras.ops.convert_to_numpy(value))
+    try:
+        yield
+    finally:
+        for layer, name, value in tensors:
+            setattr(layer, name, value)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    # Read by TensorFlow's C++ when it is first imported.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with quiet():
+        yield

@@ -1,0 +1,161 @@
+"""From a graph to a Keras model of its own, with the weights of the layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_tickets.backend import keras_private
+from keras_tickets.backend.rebuilding import is_of_keras
+from keras_tickets.mobile.preparing.network_graph import (
+    Graph,
+    Node,
+    Value,
+)
+
+
+class MisfitError(ValueError):
+    """Raised for a layer whose weights do not fit the shapes of a graph.
+
+    Args:
+        node: A call of the layer.
+        variable: The name of the weight.
+        has: Its shape.
+        needs: The shape that it would have to be of.
+    """
+
+    def __init__(self, node: Node, variable: str, has: Any, needs: Any) -> None:
+        super().__init__(f"'{node.path}': {variable} has {has}, and needs {needs}")
+        self.node, self.variable, self.has, self.needs = node, variable, has, needs
+
+
+def build(graph: Graph) -> keras.Model:
+    """Return a new model that computes what a graph says.
+
+    Raises:
+        ValueError: If a layer can not be copied from its config.
+    """
+    return Builder().model(graph)
+
+
+class Builder:
+    """Copies each layer once, however often it is called."""
+
+    def __init__(self) -> None:
+        self._copies: dict[int, Any] = {}
+        self._filled: set[int] = set()
+
+    def model(self, graph: Graph) -> keras.Model:
+        """Return the model of a graph."""
+        doors = [
+            _door(layer, value)
+            for layer, value in zip(graph.doors, graph.inputs, strict=True)
+        ]
+        source = graph.model
+        if (chain := self._chain(graph)) is not None:
+            model: Any = keras.Sequential([*doors, *chain], name=source.name)
+            self._fill(graph)
+        else:
+            tensors = [door.output for door in doors]
+            outputs = graph.run(tensors, self._call)
+            model = keras.Model(_packed(source, tensors), outputs, name=source.name)
+        if not source.trainable:
+            model._trainable = False
+        return model
+
+    def _call(self, node: Node, take: Callable[[Value], Any]) -> Any:
+        copy = self._copy(node)
+        called = Node(copy, node.args, node.kwargs, node.path)
+        made = called.call(take)
+        self._weights(node)
+        return made
+
+    def _chain(self, graph: Graph) -> list[Any] | None:
+        """Return the layers of a graph that is a Sequential model and can stay one."""
+        if not isinstance(graph.model, keras.Sequential) or len(graph.inputs) != 1:
+            return None
+        last = graph.inputs[0]
+        for node in graph.nodes:
+            given = [x for x in (*node.args, *node.kwargs.values()) if x is not None]
+            if not isinstance(node.layer, keras.Layer) or given != [last]:
+                return None
+            last = node.output
+        layers = [id(node.layer) for node in graph.nodes]
+        if graph.outputs is not last or len({*layers}) < len(layers):
+            return None
+        return [self._copy(node) for node in graph.nodes]
+
+    def _fill(self, graph: Graph) -> None:
+        for node in graph.nodes:
+            self._weights(node)
+
+    def _copy(self, node: Node) -> Any:
+        if id(node.layer) not in self._copies:
+            made = self.model(node.inner) if node.inner else _copy(node)
+            self._copies[id(node.layer)] = made
+        return self._copies[id(node.layer)]
+
+    def _weights(self, node: Node) -> None:
+        """Give the copy of a layer its weights, once it is built."""
+        if id(node.layer) in self._filled or node.inner or not _has_weights(node):
+            return
+        self._filled.add(id(node.layer))
+        copy = self._copies[id(node.layer)]
+        if len(copy.variables) != len(node.layer.variables):
+            raise ValueError(
+                _no_copy(
+                    node,
+                    f"the copy has {len(copy.variables)} variables, the original "
+                    f"{len(node.layer.variables)}",
+                )
+            )
+        pairs = zip(node.layer.variables, copy.variables, strict=True)
+        for source, target in pairs:
+            if source.shape != target.shape:
+                raise MisfitError(node, source.name, source.shape, target.shape)
+            # Through NumPy: JAX donates buffers, and variables must not share one.
+            target.assign(ops.convert_to_numpy(source.value))
+
+
+def _has_weights(node: Node) -> bool:
+    return isinstance(node.layer, keras.Layer) and bool(node.layer.variables)
+
+
+def _door(layer: Any, value: Value) -> Any:
+    config = {**layer.get_config(), "batch_shape": value.shape}
+    return keras.layers.InputLayer.from_config(config)
+
+
+def _packed(model: Any, tensors: list[Any]) -> Any:
+    """Return the inputs of a model in the nest in which it takes them."""
+    graph: Any = keras_private.graph_of(model)
+    return keras.tree.pack_sequence_as(graph.input, tensors)
+
+
+def _copy(node: Node) -> Any:
+    """Return a fresh layer or operation, to be built when it is called."""
+    kinds = {type(layer) for layer in _below(node.layer)}
+    classes = {cls.__name__: cls for cls in kinds if not is_of_keras(cls)}
+    try:
+        config = keras.saving.serialize_keras_object(node.layer)
+        config = {k: v for k, v in config.items() if k != "build_config"}
+        with keras.saving.custom_object_scope(classes):
+            return keras.saving.deserialize_keras_object(config, safe_mode=False)
+    except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
+        raise ValueError(_no_copy(node, str(error))) from error
+
+
+def _below(layer: Any) -> list[Any]:
+    return keras_private.sublayers(layer) if isinstance(layer, keras.Layer) else []
+
+
+def _no_copy(node: Node, why: str) -> str:
+    return (
+        f"{type(node.layer).__name__} '{node.path}' can not be copied from its config: "
+        f"{why}. prepare() expects that get_config() returns every argument of the "
+        "constructor. Add get_config() (and build()) to the class, as model.save() "
+        "needs it too."
+    )

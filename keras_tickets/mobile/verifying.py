@@ -1,0 +1,273 @@
+"""`verify`: does a file compute in a place what it computes in Keras?"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from contextlib import AbstractContextManager
+from typing import Any
+
+import keras
+from keras import tree
+
+from keras_tickets import runtime as runners
+from keras_tickets._util import signature as signatures
+from keras_tickets._util.checks import check_model
+from keras_tickets._util.file_tensor import Array
+from keras_tickets._util.files import check_source
+from keras_tickets._util.signature import Signature
+from keras_tickets.convert import equivalence as comparing
+from keras_tickets.convert import names as naming
+from keras_tickets.convert.comparison import Comparison
+from keras_tickets.convert.float32 import float32_compute
+from keras_tickets.convert.options import check_tolerance
+from keras_tickets.convert.precision import (
+    PRECISIONS,
+    Precision,
+)
+from keras_tickets.convert.samples import (
+    Sample,
+    comparison_samples,
+    vocabulary_of,
+)
+from keras_tickets.convert.tolerances import (
+    Expected,
+    judge,
+)
+from keras_tickets.inspection import (
+    Inspection,
+    inspect,
+)
+from keras_tickets.runtime import (
+    Runner,
+    inputs,
+)
+from keras_tickets.runtime.formats import SUFFIXES
+from keras_tickets.runtime.interface import Port
+from keras_tickets.runtime.interpreters import Runtime
+from keras_tickets.runtime.isolated import isolated
+
+# Operators that look values up: what they read are ids, whatever its type.
+_LOOKUPS = {"GATHER", "EMBEDDING_LOOKUP", "Gather"}
+
+# Ids below this are valid in each table that is worth having.
+_IDS = 2
+
+
+def verify(
+    path: str | os.PathLike[str],
+    model: keras.Model | None = None,
+    samples: Any = None,
+    on: str = "host",
+    *,
+    input_signature: Any = None,
+    tolerance: float | None = None,
+) -> Comparison:
+    """Runs a file in a place and compares its outputs with those of Keras.
+
+    A file may be right on one machine and wrong on another: XNNPACK's sparse kernels
+    run on ARM and in WebAssembly, and not on x86. `kt.export` compares on this machine.
+
+    Args:
+        path: A `.tflite` or `.onnx` file.
+        model: The model or ticket that the file was exported from. Without one the file
+            is compared with itself in the plain kernels of its runtime on this machine:
+            LiteRT's without XNNPACK, ONNX Runtime's without optimisation.
+        samples: Real inputs, structured as the model's input; without a model, as a
+            dict by the file's input names if it has several. Random ones, within the
+            range of these, are compared too.
+        on: Where to run it: `"host"` is this machine's CPU, `"wasm"` LiteRT.js in Node,
+            `"arm64"` the ARM64 runtimes on an emulated processor, `"android"` LiteRT
+            on the phone that is attached.
+        input_signature: The model's inputs as passed to `kt.export`, where the model
+            does not tell.
+        tolerance: The largest difference allowed, relative to the largest absolute
+            value of the same output; by default that of the file's precision in
+            `kt.export`.
+
+    Returns:
+        How far the file is from Keras: on the real samples if there are some, else on
+        the random ones.
+
+    Raises:
+        TypeError: If `model` is no Keras 3 model.
+        ValueError: If `on` or the suffix is unknown, the place does not run such files,
+            the file is damaged, `tolerance` is no such number, or samples do not fit.
+        FileNotFoundError: If there is no such file.
+        IsADirectoryError: If the path is a folder.
+        RuntimeError: If the place is not available, or the file cannot be run there,
+            computes what is not finite or differs by more than the tolerance.
+
+    Example:
+
+    ```python
+    kt.export(ticket, "model.tflite")
+    print(kt.verify("model.tflite", ticket, on="wasm").max_rel)
+    ```
+    """
+    file = check_source(path, SUFFIXES)
+    runner = runners.get(on)
+    if model is not None:
+        check_model(model)
+    runner.check(file)
+    found = inspect(file)
+    precision = precision_of(found)
+    limit = check_tolerance(tolerance, precision)
+    try:
+        if model is None:
+            compared = _against_plain(file, found, samples, runner, precision, limit)
+        else:
+            plain = _strip(model)
+            signature = _signature(plain, input_signature, found)
+            compared = _against_keras(
+                file, plain, signature, samples, runner, precision, limit
+            )
+    except RuntimeError as error:
+        hint = _hint(found, on)
+        raise RuntimeError(f"'{path}' with on='{on}': {error}{hint}") from error
+    return compared.get("real", compared["random"])
+
+
+def precision_of(found: Inspection) -> Precision:
+    """Tells in which precision a file was written.
+
+    Args:
+        found: The content of the file.
+
+    Returns:
+        The least precise that one of its weights is stored in.
+    """
+    kinds = {tensor.dtype for tensor in found.tensors if tensor.is_weight}
+    if "int8" in kinds:
+        return PRECISIONS["int8" if "QUANTIZE" in found.ops else "int8-dynamic"]
+    return PRECISIONS["float16" if "float16" in kinds else "float32"]
+
+
+def _against_keras(
+    file: pathlib.Path,
+    model: keras.Model,
+    signature: Signature,
+    samples: Any,
+    runner: Runner,
+    precision: Precision,
+    limit: float,
+) -> dict[str, Comparison]:
+    with float32_compute(model):
+        chosen = comparison_samples(signature, vocabulary_of(model), samples)
+        compared, _ = comparing.verify(
+            model, file, signature, chosen, precision, limit, runner.open
+        )
+    return compared
+
+
+def _strip(model: keras.Model) -> keras.Model:
+    # Imported here: comparing a file with itself needs no ticket.
+    from keras_tickets.masks.stripping import strip
+
+    return strip(model)
+
+
+def _against_plain(
+    file: pathlib.Path,
+    found: Inspection,
+    samples: Any,
+    runner: Runner,
+    precision: Precision,
+    limit: float,
+) -> dict[str, Comparison]:
+    """Compares a file with itself in the plain kernels of its runtime."""
+    specs = {port.name: _spec(port, file.suffix) for port in found.inputs}
+    signature = [specs if len(specs) > 1 else next(iter(specs.values()))]
+    vocabulary = _IDS if _LOOKUPS & found.ops.keys() else None
+    chosen = comparison_samples(signature, vocabulary, samples)
+    every = [sample for kind in chosen.values() for sample in kind]
+    names = sorted(specs)  # As `tree.flatten` takes a dict.
+    outputs = [port.name for port in found.outputs]
+    expected = _plainly(file, names, outputs, every)
+    received = _run_all(runner.open(file), names, outputs, every)
+    counts = {kind: len(own) for kind, own in chosen.items()}
+    limits = comparing.limits(counts, precision, limit)
+    return judge(expected, received, counts, limits)
+
+
+def _plainly(
+    file: pathlib.Path, names: list[str], outputs: list[str], samples: list[Sample]
+) -> Expected:
+    """What a file computes in the plain kernels of its runtime on this machine."""
+    try:
+        wanted = _run_all(isolated(file, reference=True), names, outputs, samples)
+    except RuntimeError as error:
+        raise RuntimeError(
+            "There is nothing to compare with: the plain kernels of its runtime on "
+            f"this machine cannot run it. Pass the model. {error}"
+        ) from error
+    return Expected(
+        who="The same file in plain kernels",
+        name=f"'{file.name}' in plain kernels",
+        labels=[f"output '{name}'" for name in outputs],
+        outputs=wanted,
+    )
+
+
+def _run_all(
+    loaded: AbstractContextManager[Runtime],
+    names: list[str],
+    outputs: list[str],
+    samples: list[Sample],
+) -> list[list[Array]]:
+    """The outputs of a file for each sample; `names` is the order within a sample."""
+    received = []
+    with loaded as runtime:
+        for sample in samples:
+            values = dict(zip(names, tree.flatten(sample), strict=True))
+            results = comparing.run(runtime, values)
+            received.append([results[name] for name in outputs])
+    return received
+
+
+def _spec(port: Port, suffix: str) -> keras.InputSpec:
+    """An input as the file takes it; LiteRT runs at the sizes that it is loaded at."""
+    shape = inputs.concrete(port.shape) if suffix == ".tflite" else port.shape
+    return keras.InputSpec(shape=tuple(shape), dtype=port.dtype, name=port.name)
+
+
+def _signature(model: keras.Model, given: Any, found: Inspection) -> Signature:
+    """The model's inputs in the sizes that the file was written for."""
+    signature = signatures.input_signature(model, given, None)
+    specs = tree.flatten(signature)
+    known = naming.aliases(signature, signatures.names(signature))
+    ports = {port.name: port for port in found.inputs}
+    for name, position in naming.match("input", list(ports), known).items():
+        specs[position] = _fitted(specs[position], ports[name], found.path)
+    return list(tree.pack_sequence_as(signature, specs))
+
+
+def _fitted(spec: keras.InputSpec, port: Port, path: str) -> keras.InputSpec:
+    wanted, sizes = tuple(spec.shape), port.shape
+    fits = len(wanted) == len(sizes) and all(
+        None in pair or pair[0] == pair[1] for pair in zip(wanted, sizes, strict=True)
+    )
+    kinds = [keras.backend.is_float_dtype(dtype) for dtype in (spec.dtype, port.dtype)]
+    if not fits or kinds[0] != kinds[1]:
+        raise ValueError(
+            f"'{path}' takes the input {port}, the model takes {wanted} {spec.dtype}. "
+            "Pass the model that the file was exported from; the inputs of a quantised "
+            "file have to be float, as `kt.export` writes them."
+        )
+    shape = tuple(
+        size if size is not None else own
+        for size, own in zip(sizes, wanted, strict=True)
+    )
+    return keras.InputSpec(shape=shape, dtype=spec.dtype, name=spec.name)
+
+
+def _hint(found: Inspection, on: str) -> str:
+    """What is most often wrong with a sparse file that this machine runs rightly."""
+    sparse = any(tensor.encoding != "dense" for tensor in found.tensors)
+    if on == "host" or not sparse:
+        return ""
+    return (
+        "\nThe file stores tensors without their zeros: where sparse kernels run only "
+        "some of a network's layers they may fail or compute wrong numbers. "
+        "kt.export(..., sparse=False) avoids them."
+    )

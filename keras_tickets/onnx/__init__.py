@@ -1,0 +1,1 @@
+"""The `.onnx` format, read and written without a runtime."""

@@ -1,0 +1,135 @@
+"""Finds one's way in an `.onnx` file: its graphs, nodes, constants and names."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from keras_tickets._util.extras import require
+from keras_tickets._util.file_tensor import Array
+
+# The operator sets that every ONNX runtime carries.
+STANDARD_DOMAINS = ("", "ai.onnx")
+
+
+def load(content: bytes) -> Any:
+    """Parses the bytes of an `.onnx` file into a `ModelProto`.
+
+    Raises:
+        ValueError: If the bytes are no `.onnx` file.
+        ImportError: If `onnx` is not installed.
+    """
+    onnx = require("onnx", "export")
+    decode_error = require("google.protobuf.message", "export").DecodeError
+    try:
+        model = onnx.load_model_from_string(content)
+    except decode_error as error:
+        raise ValueError(f"Not an .onnx file: {error}") from error
+    if not model.ir_version:
+        raise ValueError("Not an .onnx file: it declares no version of ONNX.")
+    return model
+
+
+def opset(model: Any) -> int:
+    """The version of the standard operators that a model uses; 0 if it uses none."""
+    versions = {
+        entry.version
+        for entry in model.opset_import
+        if entry.domain in STANDARD_DOMAINS
+    }
+    return max(versions, default=0)
+
+
+def graphs(graph: Any) -> Iterator[Any]:
+    """A graph and the bodies of its loops and branches, at any depth."""
+    yield graph
+    for node in graph.node:
+        for body in bodies(node):
+            yield from graphs(body)
+
+
+def nodes(graph: Any) -> Iterator[Any]:
+    """The nodes of a graph and of the bodies of its loops and branches."""
+    return itertools.chain.from_iterable(inner.node for inner in graphs(graph))
+
+
+def bodies(node: Any) -> Iterator[Any]:
+    """The graphs that a loop or a branch runs."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def uses(nodes: Iterable[Any]) -> Iterator[str]:
+    """The names that nodes read, those that their bodies read included."""
+    for node in nodes:
+        yield from node.input
+        for body in bodies(node):
+            yield from uses(body.node)
+            yield from (entry.name for entry in body.output)
+
+
+def is_standard(node: Any, op_type: str) -> bool:
+    """Whether a node is the standard operator of that name."""
+    return node.op_type == op_type and node.domain in STANDARD_DOMAINS
+
+
+def attributes(node: Any) -> dict[str, Any]:
+    """The attributes of a node by name."""
+    get = require("onnx.helper", "export").get_attribute_value
+    return {attribute.name: get(attribute) for attribute in node.attribute}
+
+
+def constants(graph: Any) -> Iterator[tuple[str, Any]]:
+    """Yields (name, TensorProto or SparseTensorProto) of each constant of one graph.
+
+    `Constant` nodes that hold a bare number or list have rank 0 or 1: no weights.
+    """
+    for proto in graph.initializer:
+        yield proto.name, proto
+    for proto in graph.sparse_initializer:
+        yield proto.values.name, proto
+    for node in graph.node:
+        if node.op_type == "Constant":
+            for attribute in node.attribute:
+                if attribute.name == "value":
+                    yield node.output[0], attribute.t
+                elif attribute.name == "sparse_value":
+                    yield node.output[0], attribute.sparse_tensor
+
+
+def replace(field: Any, messages: Iterable[Any]) -> None:
+    """Gives a repeated field of a message new content."""
+    kept = list(messages)
+    del field[:]
+    field.extend(kept)
+
+
+def names(graph: Any) -> set[str]:
+    """All names of values in a graph and in its bodies."""
+    found: set[str] = set()
+    for inner in graphs(graph):
+        found.update(entry.name for entry in (*inner.input, *inner.output))
+        found.update(name for name, _ in constants(inner))
+        for node in inner.node:
+            found.update(node.input, node.output)
+    return found
+
+
+def to_array(proto: Any) -> Array:
+    """The values of a `TensorProto`."""
+    return np.asarray(require("onnx.numpy_helper", "export").to_array(proto))
+
+
+def to_tensor(values: Array, name: str) -> Any:
+    """A `TensorProto` of these values."""
+    return require("onnx.numpy_helper", "export").from_array(values, name)
+
+
+def type_number(name: str) -> int:
+    """The number that ONNX has for a type such as `"FLOAT16"`."""
+    return int(require("onnx", "export").TensorProto.DataType.Value(name))

@@ -1,0 +1,215 @@
+"""Stores the tensors of an `.onnx` file without their zeros, and in float16.
+
+In plain operators that a runtime folds away while it loads the file; see `onnx_forms`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from keras_tickets._util.extras import require
+from keras_tickets._util.file_tensor import Array
+from keras_tickets.onnx.decoding import (
+    Scattered,
+    find,
+)
+from keras_tickets.onnx.encodings import (
+    LOWEST_OPSET,
+    Form,
+    Names,
+    Shared,
+    dense_form,
+    half_form,
+    scatter_form,
+)
+from keras_tickets.onnx.graph import (
+    load,
+    opset,
+    replace,
+    to_array,
+    uses,
+)
+
+# Positions are int32 sums.
+_MOST_VALUES = np.iinfo(np.int32).max
+
+_LARGEST_HALF = float(np.finfo(np.float16).max)
+
+
+def encode(content: bytes, half: bool = False, sparse: bool = True) -> bytes:
+    """Stores each float32 initializer in the form that makes the file smallest.
+
+    A tensor that is a graph's input or output too, or whose data lie outside the
+    file, is left as it is. In float32 each value of each tensor is kept.
+
+    Args:
+        content: The bytes of an `.onnx` file.
+        half: Whether tensors may be stored in float16, rounded, with a `Cast` to
+            float32 behind: the model computes in float32 as before.
+        sparse: Whether tensors may be stored without their zeros.
+
+    Returns:
+        The bytes of the new file.
+
+    Raises:
+        ValueError: If the bytes are no `.onnx` file, its opset lacks the operators
+            needed, or a number is too large for float16.
+        ImportError: If `onnx` is not installed.
+
+    Example:
+
+    ```python
+    content = pathlib.Path("dense.onnx").read_bytes()
+    pathlib.Path("sparse.onnx").write_bytes(encode(content))
+    ```
+    """
+    model = load(content)
+    if sparse and opset(model) < LOWEST_OPSET:
+        raise ValueError(
+            f"The .onnx file uses opset {opset(model)}; storing tensors without their "
+            f"zeros needs opset {LOWEST_OPSET} or later. Convert with a later opset, "
+            "or with `sparse=False`."
+        )
+    names = Names(model.graph)
+    for graph, found in _inner_first(model):
+        helpers = set[str]().union(*(tensor.helpers for tensor in found))
+        protos = [p for p in _eligible(graph) if p.name not in helpers]
+        tensors = [(proto.name, to_array(proto), half) for proto in protos]
+        forms = [f for f in _smallest(tensors, names, sparse) if f.nodes]
+        stored = {form.name for form in forms}
+        replace(
+            graph.initializer, (p for p in graph.initializer if p.name not in stored)
+        )
+        _insert(graph, forms)
+    return bytes(model.SerializeToString())
+
+
+def decode(content: bytes) -> bytes:
+    """Stores the tensors that `encode` stored without zeros with them again.
+
+    Args:
+        content: The bytes of an `.onnx` file.
+
+    Returns:
+        The bytes of the new file; what was in float16 still is.
+
+    Raises:
+        ValueError: If the bytes are no `.onnx` file, or are damaged.
+        ImportError: If `onnx` is not installed.
+    """
+    model = load(content)
+    names = Names(model.graph)
+    for graph, found in _inner_first(model):
+        _drop(graph, found)
+        _insert(
+            graph,
+            [
+                half_form(tensor.name, tensor.values(), names)
+                if tensor.is_half
+                else dense_form(tensor.name, tensor.values())
+                for tensor in found
+            ],
+        )
+    return bytes(model.SerializeToString())
+
+
+def store(model: Any, change: Callable[[Scattered], Array | None]) -> None:
+    """Gives the scattered tensors of a model new values.
+
+    Args:
+        model: A `ModelProto`; it is changed.
+        change: Called with each scattered tensor; returns new values, or None. They
+            are stored at the tensor's precision, with their zeros where that takes
+            less.
+
+    Raises:
+        ValueError: If a number is too large for a tensor stored in float16.
+    """
+    names = Names(model.graph)
+    for graph, found in _inner_first(model):
+        changes = [(tensor, change(tensor)) for tensor in found]
+        changed = [(t, values) for t, values in changes if values is not None]
+        tensors = [(tensor.name, values, tensor.is_half) for tensor, values in changed]
+        forms = _smallest(tensors, names, sparse=True)
+        _drop(graph, [tensor for tensor, _ in changed])
+        _insert(graph, forms)
+
+
+def _inner_first(model: Any) -> list[tuple[Any, list[Scattered]]]:
+    # A graph that gets new nodes gets copies of its old ones, bodies included.
+    return list(reversed(find(model.graph)))
+
+
+def _eligible(graph: Any) -> list[Any]:
+    """The initializers that may be stored in another form."""
+    tensor_proto = require("onnx", "export").TensorProto
+    fixed = {entry.name for entry in (*graph.input, *graph.output)}
+    return [
+        proto
+        for proto in graph.initializer
+        if proto.data_type == tensor_proto.FLOAT
+        and proto.data_location != tensor_proto.EXTERNAL
+        and proto.name not in fixed
+        and 0 < math.prod(proto.dims) <= _MOST_VALUES
+    ]
+
+
+def _smallest(
+    tensors: list[tuple[str, Array, bool]], names: Names, sparse: bool
+) -> list[Form]:
+    """The form of each (name, values, may be float16) that takes least in the file."""
+    shared = Shared(names)
+    chosen = []
+    for name, values, half in tensors:
+        forms = [dense_form(name, values)]
+        if half:
+            forms.append(half_form(name, values, names))
+        if sparse:
+            forms += [
+                scatter_form(name, values, shared, names, is_half)
+                for is_half in sorted({False, half})
+            ]
+        chosen.append(min(forms, key=lambda form: form.bytes))
+        if chosen[-1].is_half:
+            _check_half(name, values)
+    return chosen
+
+
+def _check_half(name: str, values: Array) -> None:
+    sizes = np.abs(np.where(np.isfinite(values), values, 0))
+    worst = np.argmax(sizes)
+    if sizes.flat[worst] > _LARGEST_HALF:
+        raise ValueError(
+            f"Tensor '{name}' holds {values.flat[worst]:g}, but the largest number in "
+            f"float16 is {_LARGEST_HALF:g}. Store the file in float32, or bring the "
+            "weights into range (a scale this large often comes from a BatchNorm "
+            "whose variance is next to zero)."
+        )
+
+
+def _insert(graph: Any, forms: list[Form]) -> None:
+    """Adds forms to a graph: their nodes before all that may need the tensors."""
+    constants = {proto.name: proto for form in forms for proto in form.constants}
+    nodes = {node.output[0]: node for form in forms for node in form.nodes}
+    graph.initializer.extend(constants.values())
+    replace(graph.node, [*nodes.values(), *graph.node])
+
+
+def _drop(graph: Any, found: list[Scattered]) -> None:
+    """Removes what makes these tensors, save what other nodes need too."""
+    made = set[str]().union(*(tensor.made for tensor in found))
+    helpers = set[str]().union(*(tensor.helpers for tensor in found))
+    gone = {tensor.name for tensor in found}
+    results = {entry.name for entry in graph.output}
+    while True:
+        kept = [node for node in graph.node if not gone.issuperset(node.output)]
+        unused = (made | helpers) - results.union(uses(kept))
+        if unused <= gone:
+            break
+        gone |= unused
+    replace(graph.node, kept)
+    replace(graph.initializer, (p for p in graph.initializer if p.name not in gone))

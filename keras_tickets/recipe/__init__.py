@@ -1,0 +1,1 @@
+"""The words of a recipe: allocation, schedule, structure; and scores to masks."""

@@ -1,0 +1,1 @@
+"""What a ticket is and costs, and whether it is a winning one."""

@@ -1,0 +1,1 @@
+"""The emulated ARM64 machine."""

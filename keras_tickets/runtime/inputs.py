@@ -1,0 +1,87 @@
+"""Inputs to time a file on: any values do, as long as the file accepts them."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from keras_tickets.runtime.interface import (
+    of_onnx,
+    of_tflite,
+)
+from keras_tickets.runtime.interpreters import Arrays
+
+# Dimensions that the file leaves open, the batch size apart, get this size.
+_OPEN_SIZE = 32
+
+
+def of_file(path: pathlib.Path) -> Arrays:
+    """Draws inputs for a file, the same ones each time.
+
+    Args:
+        path: A `.tflite` or `.onnx` file.
+
+    Returns:
+        Input name -> values, at batch size 1 where the file leaves it open.
+
+    Raises:
+        RuntimeError: If the file is damaged, or takes what is no number.
+    """
+    read = of_tflite if path.suffix == ".tflite" else of_onnx
+    try:
+        ports, _ = read(path.read_bytes())
+    except Exception as error:
+        raise RuntimeError(
+            f"The inputs of '{path}' cannot be read: it is damaged, cut off, or a file "
+            f"of another kind. {type(error).__name__}: {error}"
+        ) from error
+    if strange := [port for port in ports if not _is_number(port.dtype)]:
+        raise RuntimeError(
+            f"The input {strange[0]} of '{path}' takes no numbers, which are all that "
+            "is drawn for a file. Export the part of the network behind it."
+        )
+    return {port.name: values(concrete(port.shape), port.dtype) for port in ports}
+
+
+def _is_number(dtype: str) -> bool:
+    try:
+        return np.dtype(dtype).kind in "biufcV"
+    except TypeError:  # As of TFLite's strings, 4-bit numbers and resources.
+        return False
+
+
+def concrete(shape: Any) -> list[int]:
+    """Gives open dimensions a size; an open batch size is 1.
+
+    Args:
+        shape: Sizes; an open one is -1, None or a name.
+
+    Returns:
+        The sizes.
+
+    Example:
+    >>> concrete([None, "height", 3])
+    [1, 32, 3]
+    """
+    sizes = [size if isinstance(size, (int, np.integer)) else -1 for size in shape]
+    return [
+        int(size) if size > 0 else (1 if axis == 0 else _OPEN_SIZE)
+        for axis, size in enumerate(sizes)
+    ]
+
+
+def values(shape: list[int], dtype: Any) -> np.ndarray[Any, np.dtype[Any]]:
+    """Draws random numbers; zeros for whole ones, the only ids valid for any table.
+
+    Args:
+        shape: The sizes.
+        dtype: Any name or type that NumPy knows.
+
+    Returns:
+        The array.
+    """
+    if np.issubdtype(dtype, np.floating):
+        return np.random.default_rng(0).random(shape).astype(dtype)
+    return np.zeros(shape, dtype)

@@ -1,0 +1,111 @@
+"""A runtime in a process of its own: what crashes there does not crash here.
+
+Some files kill the runtime that loads them. An export must outlive that, say so, and
+leave nothing behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_tickets._util.process import (
+    Conversation,
+    converse,
+)
+from keras_tickets.runtime import interpreters
+from keras_tickets.runtime.interpreters import (
+    Arrays,
+    Runtime,
+)
+
+
+class Isolated(Runtime):
+    """A file that is loaded in another process.
+
+    Args:
+        conversation: With the process, just started.
+        folder: Where arrays are exchanged.
+
+    Raises:
+        RuntimeError: If the runtime refuses the file, dies of it, or is silent for
+            too long.
+    """
+
+    def __init__(self, conversation: Conversation, folder: pathlib.Path) -> None:
+        self._conversation, self._folder = conversation, folder
+        names = conversation.answer("loaded")
+        self.inputs, self.outputs = names["inputs"], names["outputs"]
+
+    def run(self, values: Arrays) -> Arrays:
+        """Runs the file once."""
+        received = self._folder / "outputs.npz"
+        self.peak_bytes = self._ask(values, outputs=str(received))["peak"]
+        with np.load(received) as arrays:
+            return {name: arrays[f"arr_{i}"] for i, name in enumerate(self.outputs)}
+
+    def time(
+        self, values: Arrays, runs: int, progress: Callable[[int], None]
+    ) -> list[float]:
+        """Runs the file several times on the same inputs.
+
+        Args:
+            values: The inputs.
+            runs: How many times, at least once.
+            progress: Called with the number of runs done so far.
+
+        Returns:
+            The seconds of each run, in order; the inputs' way there is not counted.
+        """
+        seconds = [self._ask(values, runs=runs)["seconds"]]
+        progress(1)
+        while len(seconds) < runs:
+            seconds.append(self._conversation.answer("run")["seconds"])
+            progress(len(seconds))
+        return seconds
+
+    def _ask(self, values: Arrays, **question: Any) -> dict[str, Any]:
+        sent = self._folder / "inputs.npz"
+        np.savez(sent, *values.values())
+        names = {name: f"arr_{i}" for i, name in enumerate(values)}
+        asked = {"inputs": str(sent), "names": names, **question}
+        return self._conversation.ask(asked, "run")
+
+
+@contextlib.contextmanager
+def isolated(
+    path: pathlib.Path,
+    *,
+    python: Sequence[str] = (sys.executable,),
+    environment: Mapping[str, str] | None = None,
+    threads: int = 0,
+    timeout: float | None = None,
+    reference: bool = False,
+) -> Iterator[Isolated]:
+    """Loads a file in a process that ends with the block.
+
+    Args:
+        path: A `.tflite` or `.onnx` file.
+        python: The command of a Python that has NumPy and the runtime.
+        environment: Its environment variables; None hands on this process' own.
+        threads: Threads that the runtime may use; 0 lets it choose.
+        timeout: Seconds that loading and each run may take; None waits for ever.
+        reference: Whether the runtime's plain kernels run it, not its fast ones.
+
+    Yields:
+        The runtime.
+    """
+    # -P: the folder of the program holds an `onnx.py`, which is not the package.
+    command = [*python, "-P", interpreters.__file__, str(path), str(threads)]
+    command += [interpreters.REFERENCE] if reference else []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        converse(command, environment, timeout) as conversation,
+    ):
+        yield Isolated(conversation, pathlib.Path(folder))

@@ -1,0 +1,1 @@
+"""The ticket: a Keras model behind masks, and its file."""

@@ -1,0 +1,110 @@
+"""A ticket taken apart, and put together again around another copy of its model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from keras_tickets.kernels.prunable import (
+    Selection,
+    find_kernels,
+    positions,
+)
+from keras_tickets.masks.masked_layer import (
+    masked_layers,
+    without_masks,
+)
+from keras_tickets.masks.snapshot import array_of
+from keras_tickets.ticket.ticket import Ticket
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a ticket is besides its architecture: masks and start values.
+
+    Args:
+        masks: The mask of each kernel, by its position among the kernels of the model,
+            in the order of `Ticket.kernels`. Positions outlive paths.
+        values: The start values, one array for each weight of the model.
+        skipped: Position and reason of the kernels that are left alone.
+        remembered: Whether `values` are those from before the draw; if not they are
+            what the weights are now.
+    """
+
+    masks: Mapping[int, np.ndarray]
+    values: Sequence[np.ndarray]
+    skipped: tuple[tuple[int, str], ...] = ()
+    remembered: bool = False
+
+    @classmethod
+    def of(cls, ticket: Ticket) -> Parts:
+        """Take a ticket apart; it is not changed.
+
+        Raises:
+            ValueError: If it is being mined.
+        """
+        if ticket.unfinished:
+            raise ValueError(
+                f"{ticket.name!r} is being mined: its masks are at sparsity "
+                f"{ticket.sparsity:.4g}, and its scores decide in each step what takes "
+                "part. Let the run end, or call fit again with initial_epoch."
+            )
+        place = positions(ticket.model)
+        masks = zip(ticket.kernels, ticket.mask_set.values(), strict=True)
+        start = ticket.start
+        remembered = start is not None and start.taken
+        return cls(
+            {place[id(kernel.variable)]: np.array(mask) for kernel, mask in masks},
+            start.values() if start and remembered else values_of(ticket.model),
+            tuple((place[id(k.variable)], reason) for k, reason in ticket.skipped),
+            remembered,
+        )
+
+    def join(self, model: keras.Model, name: str | None = None) -> Ticket:
+        """Assign the values to `model` and return a ticket with these masks around it.
+
+        Args:
+            model: A model of the same architecture, which is no ticket.
+            name: Name of the ticket.
+
+        Returns:
+            A ticket without a pruner; it remembers its start if the parts do.
+
+        Raises:
+            ValueError: If a `Masked` layer of `model` holds a kernel without a mask.
+        """
+        kernels, place = find_kernels(model), positions(model)
+        inside = {
+            place[id(kernel.variable)]
+            for layer in masked_layers(model)
+            for kernel in layer.mask_set.kernels
+        }
+        for position in sorted(inside - set(self.masks)):
+            raise ValueError(
+                f"{kernels[position].path!r} of {model.name!r} is inside a Masked "
+                "layer, but the ticket does not mask it. Use the layer without Masked."
+            )
+        own = tuple(kernels[i] for i in self.masks if i not in inside)
+        skipped = tuple((kernels[i], reason) for i, reason in self.skipped)
+        for variable, value in zip(weights_of(model), self.values, strict=True):
+            variable.assign(value)
+        ticket = Ticket(
+            model, None, Selection(own, skipped), name, remember=self.remembered
+        )
+        ticket.mask_set.assign(
+            [self.masks[place[id(kernel.variable)]] for kernel in ticket.kernels]
+        )
+        return ticket
+
+
+def weights_of(model: keras.Model) -> list[keras.Variable]:
+    """Return the weights that start values are kept of: all but masks."""
+    return without_masks(model, model.weights)
+
+
+def values_of(model: keras.Model) -> list[np.ndarray]:
+    """Return what the weights of `model` are now."""
+    return [array_of(variable) for variable in weights_of(model)]

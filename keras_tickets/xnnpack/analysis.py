@@ -1,0 +1,193 @@
+"""From a `.tflite` file to its `Diagnosis`; without Keras."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from keras_tickets._util.file_tensor import FileTensor
+from keras_tickets.tflite.graph import (
+    Graph,
+    Node,
+    graphs,
+)
+from keras_tickets.tflite.schema import unpack
+from keras_tickets.xnnpack import speed
+from keras_tickets.xnnpack.diagnosis import (
+    ClusterZeros,
+    Diagnosis,
+    Layer,
+)
+from keras_tickets.xnnpack.layout import Cluster
+from keras_tickets.xnnpack.partition import parts
+from keras_tickets.xnnpack.prediction import (
+    Finding,
+    Runs,
+    judge,
+    what_breaks,
+)
+from keras_tickets.xnnpack.rules import REVISION
+
+TARGETS = ("xnnpack",)
+
+Naming = Callable[[str, FileTensor | None], str]
+
+# Operators that get a row: those with weights. Others only if they break.
+_WEIGHTED = (
+    "CONV_2D",
+    "DEPTHWISE_CONV_2D",
+    "FULLY_CONNECTED",
+    "BATCH_MATMUL",
+    "TRANSPOSE_CONV",
+)
+
+
+def check_target(target: str) -> None:
+    """Raises if there is no table of rules for a target.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if target not in TARGETS:
+        raise ValueError(
+            f"target names whose sparse kernels are meant: one of {list(TARGETS)} "
+            "(LiteRT on ARM64 phones, and in browsers). Received: "
+            f"target={target!r}."
+        )
+
+
+def diagnose_content(
+    content: bytes, subject: str, naming: Naming | None = None
+) -> Diagnosis:
+    """Tells what of a file runs sparse.
+
+    Args:
+        content: The bytes of a `.tflite` file, of any origin.
+        subject: What the report calls it.
+        naming: Given the name of an operator in TensorFlow, and its weights if it has
+            some, what the report calls it.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: If the bytes are no `.tflite` file.
+    """
+    layers: list[Layer] = []
+    numbers: dict[int, int] = {}
+    clusters: list[ClusterZeros] = []
+    found_graphs = graphs(unpack(content))
+    for graph in found_graphs:
+        for found in _findings(graph):
+            number = _number(found.cluster, numbers, clusters)
+            if found.node.op in _WEIGHTED or found.runs is Runs.BREAKS:
+                layers.append(_layer(graph, found, number, naming))
+    foreign = {
+        node.op.removeprefix("custom:")
+        for graph in found_graphs
+        for node in graph.nodes
+        if node.op.startswith("custom:")
+    }
+    return Diagnosis(
+        subject=subject,
+        target=TARGETS[0],
+        revision=REVISION,
+        precision=_precision(layers),
+        layers=tuple(layers),
+        clusters=tuple(clusters),
+        foreign=tuple(sorted(foreign)),
+    )
+
+
+def _findings(graph: Graph) -> list[Finding]:
+    """What becomes of each operator, and of those in no part: they run dense."""
+    known = {found.node.index: found for found in judge(graph)}
+    hinted = {
+        step.node.index for part in parts(graph) if part.hint for step in part.steps
+    }
+    if_sparse = {found.node.index: found for found in judge(graph, encoded=True)}
+    broken = what_breaks(graph)
+    for index, found in known.items():
+        if index not in hinted and found.runs is Runs.DENSE and found.reason:
+            known[index] = _explained(found, if_sparse[index], broken)
+    rest = [
+        Finding(graph, node, Runs.DENSE, reason="XNNPACK does not run it")
+        for node in graph.nodes
+        if node.index not in known and node.op in _WEIGHTED
+    ]
+    return sorted([*known.values(), *rest], key=lambda found: found.node.index)
+
+
+def _explained(found: Finding, if_sparse: Finding, broken: Finding | None) -> Finding:
+    """Why an operator runs dense whose file stores no zeros away beside it."""
+    if if_sparse.runs is Runs.DENSE:
+        return if_sparse
+    if broken is not None:
+        culprit = None if broken.node is found.node else broken.node
+        reason = f"stored with its zeros, or the network would break: {broken.reason}"
+        return dataclasses.replace(
+            found, reason=reason, culprit=culprit, fix=broken.fix
+        )
+    return dataclasses.replace(
+        found,
+        reason="it is stored with its zeros, but could run sparse",
+        fix='Export it with kt.export(..., sparse="auto").',
+        cluster=if_sparse.cluster,
+    )
+
+
+def _number(
+    cluster: Cluster | None, numbers: dict[int, int], clusters: list[ClusterZeros]
+) -> int:
+    """The number of a cluster of 1x1 convolutions; 0 of anything else."""
+    if cluster is None or not cluster.weights:
+        return 0
+    if id(cluster) not in numbers:
+        numbers[id(cluster)] = len(clusters) + 1
+        clusters.append(ClusterZeros(len(clusters) + 1, cluster.weights, cluster.zeros))
+    return numbers[id(cluster)]
+
+
+def _layer(graph: Graph, found: Finding, cluster: int, naming: Naming | None) -> Layer:
+    node = found.node
+    kernel = _kernel(graph, node)
+    reason = found.reason
+    if found.culprit is not None:
+        culprit = _name(graph, found.culprit, naming)
+        reason = f"{found.culprit.op} {culprit} beside it: {reason}"
+    return Layer(
+        name=_name(graph, node, naming),
+        op=node.op,
+        shape=kernel.shape if kernel else (),
+        dtype=kernel.dtype if kernel else "",
+        encoding=kernel.encoding if kernel else "",
+        weights=kernel.values.size if kernel else 0,
+        zeros=kernel.zeros if kernel else 0,
+        multiplications=speed.multiplications(graph, node),
+        runs=str(found.runs),
+        kernel=found.kernel,
+        reason=reason,
+        fix=found.fix,
+        cluster=cluster,
+    )
+
+
+def _name(graph: Graph, node: Node, naming: Naming | None) -> str:
+    scope = graph.scope(node)
+    if naming:
+        return naming(scope, _kernel(graph, node))
+    return scope.rpartition("/")[0] or scope
+
+
+def _kernel(graph: Graph, node: Node) -> FileTensor | None:
+    has = node.op in _WEIGHTED and len(node.inputs) > 1
+    return (
+        graph.constant(node.inputs[1])
+        if has and graph.is_constant(node.inputs[1])
+        else None
+    )
+
+
+def _precision(layers: list[Layer]) -> str:
+    kinds = {layer.dtype for layer in layers}
+    return next((kind for kind in ("int8", "float16") if kind in kinds), "float32")

@@ -1,0 +1,121 @@
+"""Writes the zeros around an image as an operator, where XNNPACK asks for that.
+
+The converter turns explicit zeros in front of a strided convolution into "same" padding
+where that adds as many on each side, as with odd image sizes. XNNPACK runs "same" with
+strides pixel by pixel only. A `PAD` in front means the same; XNNPACK makes it part of
+the convolution, and it costs nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from keras_tickets.tflite.graph import (
+    Graph,
+    Node,
+    graphs,
+)
+from keras_tickets.tflite.schema import (
+    operator_code,
+    pack,
+    schema,
+    unpack,
+)
+from keras_tickets.tflite.tensor import name_of
+from keras_tickets.xnnpack.prediction import (
+    Runs,
+    judge,
+)
+
+
+def pad_explicitly(content: bytes) -> bytes:
+    """Writes "same" padding as `PAD` if more of a file can run sparse then.
+
+    Args:
+        content: The bytes of a `.tflite` file.
+
+    Returns:
+        The bytes of a file that computes the same; `content` itself if it would not
+        help.
+    """
+    model = unpack(content)
+    if not _pad(model):
+        return content
+    better = _sparse_nodes(model) > _sparse_nodes(unpack(content))
+    return pack(model, len(content)) if better else content
+
+
+def _sparse_nodes(model: Any) -> int:
+    return sum(
+        found.runs is Runs.SPARSE
+        for graph in graphs(model)
+        for found in judge(graph, encoded=True)
+    )
+
+
+def _pad(model: Any) -> bool:
+    """Writes out what can be written out; returns whether something was."""
+    changed = False
+    for view, graph in zip(graphs(model), model.subgraphs, strict=True):
+        for node, op in zip(view.nodes, list(graph.operators or []), strict=True):
+            if (size := _half(view, node)) and _is_of_one_size(graph, op):
+                _insert(model, graph, op, size)
+                changed = True
+    return changed
+
+
+def _half(graph: Graph, node: Node) -> int:
+    """How many zeros "same" adds on each side, if as many on each; else none."""
+    if node.op not in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+        return 0
+    options = node.options
+    strides = {options.strideH, options.strideW}
+    dilations = {options.dilationHFactor, options.dilationWFactor}
+    if options.padding != schema().Padding.SAME or strides != {2} or dilations != {1}:
+        return 0
+    windows = graph.values[node.inputs[1]].shape[1:3]
+    sizes = graph.values[node.inputs[0]].shape[1:3]
+    added = {
+        max((-(-size // 2) - 1) * 2 + window - size, 0)
+        for size, window in zip(sizes, windows, strict=True)
+    }
+    same = len(added) == 1 and set(windows) == {(half := min(added) // 2) * 2 + 1}
+    return half if same and min(added) == 2 * half else 0
+
+
+def _is_of_one_size(graph: Any, op: Any) -> bool:
+    """Whether an image has the same rows and columns in each run: "same" follows."""
+    signature = graph.tensors[int(op.inputs[0])].shapeSignature
+    return signature is None or not len(signature) or min(signature[1:3]) >= 0
+
+
+def _insert(model: Any, graph: Any, op: Any, size: int) -> None:
+    """Puts a PAD in front of an operator."""
+    classes = schema()
+    image = graph.tensors[int(op.inputs[0])]
+    amounts = np.array([[0, 0], [size, size], [size, size], [0, 0]], np.int32)
+    buffer = classes.BufferT()
+    buffer.data = np.frombuffer(amounts.tobytes(), np.uint8)
+    model.buffers.append(buffer)
+    table = classes.TensorT()
+    table.name, table.shape = f"{name_of(image)}/paddings", np.array([4, 2], np.int32)
+    table.type, table.buffer = classes.TensorType.INT32, len(model.buffers) - 1
+    padded = classes.TensorT()
+    padded.name, padded.type = f"{name_of(image)}/padded", image.type
+    padded.shape = np.asarray(image.shape, np.int32) + amounts.sum(1).astype(np.int32)
+    padded.quantization = image.quantization
+    graph.tensors += [table, padded]
+    pad = classes.OperatorT()
+    pad.opcodeIndex = operator_code(model, "PAD", version=1)
+    last = len(graph.tensors) - 1
+    pad.inputs = np.array([int(op.inputs[0]), last - 1], np.int32)
+    pad.outputs = np.array([last], np.int32)
+    pad.builtinOptionsType = classes.BuiltinOptions.PadOptions
+    pad.builtinOptions = classes.PadOptionsT()
+    at = next(i for i, other in enumerate(graph.operators) if other is op)
+    graph.operators.insert(at, pad)
+    op.inputs = np.array([last, *itertools.islice(op.inputs, 1, None)], np.int32)
+    op.builtinOptions.padding = classes.Padding.VALID

@@ -1,0 +1,309 @@
+"""What becomes of each operator of a file: it runs sparse, dense, or breaks."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+from keras_tickets._util.file_tensor import Array
+from keras_tickets.tflite.graph import (
+    Graph,
+    Node,
+    graphs,
+)
+from keras_tickets.xnnpack import support
+from keras_tickets.xnnpack.layout import (
+    Cluster,
+    Layout,
+    State,
+)
+from keras_tickets.xnnpack.partition import (
+    SPARSE_DENSE,
+    Part,
+    Step,
+    parts,
+)
+from keras_tickets.xnnpack.predicates import is_pointwise
+from keras_tickets.xnnpack.rules import THRESHOLD
+
+# XNNPACK takes a kernel for blocks where its blocks are so full.
+_FULL = Fraction(9, 10)
+
+
+class Runs(enum.StrEnum):
+    """How an operator runs."""
+
+    SPARSE = "sparse"
+    DENSE = "dense"
+    BREAKS = "breaks"
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What becomes of one operator.
+
+    Args:
+        graph: The graph that it is in.
+        node: The operator.
+        runs: How it runs.
+        kernel: The sparse kernel, as `kt.mobile.sparse_path` names it on ARM64.
+        reason: Why it does not run sparse.
+        culprit: The operator that the reason is about, if another one.
+        fix: What would help.
+        cluster: The operators that change their layout together.
+    """
+
+    graph: Graph = dataclasses.field(repr=False)
+    node: Node
+    runs: Runs
+    kernel: str = ""
+    reason: str = ""
+    culprit: Node | None = None
+    fix: str = ""
+    cluster: Cluster | None = None
+
+
+def judge(
+    graph: Graph, threshold: Fraction = THRESHOLD, encoded: bool | None = None
+) -> list[Finding]:
+    """Tells what becomes of the operators of a graph.
+
+    Args:
+        graph: The graph.
+        threshold: The fraction of zeros that XNNPACK asks for.
+        encoded: Whether XNNPACK is told of sparse weights; by default, whether the
+            file stores some.
+
+    Returns:
+        A finding for each operator that XNNPACK or a sparse kernel runs.
+    """
+    found = {
+        f.node.index: f
+        for part in parts(graph)
+        for f in _of_part(part, threshold, part.hint if encoded is None else encoded)
+    }
+    found |= {f.node.index: f for f in _stored(graph)}
+    return [found[index] for index in sorted(found)]
+
+
+def _of_part(part: Part, threshold: Fraction, encoded: bool) -> Iterator[Finding]:
+    layout = Layout(part, threshold)
+    for state in layout.states:
+        # Of a dense layer, the product; not the reshape in front of it.
+        if state.step.op != "RESHAPE" or state.step.node.op == "RESHAPE":
+            yield _of_step(part, layout, state, encoded)
+
+
+def _of_step(part: Part, layout: Layout, state: State, encoded: bool) -> Finding:
+    graph, step = part.graph, state.step
+    cluster = layout.clusters.get(state.leader) if state.role else None
+    found = Finding(graph, step.node, Runs.DENSE, cluster=cluster)
+    if encoded and (wrong := _what_breaks(layout, state)):
+        return dataclasses.replace(found, runs=Runs.BREAKS, reason=wrong, fix=_CLOSE)
+    if not is_pointwise(graph, step):
+        own = state.standing
+        return dataclasses.replace(found, reason=own.reason, fix=own.fix)
+    kernel = graph.constant(step.inputs[1])
+    if encoded and step.outputs[0] in layout.planar:
+        block = blocks_of(kernel.values.reshape(kernel.shape[0], -1))
+        name = f"f32 32x{block}"
+        return dataclasses.replace(found, runs=Runs.SPARSE, kernel=name)
+    if step.op == "FULLY_CONNECTED":
+        reason, fix = support.why_no_blocks(kernel, _is_whole(graph, step.node))
+        return dataclasses.replace(found, reason=reason, fix=fix)
+    if not encoded:
+        reason = "no weights beside it are stored without their zeros"
+        return dataclasses.replace(found, reason=reason)
+    return _why_dense(layout, state, found)
+
+
+_CLOSE = (
+    "Let the sparse part end in global average pooling (without keepdims) or depth to "
+    "space, and keep other operators out of it; kt.mobile.prepare(model) does so where "
+    "it can."
+)
+
+
+def _what_breaks(layout: Layout, state: State) -> str:
+    """Why an operator fails or computes wrong numbers; empty if it does not."""
+    step, graph, planar = state.step, layout.part.graph, layout.planar
+    inside = any(i in planar for i in step.inputs)
+    through = step.outputs[0] in planar
+    if layout.misread(state):
+        return "XNNPACK reads its whole numbers as floating-point ones"
+    if not inside:
+        return ""
+    if step.op in ("MEAN", "SUM"):
+        return _what_pooling_breaks(layout, state, through)
+    if not through and step.op != "DEPTH_TO_SPACE":
+        return f"its input comes channel by channel, but {_reader(layout, step)}"
+    if is_pointwise(graph, step) and graph.values[step.inputs[0]].rank != 4:
+        return "it gets the channels of an image that is none any more"
+    return ""
+
+
+def _reader(layout: Layout, step: Step) -> str:
+    """Who reads the output of a step, and how."""
+    ops = [o.step.op for o in layout.states if step.outputs[0] in o.step.inputs]
+    if not ops:
+        return "its output leaves the network pixel by pixel"
+    return f"{' and '.join(sorted(set(ops)))} reads its output pixel by pixel"
+
+
+def _what_pooling_breaks(layout: Layout, state: State, through: bool) -> str:
+    """Pooling tells those behind it a wrong shape if it keeps the axes it pools."""
+    step, graph = state.step, layout.part.graph
+    axes = {int(axis) % 4 for axis in graph.constant(step.inputs[1]).values.ravel()}
+    if axes != {1, 2}:
+        return "it pools other axes than the rows and columns"
+    if not step.node.options.keepDims:
+        return ""
+    readers = [o.step for o in layout.states if step.outputs[0] in o.step.inputs]
+    well = through and all(
+        is_pointwise(graph, reader) and reader.outputs[0] in layout.planar
+        for reader in readers
+    )
+    if well:
+        return ""
+    return (
+        "it keeps the axes that it pools (keepdims), so that its output has a wrong "
+        "shape for all but 1x1 convolutions inside of the sparse part"
+    )
+
+
+def _why_dense(layout: Layout, state: State, found: Finding) -> Finding:
+    """Why a 1x1 convolution runs dense in sparse mode."""
+    if own := state.standing.reason:
+        return dataclasses.replace(found, reason=own, fix=state.standing.fix)
+    if not layout.has_exit:
+        reason = "nothing behind it pools the image or turns depth into space"
+        return dataclasses.replace(found, reason=reason, fix=_EXIT)
+    cluster = layout.clusters.get(state.leader)
+    if cluster is None or state.spoilt:
+        return _blame(layout, state, found)
+    if cluster.switched:
+        reason = "what reads it is not part of a sparse network"
+        return dataclasses.replace(found, reason=reason, fix=_EXIT)
+    return dataclasses.replace(
+        found,
+        reason=f"{cluster.zeros:,} of the {cluster.weights:,} weights that run "
+        "together are zero; XNNPACK asks for more than two thirds",
+        fix="Prune more of the 1x1 convolutions beside it.",
+    )
+
+
+_EXIT = (
+    "End it in GlobalAveragePooling2D; kt.mobile.prepare(model) turns pooling over the "
+    "whole image into that."
+)
+
+
+def _blame(layout: Layout, state: State, found: Finding) -> Finding:
+    """Names what keeps a network from running sparse: the first, and how many."""
+    causes = state.causes | layout.states[state.leader].causes
+    states = [layout.states[number] for number in sorted(causes)]
+    named = [other for other in states if other.standing.reason]
+    if not named:
+        return dataclasses.replace(
+            found,
+            reason="it reads what enters the part that XNNPACK runs",
+            fix="Begin with a 3x3 convolution of strides 2 on 3 channels.",
+        )
+    first, others = named[0], len(named) - 1
+    return dataclasses.replace(
+        found,
+        reason=first.standing.reason + (f" (and {others} more)" if others else ""),
+        culprit=first.step.node,
+        fix=first.standing.fix,
+    )
+
+
+def blocks_of(kernel: Array) -> int:
+    """How many outputs XNNPACK computes together: 4 or 2 if blocks are full, else 1.
+
+    Args:
+        kernel: The weights, outputs x inputs.
+
+    Example:
+    >>> import numpy as np
+    >>> blocks_of(np.array([[1.0, 0], [2, 0], [0, 0], [0, 3]]))
+    1
+    >>> blocks_of(np.array([[1.0, 0], [2, 0], [0, 4], [0, 3]]))
+    2
+    """
+    alive = kernel != 0
+    fours, pairs = len(alive) // 4 * 4, len(alive) // 2 * 2
+    for size, rows in ((4, fours), (2, pairs)):
+        grouped = alive[:rows].reshape(-1, size, alive.shape[1])
+        slots = size * int(grouped.any(1).sum())
+        if int(grouped.sum()) >= _FULL * slots:
+            return size
+    return 1
+
+
+def _stored(graph: Graph) -> Iterator[Finding]:
+    """What becomes of operators whose weights are stored without zeros, by type."""
+    for node in graph.nodes:
+        if len(node.inputs) < 2 or not graph.is_sparse(node.inputs[1]):
+            continue
+        kernel = graph.constant(node.inputs[1])
+        in_blocks = node.op == "FULLY_CONNECTED" and not graph.is_unpacked(
+            node.inputs[1]
+        )
+        whole = _is_whole(graph, node)
+        reason = support.refusal(node.op, kernel.dtype, whole, in_blocks)
+        if reason:
+            yield Finding(graph, node, Runs.BREAKS, reason=reason, fix=support.FIX)
+        elif in_blocks and node.version != SPARSE_DENSE:
+            reason = "XNNPACK reads its stored values as dense weights"
+            yield Finding(graph, node, Runs.BREAKS, reason=reason, fix=support.FIX)
+        elif in_blocks:
+            yield Finding(graph, node, Runs.SPARSE, kernel=_dense_kernel(kernel))
+
+
+def _is_whole(graph: Graph, node: Node) -> bool:
+    """Whether an operator computes with whole numbers."""
+    return graph.values[node.inputs[0]].dtype == "INT8"
+
+
+def _dense_kernel(kernel: Any) -> str:
+    kind = {"float32": "f32", "int8": "int8"}[kernel.dtype]
+    return f"{kind} {kernel.encoding.removeprefix('sparse ')}"
+
+
+def what_breaks(graph: Graph, encoded: bool | None = True) -> Finding | None:
+    """Finds what would fail or be wrong if weights were stored without zeros.
+
+    Whatever the number of zeros: a network that breaks above XNNPACK's threshold is
+    told from one that does not by its operators, and not by a weight more or less.
+
+    Args:
+        graph: The graph.
+        encoded: As in `judge`.
+
+    Returns:
+        The first such operator, if there is one.
+    """
+    findings = judge(graph, Fraction(0), encoded)
+    return next((found for found in findings if found.runs is Runs.BREAKS), None)
+
+
+def why_dense(model: Any) -> str:
+    """Tells why a file must keep the zeros of what `DENSIFY` would unpack.
+
+    Args:
+        model: An unpacked `.tflite` file, with sparse weights.
+
+    Returns:
+        The reason; empty if there is none.
+    """
+    for graph in graphs(model):
+        if found := what_breaks(graph, encoded=None):
+            return (
+                "XNNPACK on ARM and in wasm would fail or compute wrong numbers at "
+                f"{found.node.op} '{graph.scope(found.node)}': {found.reason}"
+            )
+    return ""
