@@ -19,16 +19,23 @@ PAGES = [
 ]
 
 
-def prose(text: str) -> str:
-    """Return the text without its fenced blocks of code."""
-    return re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE)
+def unfenced(page: pathlib.Path) -> str:
+    """Return the text of the page without its fenced blocks of code."""
+    return re.sub(
+        r"^ *```.*?^ *```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE
+    )
+
+
+def prose(page: pathlib.Path) -> str:
+    """Return the text of the page without any code."""
+    return re.sub(r"`[^`]*`", "", unfenced(page))
 
 
 def anchors(page: pathlib.Path) -> set[str]:
     """Return the anchors of the page's headings, as GitHub names them."""
     seen: collections.Counter[str] = collections.Counter()
     found = set()
-    for title in re.findall(r"^#+ +(.+)$", prose(page.read_text()), re.MULTILINE):
+    for title in re.findall(r"^#+ +(.+)$", unfenced(page), re.MULTILINE):
         slug = re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-")
         found.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
         seen[slug] += 1
@@ -37,8 +44,8 @@ def anchors(page: pathlib.Path) -> set[str]:
 
 def links(page: pathlib.Path) -> list[str]:
     """Return the targets of the page's links and images that are not web addresses."""
-    text = re.sub(r"`[^`]*`", "", prose(page.read_text()))
-    targets = re.findall(r"\]\(([^)\s]+)\)|^ *\[[^\]]+\]: *(\S+)", text, re.MULTILINE)
+    pattern = r"\]\(([^)\s]+)\)|^ *\[[^\]]+\]: *(\S+)"
+    targets = re.findall(pattern, prose(page), re.MULTILINE)
     targets = [inline or reference for inline, reference in targets]
     return [t for t in targets if not re.match(r"https?:|mailto:", t)]
 
@@ -56,7 +63,7 @@ def broken(page: pathlib.Path) -> list[str]:
 
 def missing_records(page: pathlib.Path, root: pathlib.Path = ROOT) -> list[str]:
     """Return the records of the page's `numbers:` comments that are not there."""
-    comments = re.findall(r"<!-- numbers: (.+?) -->", page.read_text(), re.DOTALL)
+    comments = re.findall(r"<!-- numbers: (.+?) -->", prose(page), re.DOTALL)
     records = [name.strip() for each in comments for name in each.split(",")]
     return [name for name in records if not any(root.glob(name))]
 
@@ -98,7 +105,7 @@ def test_planted_faults_are_seen(tmp_path):
         "[j](none.md) [k](#none) [l](other.md#not-a-title) ![m](none.svg)\n"
         "[n](other.md#twice-2) [`o`](none/)\n"
         "[p]: none.txt\n"
-        "<!-- numbers: none.json, oth*.md -->\n"
+        "<!-- numbers: none.json, oth*.md --> `<!-- numbers: code.json -->`\n"
     )
     assert broken(page) == [
         *("none.md", "#none", "other.md#not-a-title", "none.svg"),
