@@ -17,9 +17,9 @@ needs neither Keras nor an environment.
 - `fit`, `export`: `wrap`, `compile` and `fit`, and `export` of a ticket, each in a
   fresh process. A module is entered if a function of it is called in that process;
   importing it is not enough, and processes that it starts do not count.
-- In `export`, with the same limits, a *parse* unpacks a whole `.tflite` (`ModelT.InitFromObj` in LiteRT's
-  generated schema, to which all its ways of unpacking lead), a *pack* writes one
-  (`ModelT.Pack`), and a *view* reads one in place (`Model.GetRootAs`). TensorFlow's
+- In `export`, likewise, a *parse* unpacks a whole `.tflite` (`ModelT.InitFromObj` in
+  LiteRT's generated schema, to which all its ways of unpacking lead), a *pack* writes
+  one (`ModelT.Pack`), a *view* reads one in place (`Model.GetRootAs`). TensorFlow's
   converter has a schema of its own, and runtimes read files in C++: neither counts.
 - `inspect`, `diagnose`: the seconds of the command as a whole process, on the file of
   `export`, and which frameworks it has loaded when it ends. One more run goes first.
