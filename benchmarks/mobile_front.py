@@ -3,7 +3,7 @@
     export/wasm/build && export/arm64/build
     KERAS_BACKEND=tensorflow python -m benchmarks.mobile_front train
     KERAS_BACKEND=tensorflow python -m benchmarks.mobile_front measure
-    python -m benchmarks.mobile_front table     # of README.md, from the results
+    python -m benchmarks.mobile_front table     # of docs/phone.md, from the results
 
 The small MobileNet of the demo on CIFAR-10: layers of stride 2 are padded by hand, so
 that XNNPACK runs the 1 x 1 convolutions sparse. A dense network is trained; then it is

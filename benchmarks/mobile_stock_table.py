@@ -1,4 +1,4 @@
-"""The tables of README.md from what `benchmarks.mobile_stock` measured.
+"""The tables of docs/phone.md and README.md from what `mobile_stock` measured.
 
     python -m benchmarks.mobile_stock_table [--front]
 
