@@ -16,6 +16,7 @@ from keras_tickets.kernels import prunable
 from keras_tickets.masks import regrowth as growth
 from keras_tickets.masks.masked_layer import Masked
 from keras_tickets.masks.stripping import strip
+from keras_tickets.moved import keep_old_paths
 from keras_tickets.pruners import (
     ESPN,
     IMP,
@@ -101,3 +102,5 @@ __all__ = [
     "summary",
     "wrap",
 ]
+
+keep_old_paths()
