@@ -135,6 +135,6 @@ class GemMiner(Supermask):
 
     def _rounded(self, masks: MaskSet) -> list[np.ndarray]:
         return [
-            mask & (scores.worth() > 0.5)
+            mask & (scores.scores() > 0.5)
             for mask, scores in zip(masks.values(), learned(masks), strict=True)
         ]

@@ -100,7 +100,7 @@ class Mined(Pruner, ABC):
         held = learned(ticket.mask_set)
         if len(held) < len(ticket.kernels):
             return None
-        return [companion.worth() for companion in held]
+        return [companion.scores() for companion in held]
 
     def draw(self, model: keras.Model, verbose: int = 1) -> Curve:
         """Raise: there is nothing to draw from before `fit`."""
