@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 from keras_tickets import allocation
-from keras_tickets.kernels.prunable import (
+from keras_tickets.kernels import (
     Kernel,
     MatmulView,
     find_kernels,

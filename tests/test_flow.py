@@ -17,7 +17,7 @@ from keras_tickets import (
     flow,
     scores,
 )
-from keras_tickets.kernels.prunable import find_kernels
+from keras_tickets.kernels import find_kernels
 
 BACKEND = keras.backend.backend()
 

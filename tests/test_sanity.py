@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 import keras_tickets as kt
-from keras_tickets.kernels.prunable import MatmulView
+from keras_tickets.kernels import MatmulView
 from keras_tickets.recipe.groups import WeightGroups
 from keras_tickets.reports.challenging import RIVALS
 from keras_tickets.ticket.parts import values_of

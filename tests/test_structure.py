@@ -16,7 +16,7 @@ from keras import layers
 import keras_tickets as kt
 from keras_tickets import structure
 from keras_tickets.backend import on_host
-from keras_tickets.kernels.prunable import (
+from keras_tickets.kernels import (
     MatmulView,
     find_kernels,
 )

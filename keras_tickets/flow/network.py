@@ -30,7 +30,7 @@ from keras_tickets.flow.signal import (
     power_of_two,
     rescale,
 )
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 from keras_tickets.masks.masked_call import other_variables
 
 UNKNOWN_SIZE = 64

@@ -16,7 +16,7 @@ import numpy as np
 from keras import ops
 
 from keras_tickets.backend import on_host
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 from keras_tickets.masks.auxiliary import Companion
 from keras_tickets.masks.masked_call import MaskSet
 from keras_tickets.masks.regrowth import magnitude

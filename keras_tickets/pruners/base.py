@@ -16,7 +16,7 @@ from keras_tickets._util.registry import (
     Registry,
 )
 from keras_tickets.backend import keras_private
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 from keras_tickets.masks.auxiliary import Companion
 from keras_tickets.masks.masked_call import (
     Count,

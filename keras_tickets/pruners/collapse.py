@@ -21,7 +21,7 @@ from keras_tickets.flow import (
     Network,
     NotLinearError,
 )
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 from keras_tickets.masks.masked_call import count
 from keras_tickets.scores.base import (
     masked,

@@ -13,7 +13,7 @@ from keras import ops
 
 from keras_tickets._util import extras
 from keras_tickets.backend import on_host
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 from keras_tickets.masks.masked_call import (
     Count,
     count,

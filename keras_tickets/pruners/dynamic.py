@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_tickets import scores
 from keras_tickets.backend import on_host
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 from keras_tickets.masks import optimizer_slots
 from keras_tickets.masks import regrowth as growths
 from keras_tickets.masks.dense_gradient import Capture

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_tickets.backend import on_host
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 from keras_tickets.masks.auxiliary import Companion
 from keras_tickets.masks.learned_masks import learned
 from keras_tickets.masks.masked_layer import masked_layers

@@ -19,7 +19,7 @@ from keras_tickets._util.registry import (
     Configurable,
     Registry,
 )
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class ERK(Proportional):
 
     Example:
     >>> import keras
-    >>> from keras_tickets.prunable import find_kernels
+    >>> from keras_tickets.kernels import find_kernels
     >>> lenet = keras.Sequential(
     ...     [keras.Input((784,)), *map(keras.layers.Dense, (300, 100, 10))]
     ... )
@@ -202,7 +202,7 @@ class SmartRatio(Proportional):
 
     Example:
     >>> import keras
-    >>> from keras_tickets.prunable import find_kernels
+    >>> from keras_tickets.kernels import find_kernels
     >>> lenet = keras.Sequential(
     ...     [keras.Input((784,)), *map(keras.layers.Dense, (300, 100, 10))]
     ... )

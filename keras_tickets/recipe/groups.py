@@ -15,7 +15,7 @@ from typing import Self
 
 import numpy as np
 
-from keras_tickets.kernels.prunable import MatmulView
+from keras_tickets.kernels import MatmulView
 from keras_tickets.recipe.ranking import tie_order
 
 

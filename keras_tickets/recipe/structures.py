@@ -17,7 +17,7 @@ from keras_tickets._util.registry import (
     Configurable,
     Registry,
 )
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 from keras_tickets.recipe.groups import (
     Pattern,
     WeightGroups,

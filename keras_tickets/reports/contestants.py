@@ -15,7 +15,7 @@ from keras import ops
 
 from keras_tickets import scores
 from keras_tickets.backend import keras_private, on_host
-from keras_tickets.kernels.prunable import find_kernels
+from keras_tickets.kernels import find_kernels
 from keras_tickets.masks.stripping import rebuild
 from keras_tickets.pruners.drawing import check_finite
 from keras_tickets.recipe.allocation import Group

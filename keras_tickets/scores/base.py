@@ -15,7 +15,7 @@ from keras_tickets._util.registry import (
     Configurable,
     Registry,
 )
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 from keras_tickets.masks.auxiliary import Companion
 
 
