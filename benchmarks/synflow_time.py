@@ -161,7 +161,7 @@ def save_weights(folder: pathlib.Path, size: int) -> None:
     """Write the initial weights for the textbook."""
     import numpy as np
 
-    from keras_tickets.kernels.prunable import find_kernels
+    from keras_tickets.kernels import find_kernels
 
     kernels = find_kernels(_model(size))
     np.savez(

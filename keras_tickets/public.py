@@ -7,12 +7,12 @@ from keras_tickets import (
     pruners,
     scores,
 )
+from keras_tickets import kernels as prunable
 from keras_tickets.channels.shrinking import (
     ShrinkPlan,
     shrink,
     shrink_plan,
 )
-from keras_tickets.kernels import prunable
 from keras_tickets.masks import regrowth as growth
 from keras_tickets.masks.masked_layer import Masked
 from keras_tickets.masks.stripping import strip

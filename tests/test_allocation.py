@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 from keras_tickets import allocation
-from keras_tickets.kernels.prunable import (
+from keras_tickets.kernels import (
     Kernel,
     MatmulView,
     find_kernels,
@@ -356,7 +356,7 @@ def test_round_shares_is_exact_within_capacity(rows, fraction):
 
 
 def test_round_shares_refuses_more_than_is_alive():
-    with pytest.raises(ValueError, match="keep 8 weights where only 7 are alive"):
+    with pytest.raises(ValueError, match="keep 8 weights where only 7 may be kept"):
         allocation.round_shares([4.0, 4.0], 8, [3, 4])
 
 

@@ -17,7 +17,7 @@ import keras_tickets as kt
 from keras_tickets import growth as growths
 from keras_tickets.backend import on_host
 from keras_tickets.masks import optimizer_slots
-from keras_tickets.recipe.groups import Granules
+from keras_tickets.recipe.groups import WeightGroups
 from keras_tickets.recipe.selection import exchange
 
 BACKEND = keras.backend.backend()
@@ -43,7 +43,7 @@ def test_exchange_drops_the_least_and_grows_the_most_wanted(data):
     alive = rng.random(size) < data.draw(st.floats(0, 1))
     fraction = data.draw(st.floats(0, 1))
     number = math.floor(fraction * int(alive.sum()))
-    new = exchange(worth, wanted, alive, fraction, Granules.single((size,)))
+    new = exchange(worth, wanted, alive, fraction, WeightGroups.single((size,)))
     assert (new is alive) == (number == 0)
     assert set(np.flatnonzero(new)) == by_hand(worth, wanted, alive, number)
 
@@ -55,7 +55,7 @@ def test_exchange_holds_the_number_under_ties(seed, size):
     worth, wanted = rng.integers(0, 2, (2, size)).astype("float32")
     alive = rng.random(size) < 0.5
     number = int(alive.sum()) // 2
-    new = exchange(worth, wanted, alive, 0.5, Granules.single((size,)))
+    new = exchange(worth, wanted, alive, 0.5, WeightGroups.single((size,)))
     assert new.sum() == alive.sum()
     kept = new & alive
     assert worth[kept].sum() >= worth[alive].sum() - number

@@ -17,7 +17,7 @@ from keras_tickets import (
     flow,
     scores,
 )
-from keras_tickets.kernels.prunable import find_kernels
+from keras_tickets.kernels import find_kernels
 
 BACKEND = keras.backend.backend()
 
@@ -614,6 +614,6 @@ def test_a_model_that_is_dead_already_is_named():
 def test_find_kernels_is_what_the_network_walks():
     model = shortcut_model()
     network = flow.Network(model, find_kernels(model))
-    strengths = [ops.abs(k.variable.value) for k in network.kernels]
-    names = [p.layer.name for p in network.passages(strengths) if p.left]
+    abs_weights = [ops.abs(k.variable.value) for k in network.kernels]
+    names = [p.layer.name for p in network.trace(abs_weights) if p.signal_out]
     assert {"stem", "branch", "shortcut", "head"} <= set(names)

@@ -9,7 +9,7 @@ import zoo
 from keras import layers, ops
 
 import keras_tickets as kt
-from keras_tickets.kernels.prunable import find_kernels
+from keras_tickets.kernels import find_kernels
 
 
 def masked_net() -> keras.Model:

@@ -6,18 +6,18 @@ import keras
 import pytest
 from keras import layers
 
-from keras_tickets import prunable
-from keras_tickets.kernels.prunable import (
+import keras_tickets as kt
+from keras_tickets.kernels import (
     Exclusion,
     choose_kernels,
     find_kernels,
     why_not,
 )
 
-BIAS, NORM, DEPTHWISE = "bias", "normalisation", "depthwise kernel"
+BIAS, NORM, DEPTHWISE = "bias", "normalization", "depthwise kernel"
 TABLE_OF = "embedding or position table"
 FROZEN = "frozen: trainable is False"
-QUANTISED = "quantised: prune before quantising"
+QUANTIZED = "quantized: prune before quantizing"
 LORA = "LoRA is enabled on the layer: prune before enable_lora"
 SPECTRAL = "rewritten by SpectralNormalization in every step"
 
@@ -60,7 +60,7 @@ class RotaryEmbedding(layers.Layer):
         self.built = True
 
 
-def quantised() -> keras.Layer:
+def quantized() -> keras.Layer:
     layer = layers.Dense(3, **Z)
     layer.build((None, 4))
     layer.quantize("int8")
@@ -172,7 +172,7 @@ TABLE = {
         (4,),
         [f"kernel: {FROZEN}"],
     ),
-    "quantised": (quantised, (4,), [f"kernel: {QUANTISED}"]),
+    "quantized": (quantized, (4,), [f"kernel: {QUANTIZED}"]),
     "LoRA": (
         with_lora,
         (4,),
@@ -408,14 +408,14 @@ def still() -> keras.Layer:
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize(
     ("make", "reason"),
-    [(quantised, QUANTISED), (with_lora, LORA), (still, FROZEN), (spectral, SPECTRAL)],
+    [(quantized, QUANTIZED), (with_lora, LORA), (still, FROZEN), (spectral, SPECTRAL)],
 )
 def test_naming_what_can_not_be_pruned_raises(make, reason):
     """By layer, path or variable: the error gives the path and the reason."""
     layer = make()
     kernel = next(k for k in find_kernels(layer) if "kernel" in k.path)
     for item in (kernel.path, kernel.variable, [kernel.layer]):
-        with pytest.raises(ValueError, match="which can not be pruned: ") as caught:
+        with pytest.raises(ValueError, match="which cannot be pruned: ") as caught:
             choose_kernels(layer, only=item)
         assert str(caught.value).startswith(f"only= names {kernel.path!r}")
         assert reason in str(caught.value)
@@ -590,10 +590,11 @@ def test_twins_can_be_named():
 
 
 @pytest.fixture
-def exclusions(monkeypatch):
+def exclusions():
     """The table, to be changed at will."""
-    monkeypatch.setattr(prunable, "EXCLUSIONS", [*prunable.EXCLUSIONS])
-    return prunable.EXCLUSIONS
+    rows = [*kt.prunable.EXCLUSIONS]
+    yield kt.prunable.EXCLUSIONS
+    kt.prunable.EXCLUSIONS[:] = rows
 
 
 @pytest.mark.parametrize("on_request", [True, False])
@@ -608,7 +609,7 @@ def test_extending_the_exclusions(model, exclusions, on_request):
     if on_request:
         assert chosen(model, only="stem") == ["net/stem/kernel"]
     else:
-        with pytest.raises(ValueError, match="can not be pruned: too small"):
+        with pytest.raises(ValueError, match="cannot be pruned: too small"):
             choose_kernels(model, only="stem")
 
 

@@ -120,13 +120,15 @@ def test_exact_count_after_fit_and_logged_each_epoch(name, model):
     ).history
     zeros = sum(int((~mask).sum()) for mask in masks_of(ticket))
     total = sum(mask.size for mask in masks_of(ticket))
-    granules = ticket.pruner.granules(ticket.kernels)
-    within = range(max(own.kinds[0] for own in granules))  # [0] for single weights
+    weight_groups = ticket.pruner.weight_groups(ticket.kernels)
+    within = range(
+        max(own.distinct_sizes[0] for own in weight_groups)
+    )  # [0] for single weights
     if not isinstance(ticket.pruner.allocation, kt.allocation.Explicit):
         assert zeros - round(ticket.pruner.sparsity * total) in within
     assert zeros - ticket.pruner.target(ticket.mask_set).zeros in within
-    for own, mask in zip(granules, masks_of(ticket), strict=True):
-        assert own.fits(mask)
+    for own, mask in zip(weight_groups, masks_of(ticket), strict=True):
+        assert own.matches(mask)
     assert history["sparsity"][-1] == ticket.sparsity == zeros / total
     assert ticket.drawn
 

@@ -28,7 +28,7 @@ from keras_tickets._util.registry import (
     revive,
     spelling,
 )
-from keras_tickets.recipe.groups import Granules
+from keras_tickets.recipe.groups import WeightGroups
 
 FAMILIES = sorted(
     {
@@ -63,7 +63,7 @@ class Rows(structure.Structure):
         self.width = width
 
     def on(self, kernel):
-        return Granules(kernel.view, kernel.shape, (1, self.width, 1))
+        return WeightGroups(kernel.view, kernel.shape, (1, self.width, 1))
 
 
 @keras.saving.register_keras_serializable(package="tests")

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from keras import layers
 
 import keras_tickets as kt
-from keras_tickets.kernels.prunable import MatmulView
-from keras_tickets.recipe.groups import Granules
+from keras_tickets.kernels import MatmulView
+from keras_tickets.recipe.groups import WeightGroups
 from keras_tickets.reports.challenging import RIVALS
 from keras_tickets.ticket.parts import values_of
 
@@ -104,7 +104,7 @@ def test_masks_differ_between_seeds(seen):
 def test_shuffled_masks_overlap_as_chance_does():
     """At 30 % kept, a shuffled mask shares 30 % of it: not the old one, not apart."""
     mask = np.random.default_rng(0).random((100, 100)) < 0.3
-    mixed = Granules.single(mask.shape).shuffled(mask, np.random.default_rng(1))
+    mixed = WeightGroups.single(mask.shape).shuffled(mask, np.random.default_rng(1))
     assert (mask & mixed).sum() / mask.sum() == pytest.approx(0.3, abs=0.03)
 
 
@@ -208,7 +208,7 @@ def test_shuffling_keeps_what_is_kept_together(rows, columns, seed):
     rng = np.random.default_rng(seed)
     mask = np.broadcast_to(rng.random(columns) < 0.4, (rows, columns))
     view = MatmulView((), (0,), (1,))
-    mixed = Granules(view, mask.shape, (1, rows, 1)).shuffled(mask, rng)
+    mixed = WeightGroups(view, mask.shape, (1, rows, 1)).shuffled(mask, rng)
     assert mixed.shape == mask.shape
     assert mixed.sum() == mask.sum()
     assert (mixed == mixed[:1]).all()

@@ -15,7 +15,7 @@ from keras_tickets.recipe.allocation import (
     Group,
     budget,
 )
-from keras_tickets.recipe.groups import Granules
+from keras_tickets.recipe.groups import WeightGroups
 from keras_tickets.recipe.ranking import (
     keep_best,
     tie_order,
@@ -361,8 +361,8 @@ def all_alive(scores) -> list[np.ndarray]:
     return [np.ones(score.shape, bool) for score in scores]
 
 
-def singles(scores) -> list[Granules]:
-    return [Granules.single(score.shape) for score in scores]
+def singles(scores) -> list[WeightGroups]:
+    return [WeightGroups.single(score.shape) for score in scores]
 
 
 def test_select_pools_or_shares_out():

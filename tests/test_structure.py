@@ -1,4 +1,4 @@
-"""What is kept together: which weights are a granule, and what holds for every mask."""
+"""What is kept together: which weights are a group, and what holds for every mask."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keras import layers
 import keras_tickets as kt
 from keras_tickets import structure
 from keras_tickets.backend import on_host
-from keras_tickets.kernels.prunable import (
+from keras_tickets.kernels import (
     MatmulView,
     find_kernels,
 )
@@ -25,8 +25,8 @@ from keras_tickets.recipe.allocation import (
     budget,
 )
 from keras_tickets.recipe.groups import (
-    Granules,
     Pattern,
+    WeightGroups,
 )
 from keras_tickets.recipe.selection import (
     exchange,
@@ -42,9 +42,9 @@ def kernel_of(layer, *shape, index=0):
     return find_kernels(layer)[index]
 
 
-# -- which weights are a granule ---------------------------------------------------
+# -- which weights are a group -----------------------------------------------------
 
-# A kernel, a structure, the place of a granule in the grid of taps, inputs and outputs,
+# A kernel, a structure, the place of a group in the grid of taps, inputs and outputs,
 # and by hand which weights it has.
 MEMBERS = {
     "dense, inputs": (
@@ -159,21 +159,28 @@ MEMBERS = {
 
 
 @pytest.mark.parametrize("case", MEMBERS)
-def test_members_of_a_granule(case):
+def test_members_of_a_weight_group(case):
     make, words, place, members = MEMBERS[case]
     kernel = make()
-    granules = words.on(kernel)
+    weight_groups = words.on(kernel)
     expected = np.zeros(kernel.shape, bool)
     expected[members] = True
-    chosen = np.zeros(granules.sizes.shape, bool)
+    chosen = np.zeros(weight_groups.sizes.shape, bool)
     chosen[place] = True
-    np.testing.assert_array_equal(granules.spread(chosen), expected)
-    np.testing.assert_array_equal(granules.count(expected) > 0, chosen)
-    assert granules.count(expected)[place] == expected.sum() == granules.sizes[place]
+    np.testing.assert_array_equal(weight_groups.expand(chosen), expected)
+    np.testing.assert_array_equal(weight_groups.count(expected) > 0, chosen)
+    assert (
+        weight_groups.count(expected)[place]
+        == expected.sum()
+        == weight_groups.sizes[place]
+    )
     scores = np.arange(kernel.size, dtype="float32").reshape(kernel.shape)
-    assert granules.pool(scores)[place] == scores[expected].mean()
-    assert granules.sizes.sum() == kernel.size
-    assert granules.kinds == sorted(set(granules.sizes.ravel().tolist()))[::-1]
+    assert weight_groups.pool(scores)[place] == scores[expected].mean()
+    assert weight_groups.sizes.sum() == kernel.size
+    assert (
+        weight_groups.distinct_sizes
+        == sorted(set(weight_groups.sizes.ravel().tolist()))[::-1]
+    )
 
 
 def test_groups_of_a_pattern():
@@ -181,7 +188,7 @@ def test_groups_of_a_pattern():
     kernel = kernel_of(layers.Dense(2), 8)
     pattern = structure.NM(2, 4).on(kernel)
     scores = np.array([[0.1, 0.9, 0.3, 0.2, 0.5, 0.5, 0.5, 0.5], range(8)]).T
-    first = pattern.first(scores, np.ones((8, 2), bool))
+    first = pattern.mandatory(scores, np.ones((8, 2), bool))
     assert first[:4, 0].tolist() == [False, True, True, False]
     assert first[4:, 0].sum() == 2
     assert first[:, 1].tolist() == [False, False, True, True] * 2
@@ -250,7 +257,7 @@ def stand_in(taps, inputs, outputs):
 
 @st.composite
 def networks(draw):
-    """Granules of a few kernels, scores with ties, and sparsities that rise."""
+    """Weight groups of a few kernels, scores with ties, and sparsities that rise."""
     words = WORDS[draw(st.sampled_from(sorted(WORDS)))]
     step = {"2:4": 4, "1:2": 2, "1x4": 4}.get(words.label, 1)
     shapes = draw(
@@ -264,7 +271,7 @@ def networks(draw):
             max_size=3,
         )
     )
-    granules = [words.on(stand_in(*shape)) for shape in shapes]
+    weight_groups = [words.on(stand_in(*shape)) for shape in shapes]
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     levels = draw(st.sampled_from([1, 3, 10**6]))
     scores = [
@@ -279,32 +286,32 @@ def networks(draw):
     sparsities = [*(end * (1 - densest) for end in ends), 1 - densest]
     if densest == 1:
         sparsities = [*ends, 1 - (1 - ends[1]) / 2]
-    return words, granules, scores, sparsities
+    return words, weight_groups, scores, sparsities
 
 
-def group_of(granules, sparsity, shared):
-    sizes = [own.sizes.sum() for own in granules]
+def group_of(weight_groups, sparsity, shared):
+    sizes = [own.sizes.sum() for own in weight_groups]
     keep = budget(int(sum(sizes)), sparsity)
     # Uneven shares, as those of ERK.
     parts = np.array(sizes) ** 0.5
     shares = tuple(keep * parts / parts.sum()) if shared else None
-    return Group(tuple(range(len(granules))), keep, shares)
+    return Group(tuple(range(len(weight_groups))), keep, shares)
 
 
 @pytest.mark.parametrize("shared", [False, True])
 @settings(deadline=None, max_examples=150)
 @given(network=networks())
 def test_counts_nesting_and_wholeness_over_a_schedule(shared, network):
-    """Law 2, to the granule: exact, nested, each granule entirely kept or dropped."""
-    words, granules, scores, sparsities = network
-    masks = [np.ones(own.shape, bool) for own in granules]
-    largest = max(own.kinds[0] for own in granules)
-    even = len({kind for own in granules for kind in own.kinds}) == 1
+    """Law 2, to the weight group: exact, nested, a group entirely kept or dropped."""
+    words, weight_groups, scores, sparsities = network
+    masks = [np.ones(own.shape, bool) for own in weight_groups]
+    largest = max(own.distinct_sizes[0] for own in weight_groups)
+    even = len({kind for own in weight_groups for kind in own.distinct_sizes}) == 1
     for step, sparsity in zip(scores, sparsities, strict=True):
-        group = group_of(granules, sparsity, shared)
+        group = group_of(weight_groups, sparsity, shared)
         before = masks
-        masks = select(step, [group], before, granules)
-        again = select(step, [group], before, granules)
+        masks = select(step, [group], before, weight_groups)
+        again = select(step, [group], before, weight_groups)
         assert all(map(np.array_equal, masks, again))
         kept = sum(int(mask.sum()) for mask in masks)
         assert 0 <= group.keep - kept < largest
@@ -312,14 +319,16 @@ def test_counts_nesting_and_wholeness_over_a_schedule(shared, network):
             assert kept == group.keep // largest * largest
         assert not any((m & ~b).any() for m, b in zip(masks, before, strict=True))
         if not isinstance(words, structure.NM):
-            assert all(o.fits(m) for o, m in zip(granules, masks, strict=True))
+            assert all(o.matches(m) for o, m in zip(weight_groups, masks, strict=True))
     if isinstance(words, structure.NM):
-        for mask, own in zip(masks, granules, strict=True):
+        for mask, own in zip(masks, weight_groups, strict=True):
             taps, inputs, outputs = own.shape
             groups = mask.reshape(taps, inputs // words.m, words.m, outputs)
             assert (groups.sum(axis=2) == words.n).all()
-        sparser = select(scores[0], [group_of(granules, 0.8, shared)], masks, granules)
-        assert all(o.fits(m) for o, m in zip(granules, sparser, strict=True))
+        sparser = select(
+            scores[0], [group_of(weight_groups, 0.8, shared)], masks, weight_groups
+        )
+        assert all(o.matches(m) for o, m in zip(weight_groups, sparser, strict=True))
 
 
 @pytest.mark.parametrize("words", WORDS)
@@ -327,14 +336,14 @@ def test_misfits_are_seen(words):
     """`fits`, by which the laws are tested, finds a single weight out of place."""
     own = WORDS[words].on(stand_in(2, 8, 6))
     mask = np.zeros(own.shape, bool)
-    assert own.fits(mask)
+    assert own.matches(mask)
     if isinstance(own, Pattern):
         mask[1, : own.kept, 2] = True
-        assert own.fits(mask)
+        assert own.matches(mask)
         mask[1, own.of - 1, 2] = True
     else:
         mask[1, 5, 3] = True
-    assert own.fits(mask) == (words == "unstructured")
+    assert own.matches(mask) == (words == "unstructured")
 
 
 @pytest.mark.parametrize("words", ["1x4", "2x1", "3x1", "channel", "2:4"])
@@ -342,12 +351,14 @@ def test_misfits_are_seen(words):
 def test_ties_are_spread_evenly(words, kept):
     """Constant scores: each input, output and tap keeps nearly the same part."""
     shapes = [(9, 48, 60), (1, 120, 48), (4, 36, 48)]
-    granules = [WORDS[words].on(stand_in(*shape)) for shape in shapes]
+    weight_groups = [WORDS[words].on(stand_in(*shape)) for shape in shapes]
     scores = [np.full(shape, 0.7, "float32") for shape in shapes]
     alive = [np.ones(shape, bool) for shape in shapes]
-    masks = select(scores, [group_of(granules, 1 - kept, False)], alive, granules)
-    for mask, own in zip(masks, granules, strict=True):
-        grid = mask if own.kinds == [1] else own.count(mask) > 0
+    masks = select(
+        scores, [group_of(weight_groups, 1 - kept, False)], alive, weight_groups
+    )
+    for mask, own in zip(masks, weight_groups, strict=True):
+        grid = mask if own.distinct_sizes == [1] else own.count(mask) > 0
         for axis in range(3):
             parts = grid.mean(axis=tuple({0, 1, 2} - {axis}))
             if words == "channel" and axis == 2:
@@ -359,9 +370,9 @@ def test_ties_are_spread_evenly(words, kept):
 
 
 @pytest.mark.parametrize("inputs", [6, 7, 8])
-def test_constant_scores_tie_whatever_the_size_of_the_granule(inputs):
+def test_constant_scores_tie_whatever_the_size_of_the_weight_group(inputs):
     """A smaller last block is worth as much for each weight: neither first nor last."""
-    own = Granules(MatmulView((0,), (1,), (2,)), (1, inputs, 1000), (1, 4, 1))
+    own = WeightGroups(MatmulView((0,), (1,), (2,)), (1, inputs, 1000), (1, 4, 1))
     for level in np.random.default_rng(0).random(100, "float32"):
         pooled = own.pool(np.full(own.shape, level))
         assert np.ptp(pooled) == 0
@@ -380,10 +391,10 @@ def test_shares_hold_on_the_way_to_a_pattern():
     assert [int(mask.sum()) for mask in masks] == [37, 23]
     masks = select(scores, [Group((0, 1), 30, (25.0, 5.0))], alive, patterns)
     assert [int(mask.sum()) for mask in masks] == [20, 10]
-    assert all(own.fits(mask) for own, mask in zip(patterns, masks, strict=True))
+    assert all(own.matches(mask) for own, mask in zip(patterns, masks, strict=True))
 
 
-def test_granules_of_different_sizes_compete_by_the_weight():
+def test_weight_groups_of_different_sizes_compete_by_the_weight():
     """A channel of many weights is worth their mean: not more for being large."""
     small, large = (structure.Channel().on(stand_in(1, n, 2)) for n in (2, 10))
     scores = [np.full((1, 2, 2), 3.0), np.full((1, 10, 2), 1.0)]
@@ -395,7 +406,7 @@ def test_granules_of_different_sizes_compete_by_the_weight():
 
 
 def test_what_does_not_fit_ends_the_draw():
-    """No lesser granule slips in past a better one that is too large."""
+    """No lesser weight group slips in past a better one that is too large."""
     scores, sizes = [np.array([0.9, 0.8, 0.7])], [np.array([2, 6, 1])]
     for room, expected in [
         (2, [1, 0, 0]),
@@ -407,7 +418,7 @@ def test_what_does_not_fit_ends_the_draw():
         assert kept.astype(int).tolist() == expected
 
 
-def test_dead_weights_stay_dead_inside_a_granule():
+def test_dead_weights_stay_dead_inside_a_weight_group():
     """Blocks on top of a mask that was drawn without: they cost what lives of them."""
     own = INPUT4.on(stand_in(1, 8, 3))
     rng = np.random.default_rng(0)
@@ -422,17 +433,17 @@ def test_dead_weights_stay_dead_inside_a_granule():
 
 @settings(deadline=None, max_examples=100)
 @given(seed=st.integers(0, 2**16), inputs=st.integers(1, 11), part=st.floats(0, 1))
-def test_exchange_moves_granules_of_one_size(seed, inputs, part):
+def test_exchange_moves_weight_groups_of_one_size(seed, inputs, part):
     """The number of weights stays, for ragged kernels too, and so does wholeness."""
-    own = Granules(MatmulView((0,), (1,), (2,)), (2, inputs, 5), (1, 4, 1))
+    own = WeightGroups(MatmulView((0,), (1,), (2,)), (2, inputs, 5), (1, 4, 1))
     rng = np.random.default_rng(seed)
-    alive = own.spread(rng.random(own.sizes.shape) < 0.5)
+    alive = own.expand(rng.random(own.sizes.shape) < 0.5)
     worth, wanted = rng.random((2, *own.shape))
     mask = exchange(worth, wanted, alive, part, own)
     assert mask.sum() == alive.sum()
-    assert own.fits(mask)
+    assert own.matches(mask)
     means = own.pool(worth)
-    for size in own.kinds:
+    for size in own.distinct_sizes:
         held = (own.sizes == size) & (own.count(alive) == size)
         number = math.floor(part * held.sum())
         stays = held & (own.count(mask) > 0)
@@ -443,7 +454,7 @@ def test_exchange_moves_granules_of_one_size(seed, inputs, part):
 def test_exchange_leaves_alone_what_lives_in_part():
     own = INPUT4.on(stand_in(1, 8, 4))
     rng = np.random.default_rng(1)
-    alive = own.spread(rng.random(own.sizes.shape) < 0.6)
+    alive = own.expand(rng.random(own.sizes.shape) < 0.6)
     alive[0, 0, 0], alive[0, 1, 0] = True, False
     worth, wanted = rng.random((2, *own.shape))
     mask = exchange(worth, wanted, alive, 0.5, own)
@@ -460,7 +471,7 @@ def test_shuffling_keeps_the_structure_and_the_count(words):
     [mask] = select([rng.random(own.shape)], [Group((0,), 130)], [mask], [own])
     mixed = own.shuffled(mask, rng)
     assert mixed.sum() == mask.sum()
-    assert own.fits(mixed)
+    assert own.matches(mixed)
     assert not np.array_equal(mixed, mask)
 
 
@@ -474,9 +485,11 @@ def dense(*units, inputs=16):
 
 
 def fitting(ticket) -> bool:
-    granules = ticket.pruner.granules(ticket.kernels)
+    weight_groups = ticket.pruner.weight_groups(ticket.kernels)
     masks = ticket.mask_set.values()
-    return all(own.fits(mask) for own, mask in zip(granules, masks, strict=True))
+    return all(
+        own.matches(mask) for own, mask in zip(weight_groups, masks, strict=True)
+    )
 
 
 def few():
@@ -503,19 +516,21 @@ def test_pruners_that_draw_at_once(pruner, words):
     ticket.draw(verbose=0)
     assert fitting(ticket)
     target = ticket.pruner.target(ticket.mask_set)
-    largest = max(own.kinds[0] for own in ticket.pruner.granules(ticket.kernels))
+    largest = max(
+        own.distinct_sizes[0] for own in ticket.pruner.weight_groups(ticket.kernels)
+    )
     assert 0 <= target.kept - ticket.mask_set.count().kept < largest
 
 
 @pytest.mark.parametrize("words", ["block_1x4", "channel"])
-def test_scores_rank_granules(words):
-    """Magnitude keeps the granules of largest mean |w|, nothing else."""
+def test_scores_rank_weight_groups(words):
+    """Magnitude keeps the weight groups of largest mean |w|, nothing else."""
     ticket = kt.wrap(dense(24, 12), kt.Magnitude(0.7, structure=words))
     ticket.draw()
     pooled = [
         (own.pool(np.abs(on_host(kernel.variable.value))), own.count(mask) > 0)
         for own, kernel, mask in zip(
-            ticket.pruner.granules(ticket.kernels),
+            ticket.pruner.weight_groups(ticket.kernels),
             ticket.kernels,
             ticket.mask_set.values(),
             strict=True,
@@ -568,7 +583,7 @@ def test_synflow_never_cuts_in_blocks(words):
     assert ticket.mask_set.count().kept in range(17, 21)
 
 
-def test_collapse_counts_granules():
+def test_collapse_counts_weight_groups():
     ticket = kt.wrap(dense(16, 16, 4), kt.Magnitude(0.98, structure="block_1x4"))
     # 576 weights, 12 are kept, which is a block for each kernel but not in a row.
     with pytest.raises(kt.LayerCollapseError, match="cuts the signal"):

@@ -13,7 +13,7 @@ import zoo
 from keras import layers
 
 import keras_tickets as kt
-from keras_tickets.kernels.prunable import find_kernels
+from keras_tickets.kernels import find_kernels
 from keras_tickets.ticket import (
     architecture,
     saved_file,

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_tickets.backend import keras_private
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 
 
 def scales(model: keras.Model, kernels: Sequence[Kernel]) -> dict[int, keras.Variable]:

@@ -28,9 +28,9 @@ from keras_tickets.flow.signal import (
     Signal,
     align,
     power_of_two,
-    settle,
+    rescale,
 )
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 from keras_tickets.masks.masked_call import other_variables
 
 UNKNOWN_SIZE = 64
@@ -38,12 +38,18 @@ UNKNOWN_SIZE = 64
 
 
 @dataclass(frozen=True)
-class Passage:
-    """What happened to the signal in one layer."""
+class LayerTrace:
+    """What happened to the signal in one layer.
+
+    Args:
+        layer: The layer or operation.
+        signal_in: Whether a signal that is not zero came in.
+        signal_out: Whether one went out.
+    """
 
     layer: Any
-    arrived: bool
-    left: bool
+    signal_in: bool
+    signal_out: bool
 
 
 class Network:
@@ -52,7 +58,7 @@ class Network:
     Args:
         model: A built model: Functional, Sequential, nested, or subclassed with a
             `call` that uses layers and `keras.ops`.
-        kernels: The kernels whose strengths are given at each call.
+        kernels: The kernels whose absolute values are given at each call.
         strict: Whether a product of signals is dead as soon as one factor is. SynFlow
             asks so; whether a network still works asks less: what a sigmoid gates,
             or softmax attends to, passes also when the gate has no weights left.
@@ -74,24 +80,24 @@ class Network:
             for v in other_variables(model, kernels)
             if "float" in str(v.dtype)
         ]
-        self._unproven = False
+        self._unverified = False
         self._observe: Callable[[Any, list, list], None] | None = None
 
-    def __call__(self, strengths: Sequence[Any]) -> tuple[Any, Any]:
+    def __call__(self, abs_weights: Sequence[Any]) -> tuple[Any, Any]:
         """Return R, the sum of all outputs, as `(value, exponent)` of a signal.
 
         Args:
-            strengths: The absolute effective value of each kernel, `|w| * mask`.
+            abs_weights: The absolute effective value of each kernel, `|w| * mask`.
         """
-        outputs = self.outputs(strengths)
-        values, exponent = align([settle(output) for output in outputs])
+        outputs = self.outputs(abs_weights)
+        values, exponent = align([rescale(output) for output in outputs])
         return sum(ops.sum(value) for value in values), exponent
 
-    def outputs(self, strengths: Sequence[Any]) -> list[Signal]:
+    def outputs(self, abs_weights: Sequence[Any]) -> list[Signal]:
         """Return the signal at each output of the model."""
         given = [
-            (kernel.variable, strength)
-            for kernel, strength in zip(self.kernels, strengths, strict=True)
+            (kernel.variable, value)
+            for kernel, value in zip(self.kernels, abs_weights, strict=True)
         ]
         # What a scope maps takes the dtype of its variable.
         dtype = self.kernels[0].variable.dtype
@@ -144,7 +150,7 @@ class Network:
         if rule is not None:
             return functools.partial(rule, self, operation)
         several = len(arriving) > 1
-        if rules.is_proven(operation) and not several:
+        if rules.is_homogeneous(operation) and not several:
             return functools.partial(self._as_it_is, operation, arriving[0])
         if isinstance(operation, keras.Layer) and (
             several or len(keras_private.sublayers(operation)) > 1
@@ -156,8 +162,8 @@ class Network:
 
     def _as_it_is(self, operation: Any, x: Signal, *args: Any, **kwargs: Any) -> Any:
         results = rules.as_it_is(operation, x, args, kwargs)
-        if not rules.is_proven(operation):
-            self._unproven = True
+        if not rules.is_homogeneous(operation):
+            self._unverified = True
             if self._observe is not None:
                 _check_homogeneous(operation, x, args, kwargs, results)
         return results
@@ -184,33 +190,33 @@ class Network:
 
     # -- looking -------------------------------------------------------------------
 
-    def passages(self, strengths: Sequence[Any]) -> list[Passage]:
+    def trace(self, abs_weights: Sequence[Any]) -> list[LayerTrace]:
         """Return, layer by layer, where a signal arrived and where one left.
 
         Raises:
             NotLinearError: If a layer without a rule turns out not to be linear.
         """
-        seen: list[Passage] = []
+        seen: list[LayerTrace] = []
 
         def observe(layer: Any, arriving: list[Signal], leaving: list[Signal]) -> None:
-            seen.append(Passage(layer, _alive(arriving), _alive(leaving)))
+            seen.append(LayerTrace(layer, _is_nonzero(arriving), _is_nonzero(leaving)))
 
         self._observe = observe
         try:
-            self.outputs(strengths)
+            self.outputs(abs_weights)
         finally:
             self._observe = None
         return seen
 
-    def prove(self, strengths: Sequence[Any]) -> None:
+    def verify_homogeneous(self, abs_weights: Sequence[Any]) -> None:
         """Raise if a layer that ran without a rule is not linear; do it once.
 
         Raises:
             NotLinearError: Naming the layer.
         """
-        if self._unproven:
-            self.passages([ops.abs(strength) for strength in strengths])
-            self._unproven = False
+        if self._unverified:
+            self.trace([ops.abs(value) for value in abs_weights])
+            self._unverified = False
 
 
 def _positive(variable: keras.Variable) -> Any:
@@ -225,7 +231,7 @@ def _ones(spec: Any, dtype: str) -> Signal:
     return Signal(ops.ones(shape, dtype), ops.zeros((), dtype))
 
 
-def _alive(signals: Sequence[Signal]) -> bool:
+def _is_nonzero(signals: Sequence[Signal]) -> bool:
     values = [ops.stop_gradient(signal.value) for signal in signals]
     return any(float(ops.max(value)) > 0 for value in values)
 

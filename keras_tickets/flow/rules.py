@@ -39,8 +39,8 @@ from keras_tickets.flow.signal import (
     Signal,
     align,
     pass_layer,
+    rescale,
     root,
-    settle,
 )
 
 if TYPE_CHECKING:
@@ -108,10 +108,10 @@ ACTIVATIONS = """
 @rule(*ACTIVATIONS.split())
 def identity(network: Network, layer: Any, x: Signal, *args: Any, **kwargs: Any) -> Any:
     """Pass the signal through."""
-    return x.of(x.value, always=x.always or _lifts(layer))
+    return x.of(x.value, always=x.always or _nonzero_at_zero(layer))
 
 
-def _lifts(layer: Any) -> bool:
+def _nonzero_at_zero(layer: Any) -> bool:
     """Return whether the activation of a layer is positive at zero."""
     name = getattr(getattr(layer, "activation", None), "__name__", "")
     return name in ("sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential")
@@ -177,7 +177,7 @@ def slope(network: Network, layer: Any, x: Signal) -> Signal:
     """`x |f(1) - f(0)|` for an affine f."""
     ones = ops.ones_like(x.value)
     steep = ops.abs(layer.call(ones) - layer.call(ones * 0))
-    return settle(x.of(x.value * ops.cast(steep, x.value.dtype)))
+    return rescale(x.of(x.value * ops.cast(steep, x.value.dtype)))
 
 
 # -- where branches meet -----------------------------------------------------------
@@ -190,15 +190,17 @@ def add(network: Network, layer: Any, *args: Any, **kwargs: Any) -> Signal:
     branches = signals_in(flat)
     if len(branches) == 1:
         (x,) = branches
-        lifted = any(isinstance(c, int | float) and c > 0 for c in flat)  # as x + 3
-        return x.of(x.value, always=x.always or lifted)
+        nonzero_at_zero = any(
+            isinstance(c, int | float) and c > 0 for c in flat
+        )  # as x + 3
+        return x.of(x.value, always=x.always or nonzero_at_zero)
     values, exponent = align(branches)
     # The largest of several, and their sum with other signs, count as their sum.
     total = sum(values[1:], start=values[0])
     if type(layer).__name__ == "Average":
         total = total / len(values)
     always = any(branch.always for branch in branches)
-    return settle(Signal(total, exponent, always))
+    return rescale(Signal(total, exponent, always))
 
 
 @rule("Concatenate", "Stack", "Hstack", "Vstack", "Dstack")
@@ -207,7 +209,7 @@ def concatenate(network: Network, layer: Any, *args: Any, **kwargs: Any) -> Sign
     branches = signals_in(args)
     values, exponent = align(branches)
     always = any(branch.always for branch in branches)
-    return settle(Signal(layer.call(values), exponent, always))
+    return rescale(Signal(layer.call(values), exponent, always))
 
 
 @rule("Multiply", "Divide", "TrueDivide")
@@ -218,7 +220,7 @@ def multiply(network: Network, layer: Any, *args: Any, **kwargs: Any) -> Signal:
     if len(branches) == 1:
         (x,) = branches
         constants = [x.value if c is x else ops.abs(_value(c)) for c in flat]
-        return settle(x.of(layer.call(*constants)))
+        return rescale(x.of(layer.call(*constants)))
     return product(network, branches)
 
 
@@ -230,7 +232,7 @@ def product(network: Network, factors: list[Signal]) -> Signal:
     total = factors[0]
     for factor in factors[1:]:
         total = Signal(total.value * factor.value, total.exponent + factor.exponent)
-    return settle(root(settle(total), len(factors)))
+    return rescale(root(rescale(total), len(factors)))
 
 
 @rule("Glu")
@@ -249,7 +251,7 @@ def contract(network: Network, layer: Any, *args: Any, **kwargs: Any) -> Signal:
     packed = tree.pack_sequence_as(args, values)
     result = layer.call(*packed, **kwargs)
     exponent = sum(branch.exponent for branch in branches)
-    return settle(root(settle(Signal(result, exponent)), len(branches)))
+    return rescale(root(rescale(Signal(result, exponent)), len(branches)))
 
 
 def _value(constant: Any) -> Any:
@@ -292,16 +294,16 @@ def attend(network: Network, q: Signal, k: Signal, v: Signal) -> Signal:
         shape = (*q.value.shape[:-1], values.shape[-1])
         return v.of(ops.broadcast_to(mean, shape))
     scores = ops.einsum("btnh,bsnh->bnts", q.value, keys)
-    settled = settle(Signal(scores, q.exponent + k.exponent))
-    mixed = ops.einsum("bnts,bsnh->btnh", settled.value, values)
-    return settle(root(settle(Signal(mixed, settled.exponent + v.exponent)), 3))
+    rescaled = rescale(Signal(scores, q.exponent + k.exponent))
+    mixed = ops.einsum("bnts,bsnh->btnh", rescaled.value, values)
+    return rescale(root(rescale(Signal(mixed, rescaled.exponent + v.exponent)), 3))
 
 
 @rule("Embedding")
 def embedding(network: Network, layer: Any, x: Signal) -> Signal:
     """`x` times the mean row of the table: every token alike."""
     row = ops.mean(layer.embeddings.value, axis=0)
-    return settle(x.of(x.value[..., None] * ops.cast(row, x.value.dtype)))
+    return rescale(x.of(x.value[..., None] * ops.cast(row, x.value.dtype)))
 
 
 # -- wrappers, and everything else -------------------------------------------------
@@ -337,7 +339,7 @@ def recurrent(network: Network, layer: Any, *args: Any, **kwargs: Any) -> None:
     )
 
 
-PROVEN = re.compile(
+HOMOGENEOUS = re.compile(
     r"Conv|Dense$|Pool|Padding|Cropping|UpSampling|Flatten|Reshape|Permute|Repeat"
     r"|Transpose|Squeeze|ExpandDims|GetItem|^(Mean|Sum|Max|Amax|Pad|Split|Tile|Take)$"
     r"|Swapaxes|Moveaxis|Roll|Flip|BroadcastTo|Ravel|Resizing"
@@ -345,10 +347,12 @@ PROVEN = re.compile(
 """Classes of Keras that are positively homogeneous without their activation."""
 
 
-def is_proven(operation: Any) -> bool:
+def is_homogeneous(operation: Any) -> bool:
     """Return whether an operation is known to be linear as it is."""
     cls = type(operation)
-    return cls.__module__.startswith("keras.") and bool(PROVEN.search(cls.__name__))
+    return cls.__module__.startswith("keras.") and bool(
+        HOMOGENEOUS.search(cls.__name__)
+    )
 
 
 def as_it_is(layer: Any, x: Signal, args: Any, kwargs: Any) -> Any:
@@ -364,7 +368,7 @@ def as_it_is(layer: Any, x: Signal, args: Any, kwargs: Any) -> Any:
         # `call`, not the layer: no casts to a low precision, no losses, no masks.
         outputs = layer.call(*args, **kwargs)
     weighs = bool(getattr(layer, "weights", ()))
-    always = _lifts(layer) or (x.always and not weighs)
+    always = _nonzero_at_zero(layer) or (x.always and not weighs)
 
     def signal(output: Any) -> Signal:
         made = x.of(output, always=always)

@@ -28,7 +28,7 @@ class Signal:
         exponent: A scalar tensor, a whole number.
         always: Whether the network's own tensor here is positive even without any
             input, as the output of a sigmoid is.
-        layers: How many layers with weights it passed since it was settled.
+        layers: How many layers with weights it passed since it was rescaled.
     """
 
     value: Any
@@ -51,12 +51,12 @@ FEW = 4
 
 
 def pass_layer(signal: Signal) -> Signal:
-    """Count a layer with weights; settle after a few, since it takes time."""
+    """Count a layer with weights; rescale after a few, since it takes time."""
     passed = replace(signal, layers=signal.layers + 1)
-    return passed if passed.layers < FEW else settle(passed)
+    return passed if passed.layers < FEW else rescale(passed)
 
 
-def settle(signal: Signal) -> Signal:
+def rescale(signal: Signal) -> Signal:
     """Move the magnitude of the largest entry from the value into the exponent."""
     largest = ops.max(ops.stop_gradient(signal.value))
     shift = ops.floor(ops.log2(ops.where(largest > 0, largest, 1)))

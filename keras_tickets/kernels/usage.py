@@ -20,20 +20,10 @@ from keras import tree
 
 from keras_tickets._util.signature import input_signature
 from keras_tickets.backend import keras_private
-from keras_tickets.kernels.prunable import (
-    EXCLUSIONS,
-    Kernel,
-)
+from keras_tickets.kernels.exclusions import EXCLUSIONS
+from keras_tickets.kernels.kernel import Kernel
 
 Shape = tuple[int, ...]
-
-NO_PRODUCT = {
-    "bias",
-    "normalisation",
-    "activation parameter",
-    "embedding or position table",
-}
-"""The reasons of `EXCLUSIONS` that tell a variable which is added or looked up."""
 
 
 @dataclass(frozen=True)
@@ -240,13 +230,12 @@ def _use(kernel: Kernel, calls: Sequence[Call]) -> Use:
 
 def multiplies(kernel: Kernel) -> bool:
     """Return whether a variable takes part in products of a layer with its input."""
-    rows = (row for row in EXCLUSIONS if row.reason in NO_PRODUCT)
-    if any(row.matches(kernel) for row in rows):
+    if any(row.matches(kernel) for row in EXCLUSIONS if not row.multiplies):
         return False
     name, trainable = kernel.variable.name, kernel.variable.trainable
     # A layer that is frozen as a whole still multiplies. What does not train in one
     # that does is the layer's state, unless it says that it is a kernel: a vector of
-    # SpectralNormalization, the scales of a quantised kernel.
+    # SpectralNormalization, the scales of a quantized kernel.
     is_state = not trainable and kernel.layer.trainable and not name.endswith("kernel")
     return not is_state
 

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 from keras_tickets.masks.auxiliary import Companion
 
 

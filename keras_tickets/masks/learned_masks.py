@@ -16,7 +16,7 @@ import numpy as np
 from keras import ops
 
 from keras_tickets.backend import on_host
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 from keras_tickets.masks.auxiliary import Companion
 from keras_tickets.masks.masked_call import MaskSet
 from keras_tickets.masks.regrowth import magnitude
@@ -78,7 +78,7 @@ class Learned(Companion):
         """Return the kernel of the forward pass while the ticket is mined."""
 
     @abstractmethod
-    def worth(self) -> np.ndarray:
+    def scores(self) -> np.ndarray:
         """Return what each weight is worth; higher is worth keeping."""
 
     def effective(self, value: Any, mask: Any) -> Any:
@@ -108,7 +108,7 @@ class Rounded(Learned):
         kept = ops.cast(p > 0.5, p.dtype)
         return ops.stop_gradient(value) * straight_through(kept, p)
 
-    def worth(self) -> np.ndarray:
+    def scores(self) -> np.ndarray:
         """Return the scores."""
         return on_host(self.variable.value)
 
@@ -136,7 +136,7 @@ class Popup(Learned):
         # What is compiled once is computed once, though each rival asks.
         return ops.top_k(ops.concatenate(sizes), self.budget)[0][-1]
 
-    def worth(self) -> np.ndarray:
+    def scores(self) -> np.ndarray:
         """Return `|s|`."""
         return magnitude(self.variable)
 
@@ -148,7 +148,7 @@ class Soft(Learned):
         """Return `w * c`."""
         return value * self.variable.value
 
-    def worth(self) -> np.ndarray:
+    def scores(self) -> np.ndarray:
         """Return `|c|`."""
         return magnitude(self.variable)
 
@@ -161,7 +161,7 @@ class SoftThreshold(Learned):
         excess = ops.abs(value) - ops.sigmoid(self.variable.value)
         return ops.sign(value) * ops.relu(excess)
 
-    def worth(self) -> np.ndarray:
+    def scores(self) -> np.ndarray:
         """Return `|w| - sigmoid(s)`: above zero is what the threshold leaves."""
         threshold = on_host(ops.sigmoid(self.variable.value))
         return magnitude(self.kernel.variable) - threshold
@@ -190,6 +190,6 @@ class ChannelScale(Learned):
         """Return the kernel as it is."""
         return value
 
-    def worth(self) -> np.ndarray:
+    def scores(self) -> np.ndarray:
         """Return `|gamma|` of the channel that each weight belongs to."""
         return np.broadcast_to(magnitude(self.variable), self.kernel.shape)

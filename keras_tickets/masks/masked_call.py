@@ -18,7 +18,7 @@ import numpy as np
 from keras import ops
 
 from keras_tickets.backend import keras_private
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 from keras_tickets.masks.auxiliary import Companion
 
 

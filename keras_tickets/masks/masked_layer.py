@@ -9,7 +9,7 @@ import keras
 
 from keras_tickets._util.registry import PACKAGE
 from keras_tickets.backend import keras_private
-from keras_tickets.kernels.prunable import (
+from keras_tickets.kernels import (
     find_kernels,
     why_not,
 )
@@ -29,7 +29,7 @@ class Masked(keras.layers.Wrapper):
     finds `Masked` layers and uses their masks.
 
     The masks act in the forward pass, so dead weights get no gradient. All kernels
-    of the layer are masked that `keras_tickets.prunable` would prune by default, or,
+    of the layer are masked that `kt.prunable` would prune by default, or,
     since the layer is named here, that it prunes on request.
 
     Args:

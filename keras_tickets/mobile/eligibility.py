@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import keras
 
-from keras_tickets.kernels.prunable import (
+from keras_tickets.kernels import (
     Kernel,
     choose_kernels,
 )

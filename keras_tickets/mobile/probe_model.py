@@ -22,7 +22,7 @@ from keras_tickets._util.file_tensor import (
 )
 from keras_tickets.convert import names
 from keras_tickets.convert.exporting import draft
-from keras_tickets.kernels.prunable import (
+from keras_tickets.kernels import (
     Kernel,
     choose_kernels,
     find_kernels,

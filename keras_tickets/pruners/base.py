@@ -16,7 +16,7 @@ from keras_tickets._util.registry import (
     Registry,
 )
 from keras_tickets.backend import keras_private
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 from keras_tickets.masks.auxiliary import Companion
 from keras_tickets.masks.masked_call import (
     Count,
@@ -33,7 +33,7 @@ from keras_tickets.pruners.drawing import (
 from keras_tickets.recipe import allocation as allocations
 from keras_tickets.recipe import schedules, structures
 from keras_tickets.recipe.allocation import Group
-from keras_tickets.recipe.groups import Granules
+from keras_tickets.recipe.groups import WeightGroups
 from keras_tickets.ticket.ticket import Ticket
 
 
@@ -56,9 +56,9 @@ class Pruner(Configurable, keras.callbacks.Callback):
         score: What a weight is worth; see `keras_tickets.scores`.
         allocation: How many weights each tensor keeps; see
             `keras_tickets.allocation`.
-        structure: What is kept together; see `keras_tickets.structure`. Of granules of
+        structure: What is kept together; see `keras_tickets.structure`. Of groups of
             several weights as many are kept as fit the budget, so there may be more
-            zeros than asked for, by less than one granule.
+            zeros than asked for, by less than one group.
         schedule: When, and how much by then; see `keras_tickets.schedules`.
         on_collapse: `"raise"` or `"warn"` when no signal would pass any more.
         rounds: In how many rounds a draw is made, each scoring anew what is left;
@@ -211,7 +211,7 @@ class Pruner(Configurable, keras.callbacks.Callback):
         model = self._task.model
         collapse.check_paths(model, masks.kernels, keep, self)
         kept, self.curve = draw(self, self._task, alive, sparsity, verbose)
-        checked = self.score.guards and math.isfinite(self.curve.measure[-1])
+        checked = self.score.detects_collapse and math.isfinite(self.curve.measure[-1])
         ends = sparsity == self.sparsity or collapse.newly_empty(alive, kept)
         if (ends or self.careful) and not checked:
             collapse.check_flow(model, masks.kernels, alive, kept, self)
@@ -221,7 +221,7 @@ class Pruner(Configurable, keras.callbacks.Callback):
     def target(self, masks: MaskSet) -> Count:
         """Return the count that the masks must have in the end.
 
-        Exact for single weights; of larger granules as many are kept as fit it.
+        Exact for single weights; of larger groups as many are kept as fit it.
         """
         total = sum(kernel.size for kernel in masks.kernels)
         return Count(total, self._keep(masks.kernels, self.sparsity))
@@ -244,14 +244,14 @@ class Pruner(Configurable, keras.callbacks.Callback):
         share = sum(reached) / points / self.sparsity if self.sparsity else 0.0
         return 3 * (dense + (sparse - dense) * share)
 
-    def granules(self, kernels: Sequence[Kernel]) -> list[Granules]:
+    def weight_groups(self, kernels: Sequence[Kernel]) -> list[WeightGroups]:
         """Return what is kept together in each kernel."""
         return [self.structure.on(kernel) for kernel in kernels]
 
     def _check_structure(self, kernels: Sequence[Kernel]) -> None:
         """Raise if the structure does not fit the kernels, or not the budgets."""
         self.structure.check(kernels)
-        capacity = [own.capacity for own in self.granules(kernels)]
+        capacity = [own.capacity for own in self.weight_groups(kernels)]
         if sum(capacity) == sum(kernel.size for kernel in kernels):
             return
         for group in self.groups(kernels, self.sparsity):
@@ -270,9 +270,9 @@ class Pruner(Configurable, keras.callbacks.Callback):
     def _warn_of_misfits(self) -> None:
         """Warn of masks that do not hold the structure: drawn before, without it."""
         pairs = zip(
-            self._masks.kernels, self._granules, self._masks.values(), strict=True
+            self._masks.kernels, self._weight_groups, self._masks.values(), strict=True
         )
-        misfits = [kernel.path for kernel, own, mask in pairs if not own.fits(mask)]
+        misfits = [kernel.path for kernel, own, mask in pairs if not own.matches(mask)]
         if misfits:
             warnings.warn(
                 f"{type(self).__name__} keeps weights together as {self.structure!r}, "
@@ -303,7 +303,7 @@ class Pruner(Configurable, keras.callbacks.Callback):
         companions = tuple(m.companion for m in self._masks.masked)
         self._task = scores.Task(inner, self._masks.kernels, loss, companions)
         self._check_structure(self._masks.kernels)
-        self._granules = self.granules(self._masks.kernels)
+        self._weight_groups = self.weight_groups(self._masks.kernels)
 
     def _remember(self) -> None:
         """Keep the values that the survivors start from, once."""
@@ -350,8 +350,8 @@ class Pruner(Configurable, keras.callbacks.Callback):
     def on_train_end(self, logs: dict | None = None) -> None:
         """Warn when the masks are not what was asked for."""
         reached, target = self._masks.count(), self.target(self._masks)
-        granule = max(own.kinds[0] for own in self._granules)
-        if not 0 <= target.kept - reached.kept < granule:
+        largest = max(own.distinct_sizes[0] for own in self._weight_groups)
+        if not 0 <= target.kept - reached.kept < largest:
             warnings.warn(
                 f"{type(self).__name__} missed its target: asked for sparsity "
                 f"{self.sparsity:g} ({target.zeros} zeros), the masks have "

@@ -21,7 +21,7 @@ from keras_tickets.flow import (
     Network,
     NotLinearError,
 )
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 from keras_tickets.masks.masked_call import count
 from keras_tickets.scores.base import (
     masked,
@@ -88,8 +88,8 @@ def why_dead(
 ) -> str:
     """Return the message for a model through which nothing flows at the outset."""
     alive = [ops.convert_to_tensor(mask) for mask in masks]
-    strengths = [ops.abs(weight) for weight in masked(weights(kernels), alive)]
-    ends = _dead_ends(Network(model, kernels), strengths)
+    abs_weights = [ops.abs(weight) for weight in masked(weights(kernels), alive)]
+    ends = _dead_ends(Network(model, kernels), abs_weights)
     return (
         f"No signal passes {model.name!r} before anything is pruned: it ends in "
         f"{', '.join(ends)}, whose weights are all zero or meet no signal. Expected a "
@@ -102,17 +102,19 @@ def _where_it_ends(
 ) -> list[str]:
     """Return the kernels (or layers without) at which a cut signal ends."""
     network = Network(model, kernels, strict=False)
-    strengths = [
+    abs_weights = [
         ops.cast(ops.convert_to_tensor(mask), kernel.variable.dtype)
         for kernel, mask in zip(kernels, kept, strict=True)
     ]
-    if all(float(ops.max(out.value)) > 0 for out in network.outputs(strengths)):
+    if all(float(ops.max(out.value)) > 0 for out in network.outputs(abs_weights)):
         return []
-    return _dead_ends(network, strengths)
+    return _dead_ends(network, abs_weights)
 
 
-def _dead_ends(network: Network, strengths: Sequence[Any]) -> list[str]:
-    ended = [p.layer for p in network.passages(strengths) if p.arrived and not p.left]
+def _dead_ends(network: Network, abs_weights: Sequence[Any]) -> list[str]:
+    ended = [
+        p.layer for p in network.trace(abs_weights) if p.signal_in and not p.signal_out
+    ]
     return [path for layer in ended for path in _paths(layer, network.kernels)]
 
 
@@ -125,12 +127,12 @@ def _paths(layer: Any, kernels: Sequence[Kernel]) -> list[str]:
 def check_paths(
     model: keras.Model, kernels: Sequence[Kernel], keep: int, pruner: Pruner
 ) -> None:
-    """Raise if `keep` weights are fewer than any path needs: a granule per kernel.
+    """Raise if `keep` weights are fewer than any path needs: a group per kernel.
 
     Raises:
         LayerCollapseError: With the length of the shortest path.
     """
-    least = min(own.kinds[-1] for own in pruner.granules(kernels))
+    least = min(own.distinct_sizes[-1] for own in pruner.weight_groups(kernels))
     if keep >= len(kernels) * least or pruner.on_collapse == "warn":
         return
     try:
@@ -161,6 +163,6 @@ def shortest_path(model: keras.Model, kernels: Sequence[Kernel]) -> int:
         ops.full(kernel.shape, 1e-6 / kernel.size, dtype=kernel.variable.dtype)
         for kernel in kernels
     ]
-    (total, _), slopes = backend.compiled(backend.value_and_gradient(network))(tiny)
-    flows = (float(ops.sum(t * s)) for t, s in zip(tiny, slopes, strict=True))
+    (total, _), gradients = backend.compiled(backend.value_and_gradient(network))(tiny)
+    flows = (float(ops.sum(t * s)) for t, s in zip(tiny, gradients, strict=True))
     return math.ceil(sum(flows) / float(total) - 1e-3) if float(total) else 0

@@ -13,14 +13,14 @@ from keras import ops
 
 from keras_tickets._util import extras
 from keras_tickets.backend import on_host
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 from keras_tickets.masks.masked_call import (
     Count,
     count,
 )
 from keras_tickets.pruners import collapse
 from keras_tickets.recipe.allocation import budget
-from keras_tickets.recipe.groups import Granules
+from keras_tickets.recipe.groups import WeightGroups
 from keras_tickets.recipe.selection import select
 from keras_tickets.scores.base import (
     Score,
@@ -119,10 +119,10 @@ def draw(
 
     A round that would cut the flow is taken back and made in two halves, down to
     single weights: tied scores on the last paths then can not cut them all at once. A
-    granule without which nothing flows stays, and the next one goes: of granules of
-    different sizes the last of a kernel need not carry the most for each weight.
+    group of weights without which nothing flows stays, and the next one goes: of groups
+    of different sizes the last of a kernel need not carry the most for each weight.
     """
-    granules = pruner.granules(task.kernels)
+    weight_groups = pruner.weight_groups(task.kernels)
     vital = [np.zeros(mask.shape, bool) for mask in alive]
     rounds = pruner.rounds
     score = pruner.score.prepare(task)
@@ -131,7 +131,7 @@ def draw(
     )
     masks, (scored, seconds) = list(alive), _timed(score, alive)
     check_finite(task.kernels, scored.values)
-    if scored.dead:
+    if scored.collapsed:
         raise ValueError(collapse.why_dead(task.model, task.kernels, masks))
     curve = begun(task.kernels, masks, pruner.score, scored.measure)
     here, total = count(alive).sparsity, count(alive).total
@@ -140,15 +140,15 @@ def draw(
         started = time.perf_counter()
         groups = pruner.groups(task.kernels, due[-1])
         arrays = _with_vital([on_host(value) for value in scored.values], vital)
-        kept = select(arrays, groups, masks, granules)
+        kept = select(arrays, groups, masks, weight_groups)
         curve.score_seconds.append(seconds)
         curve.select_seconds.append(time.perf_counter() - started)
         scored, arrays = Scored([]), []  # free them, before there are others
-        if len(due) > 1 or pruner.score.guards:
+        if len(due) > 1 or pruner.score.detects_collapse:
             scored, seconds = _timed(score, kept)
             between = _half_way(here, due[-1], total)
-            if scored.dead and (
-                between is not None or _spare(vital, masks, kept, granules)
+            if scored.collapsed and (
+                between is not None or _spare(vital, masks, kept, weight_groups)
             ):
                 due += [] if between is None else [between]
                 scored, seconds = _timed(score, masks)
@@ -173,7 +173,7 @@ def _spare(
     vital: Sequence[np.ndarray],
     before: Sequence[np.ndarray],
     after: Sequence[np.ndarray],
-    granules: Sequence[Granules],
+    weight_groups: Sequence[WeightGroups],
 ) -> bool:
     """Note what a cut has dropped as vital; return whether that is news.
 
@@ -181,9 +181,9 @@ def _spare(
     kernel has no other, and then there is none to drop in its stead.
     """
     news = False
-    for spared, old, new, own in zip(vital, before, after, granules, strict=True):
+    for spared, old, new, own in zip(vital, before, after, weight_groups, strict=True):
         dropped = old & ~new & ~spared
-        if own.kinds[0] > 1 and dropped.any():
+        if own.distinct_sizes[0] > 1 and dropped.any():
             spared |= dropped
             news = True
     return news

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_tickets import scores
 from keras_tickets.backend import on_host
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 from keras_tickets.masks import optimizer_slots
 from keras_tickets.masks import regrowth as growths
 from keras_tickets.masks.dense_gradient import Capture
@@ -277,7 +277,7 @@ class Dynamic(Pruner):
             )
         return (
             f"in each of {self._updates} updates int(f * n) was 0 for every kernel of "
-            f"n {'weights' if plain else 'granules'} that trains, with f falling from "
+            f"n {'weights' if plain else 'groups'} that trains, with f falling from "
             f"drop_fraction={self.drop_fraction:g}. Raise it, lower the sparsity"
         )
 
@@ -329,8 +329,8 @@ class Dynamic(Pruner):
         masked = self._masks.masked[index]
         if not masked.kernel.variable.trainable:  # frozen since it was wrapped
             return mask
-        granules = self._granules[index]
-        if fraction * np.count_nonzero(granules.count(mask)) < 1:
+        weight_groups = self._weight_groups[index]
+        if fraction * np.count_nonzero(weight_groups.count(mask)) < 1:
             return mask
         worth = magnitude(masked.kernel.variable)
         wanted = self.growth.scores(masked, index, step)
@@ -340,4 +340,4 @@ class Dynamic(Pruner):
                 f"{step}, so none can be dropped or grown. Training has diverged: "
                 "lower the learning rate, or clip the gradients. No mask was changed."
             )
-        return exchange(worth, wanted, mask, fraction, granules)
+        return exchange(worth, wanted, mask, fraction, weight_groups)

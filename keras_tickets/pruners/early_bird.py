@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_tickets.backend import on_host
 from keras_tickets.channels import batchnorm_scales
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 from keras_tickets.masks.learned_masks import (
     ChannelScale,
     learned,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_tickets.backend import on_host
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 from keras_tickets.masks.learned_masks import (
     Soft,
     learned,

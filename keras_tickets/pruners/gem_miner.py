@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 from keras_tickets.masks.learned_masks import (
     PENALTIES,
     Rounded,
@@ -135,6 +135,6 @@ class GemMiner(Supermask):
 
     def _rounded(self, masks: MaskSet) -> list[np.ndarray]:
         return [
-            mask & (scores.worth() > 0.5)
+            mask & (scores.scores() > 0.5)
             for mask, scores in zip(masks.values(), learned(masks), strict=True)
         ]

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_tickets.backend import on_host
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 from keras_tickets.masks.auxiliary import Companion
 from keras_tickets.masks.learned_masks import learned
 from keras_tickets.masks.masked_layer import masked_layers
@@ -100,7 +100,7 @@ class Mined(Pruner, ABC):
         held = learned(ticket.mask_set)
         if len(held) < len(ticket.kernels):
             return None
-        return [companion.worth() for companion in held]
+        return [companion.scores() for companion in held]
 
     def draw(self, model: keras.Model, verbose: int = 1) -> Curve:
         """Raise: there is nothing to draw from before `fit`."""

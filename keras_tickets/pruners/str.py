@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 from keras_tickets.masks.learned_masks import (
     SoftThreshold,
     learned,
@@ -62,8 +62,8 @@ class STR(Mined):
         super().__init__(sparsity, "global", structure, Once(until), until, on_collapse)
         if not isinstance(self.structure, Unstructured):
             raise ValueError(
-                "STR's threshold weighs each weight by itself, so within a granule "
-                "that is kept some would start at zero. Received: structure="
+                "STR's threshold weighs each weight by itself, so within a group that "
+                "is kept some weights would start at zero. Received: structure="
                 f"{structure!r}. For structured tickets use kt.GradualMagnitude or "
                 "kt.ESPN."
             )
@@ -90,4 +90,4 @@ class STR(Mined):
 
 
 def _left(ticket: Ticket) -> list[np.ndarray]:
-    return [companion.worth() > 0 for companion in learned(ticket.mask_set)]
+    return [companion.scores() > 0 for companion in learned(ticket.mask_set)]

@@ -19,7 +19,7 @@ from keras_tickets._util.registry import (
     Configurable,
     Registry,
 )
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class ERK(Proportional):
 
     Example:
     >>> import keras
-    >>> from keras_tickets.prunable import find_kernels
+    >>> from keras_tickets.kernels import find_kernels
     >>> lenet = keras.Sequential(
     ...     [keras.Input((784,)), *map(keras.layers.Dense, (300, 100, 10))]
     ... )
@@ -190,8 +190,8 @@ class SmartRatio(Proportional):
 
     The densities of a random ticket that does as well as tickets drawn by a score. The
     classifier, the last kernel of the model if it has no window (dense, einsum, 1x1
-    convolution), keeps 30 %. Layers are scaled to hold the total; what a full layer can
-    not take goes to the next, at last to the classifier.
+    convolution), keeps 30 %. Layers are scaled to hold the total; what a full
+    layer cannot take goes to the next, at last to the classifier.
 
     Raises:
         ValueError: If the classifier's 30 % are more than the network may keep.
@@ -202,7 +202,7 @@ class SmartRatio(Proportional):
 
     Example:
     >>> import keras
-    >>> from keras_tickets.prunable import find_kernels
+    >>> from keras_tickets.kernels import find_kernels
     >>> lenet = keras.Sequential(
     ...     [keras.Input((784,)), *map(keras.layers.Dense, (300, 100, 10))]
     ... )
@@ -310,7 +310,7 @@ def round_shares(
     """Round `shares` to integers that sum to `total`, none above its capacity.
 
     By largest remainder: everyone gets the whole part, and what is left goes one by
-    one to the largest fractional parts. What a full tensor can not take goes on to
+    one to the largest fractional parts. What a full tensor cannot take goes on to
     the others.
 
     Raises:
@@ -323,7 +323,7 @@ def round_shares(
     limit = np.asarray(capacity)
     if total > limit.sum():
         raise ValueError(
-            f"Can not keep {total} weights where only {limit.sum()} are alive."
+            f"Cannot keep {total} weights where only {limit.sum()} may be kept."
         )
     wanted = np.asarray(shares, float)
     given = np.minimum(np.floor(wanted).astype(int), limit)

@@ -14,7 +14,7 @@ import numpy as np
 def keep_best(
     scores: Sequence[np.ndarray],
     budget: int,
-    alive: Sequence[np.ndarray] | None = None,
+    active: Sequence[np.ndarray] | None = None,
 ) -> list[np.ndarray]:
     """Keep exactly the `budget` highest of all scores together.
 
@@ -22,9 +22,9 @@ def keep_best(
     is sorted. Ties at the threshold go by `tie_order`, then by tensor.
 
     Args:
-        scores: One array for each tensor; higher is worth keeping.
+        scores: One array for each tensor; the highest are kept.
         budget: How many entries to keep over all the tensors.
-        alive: Boolean arrays; what is `False` there can not be kept.
+        active: Boolean arrays; what is `False` there cannot be kept.
 
     Returns:
         One boolean array for each tensor, `True` = kept.
@@ -38,21 +38,21 @@ def keep_best(
     [[True, False], [False, True, False]]
     """
     flat = [np.ravel(score) for score in scores]
-    if alive is None:
-        alive = [np.ones(np.shape(score), bool) for score in scores]
-    living = [np.ravel(mask) for mask in alive]
-    available = sum(int(np.count_nonzero(mask)) for mask in living)
+    if active is None:
+        active = [np.ones(np.shape(score), bool) for score in scores]
+    masks = [np.ravel(mask) for mask in active]
+    available = sum(int(np.count_nonzero(mask)) for mask in masks)
     if not 0 <= budget <= available:
         raise ValueError(
-            f"Can not keep {budget} of {available} living entries. Expected a budget "
+            f"Cannot keep {budget} of {available} active entries. Expected a budget "
             f"from 0 to {available}."
         )
     if budget == available:
-        kept = [mask.copy() for mask in living]
+        kept = [mask.copy() for mask in masks]
     elif budget == 0:
-        kept = [np.zeros(mask.shape, bool) for mask in living]
+        kept = [np.zeros(mask.shape, bool) for mask in masks]
     else:
-        kept = _highest(flat, living, budget, available, scores)
+        kept = _highest(flat, masks, budget, available, scores)
     return [
         part.reshape(np.shape(score)) for part, score in zip(kept, scores, strict=True)
     ]
@@ -60,31 +60,31 @@ def keep_best(
 
 def _highest(
     flat: Sequence[np.ndarray],
-    living: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
     budget: int,
     available: int,
     scores: Sequence[np.ndarray],
 ) -> list[np.ndarray]:
-    """Return which of the living entries are the `budget` highest."""
-    threshold, above, tied = _threshold(flat, living, budget, available)
+    """Return which of the active entries are the `budget` highest."""
+    threshold, above, tied = _threshold(flat, masks, budget, available)
     if above + tied == budget:
         return [
             _reaching(values, mask, threshold)
-            for values, mask in zip(flat, living, strict=True)
+            for values, mask in zip(flat, masks, strict=True)
         ]
-    kept = [m & (values > threshold) for values, m in zip(flat, living, strict=True)]
+    kept = [m & (values > threshold) for values, m in zip(flat, masks, strict=True)]
     ties = [
         np.flatnonzero(m & (values == threshold))
-        for values, m in zip(flat, living, strict=True)
+        for values, m in zip(flat, masks, strict=True)
     ]
     ranks = [
         tie_order(positions, np.shape(score))
         for positions, score in zip(ties, scores, strict=True)
     ]
-    first = np.zeros(sum(map(len, ties)), bool)
-    first[_first(np.concatenate(ranks), budget - above)] = True
+    taken = np.zeros(sum(map(len, ties)), bool)
+    taken[_lowest(np.concatenate(ranks), budget - above)] = True
     ends = np.cumsum([len(positions) for positions in ties])[:-1]
-    for part, positions, chosen in zip(kept, ties, np.split(first, ends), strict=True):
+    for part, positions, chosen in zip(kept, ties, np.split(taken, ends), strict=True):
         part[positions[chosen]] = True
     return kept
 
@@ -106,11 +106,11 @@ CHUNK = 2**18  # of float32: fits a core's cache
 
 def _threshold(
     flat: Sequence[np.ndarray],
-    living: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
     budget: int,
     available: int,
 ) -> tuple[float, int, int]:
-    """Return the `budget`-th highest living value, how many are above, how many tied.
+    """Return the `budget`-th highest active value, how many are above, how many tied.
 
     The idea of Floyd and Rivest's SELECT: two quantiles of a random sample bracket
     the threshold, one pass counts what is above and gathers the few values between,
@@ -118,18 +118,18 @@ def _threshold(
     """
     low, high = -np.inf, np.inf
     if available > FEW:
-        low, high = _bracket(flat, living, budget / available)
-    above, between = _gather(flat, living, low, high)
+        low, high = _bracket(flat, masks, budget / available)
+    above, between = _gather(flat, masks, low, high)
     if above + between.size < budget:
         # Below the bracket, or tied at its end as many zeros are.
         tied = sum(
             int(np.count_nonzero(mask & (values == low)))
-            for values, mask in zip(flat, living, strict=True)
+            for values, mask in zip(flat, masks, strict=True)
         )
         if budget <= above + between.size + tied:
             return low, above + between.size, tied
     if not above < budget <= above + between.size:
-        above, between = _gather(flat, living, -np.inf, np.inf)
+        above, between = _gather(flat, masks, -np.inf, np.inf)
     cut = between.size - (budget - above)
     threshold = np.partition(between, cut)[cut]
     above += int(np.count_nonzero(between > threshold))
@@ -137,14 +137,14 @@ def _threshold(
 
 
 def _bracket(
-    flat: Sequence[np.ndarray], living: Sequence[np.ndarray], fraction: float
+    flat: Sequence[np.ndarray], masks: Sequence[np.ndarray], fraction: float
 ) -> tuple[float, float]:
     """Return two values that the threshold almost certainly lies between."""
     total = sum(values.size for values in flat)
     wanted = min(SAMPLE, max(FEW // 2, total // 64))
     rng = np.random.default_rng(0)
     drawn = []
-    for values, mask in zip(flat, living, strict=True):
+    for values, mask in zip(flat, masks, strict=True):
         share = math.ceil(wanted * values.size / total)
         positions = rng.integers(values.size, size=share)
         drawn.append(values[positions[mask[positions]]])
@@ -161,24 +161,24 @@ def _bracket(
 
 
 def _gather(
-    flat: Sequence[np.ndarray], living: Sequence[np.ndarray], low: float, high: float
+    flat: Sequence[np.ndarray], masks: Sequence[np.ndarray], low: float, high: float
 ) -> tuple[int, np.ndarray]:
-    """Return how many living values exceed `high`, and those above `low` up to it."""
+    """Return how many active values exceed `high`, and those above `low` up to it."""
     above, between = 0, []
-    for values, mask in zip(flat, living, strict=True):
+    for values, mask in zip(flat, masks, strict=True):
         for start in range(0, values.size, CHUNK):
             part = values[start : start + CHUNK]
-            alive = mask[start : start + CHUNK]
+            allowed = mask[start : start + CHUNK]
             reach, exceed = part > low, part > high
-            reach &= alive
-            exceed &= alive
+            reach &= allowed
+            exceed &= allowed
             above += int(np.count_nonzero(exceed))
             reach ^= exceed
             between.append(part[reach])
     return above, np.concatenate(between)
 
 
-def _first(ranks: np.ndarray, number: int) -> np.ndarray:
+def _lowest(ranks: np.ndarray, number: int) -> np.ndarray:
     """Return the indices of the `number` lowest ranks, equal ranks by position."""
     if number == ranks.size:
         return np.arange(ranks.size)
@@ -195,7 +195,7 @@ def tie_order(positions: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
     A Kronecker sequence over the tensor's own axes: the fractional part of
     `1/2 + sum_d index_d * alpha_d` in 64-bit fixed point, with `alpha_d` the powers
-    of the inverse of the generalised golden ratio. Equal scores are thereby thinned
+    of the inverse of the generalized golden ratio. Equal scores are thereby thinned
     out at the same rate in every tensor, channel and filter tap. By plain index, ties
     would empty whole tensors and keep the corners of the filters.
 

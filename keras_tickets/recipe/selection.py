@@ -1,8 +1,7 @@
-"""From scores and budgets to masks: whole granules, exact to the granule.
+"""From scores and budgets to masks: whole weight groups, exact to the group.
 
-A budget counts weights. What is kept are the best granules that fit it: never more
-weights than the budget, and fewer by less than one granule. Single weights meet it
-exactly.
+A budget counts weights. The best weight groups that fit it are kept: never more weights
+than the budget, and fewer by less than one group. Single weights meet it exactly.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from keras_tickets.recipe.allocation import (
     Group,
     round_shares,
 )
-from keras_tickets.recipe.groups import Granules
+from keras_tickets.recipe.groups import WeightGroups
 from keras_tickets.recipe.ranking import (
     keep_best,
     tie_order,
@@ -26,29 +25,29 @@ from keras_tickets.recipe.ranking import (
 def select(
     scores: Sequence[np.ndarray],
     groups: Sequence[Group],
-    alive: Sequence[np.ndarray],
-    granules: Sequence[Granules],
+    active: Sequence[np.ndarray],
+    weight_groups: Sequence[WeightGroups],
 ) -> list[np.ndarray]:
     """Turn scores and budgets into masks.
 
-    What is dead stays dead and counts among the zeros, so masks drawn one after the
+    What is pruned stays pruned and counts among the zeros, so masks drawn one after the
     other are nested.
 
     Args:
-        scores: One array for each tensor; higher is worth keeping.
+        scores: One array for each tensor; the highest are kept.
         groups: Which tensors share which budget.
-        alive: The masks so far.
-        granules: What is kept together, for each tensor.
+        active: The masks so far.
+        weight_groups: What is kept together, for each tensor.
 
     Returns:
         One mask for each tensor.
     """
-    masks: list[np.ndarray] = list(alive)
+    masks: list[np.ndarray] = list(active)
     for group in groups:
-        of = [granules[i] for i in group.members]
+        of = [weight_groups[i] for i in group.members]
         values = [scores[i] for i in group.members]
-        living = [alive[i] for i in group.members]
-        kept = _in_order(group, values, living, of)
+        so_far = [active[i] for i in group.members]
+        kept = _in_order(group, values, so_far, of)
         for i, mask in zip(group.members, kept, strict=True):
             masks[i] = mask
     return masks
@@ -57,26 +56,26 @@ def select(
 def _in_order(
     group: Group,
     scores: Sequence[np.ndarray],
-    alive: Sequence[np.ndarray],
-    granules: Sequence[Granules],
+    active: Sequence[np.ndarray],
+    weight_groups: Sequence[WeightGroups],
 ) -> list[np.ndarray]:
-    """Keep the budget of one group; what comes before all others first."""
-    first = [
-        own.first(score, mask)
-        for own, score, mask in zip(granules, scores, alive, strict=True)
+    """Keep the budget of one group, its mandatory weights first."""
+    mandatory = [
+        own.mandatory(score, mask)
+        for own, score, mask in zip(weight_groups, scores, active, strict=True)
     ]
-    leading = [mask for mask in first if mask is not None]
+    leading = [mask for mask in mandatory if mask is not None]
     if not leading:
-        return _fill(group.keep, group.shares, scores, alive, granules)
-    sure = [int(np.count_nonzero(mask)) for mask in leading]
-    if group.keep <= sum(sure):
-        return _fill(group.keep, group.shares, scores, leading, granules)
+        return _fill(group.keep, group.shares, scores, active, weight_groups)
+    counts = [int(np.count_nonzero(mask)) for mask in leading]
+    if group.keep <= sum(counts):
+        return _fill(group.keep, group.shares, scores, leading, weight_groups)
     shares = group.shares and tuple(
         max(share - number, 0.0)
-        for share, number in zip(group.shares, sure, strict=True)
+        for share, number in zip(group.shares, counts, strict=True)
     )
-    others = [mask & ~lead for mask, lead in zip(alive, leading, strict=True)]
-    rest = _fill(group.keep - sum(sure), shares, scores, others, granules)
+    others = [mask & ~lead for mask, lead in zip(active, leading, strict=True)]
+    rest = _fill(group.keep - sum(counts), shares, scores, others, weight_groups)
     return [lead | mask for lead, mask in zip(leading, rest, strict=True)]
 
 
@@ -84,21 +83,23 @@ def _fill(
     keep: int,
     shares: Sequence[float] | None,
     scores: Sequence[np.ndarray],
-    alive: Sequence[np.ndarray],
-    granules: Sequence[Granules],
+    active: Sequence[np.ndarray],
+    weight_groups: Sequence[WeightGroups],
 ) -> list[np.ndarray]:
-    """Return masks of the best granules, all together or by shares."""
+    """Return masks of the best weight groups, all together or by shares."""
     values = [
         own.pool(score, mask)
-        for own, score, mask in zip(granules, scores, alive, strict=True)
+        for own, score, mask in zip(weight_groups, scores, active, strict=True)
     ]
-    sizes = [own.count(mask) for own, mask in zip(granules, alive, strict=True)]
+    sizes = [own.count(mask) for own, mask in zip(weight_groups, active, strict=True)]
     keep = min(keep, sum(map(_weights, sizes)))
     if shares is None:
         kept = keep_within(values, sizes, keep)
     else:
         kept = _share_out(values, sizes, keep, shares)
-    return [_masked(*each) for each in zip(granules, kept, alive, sizes, strict=True)]
+    return [
+        _masked(*each) for each in zip(weight_groups, kept, active, sizes, strict=True)
+    ]
 
 
 def _weights(sizes: np.ndarray) -> int:
@@ -106,11 +107,11 @@ def _weights(sizes: np.ndarray) -> int:
 
 
 def _masked(
-    granules: Granules, kept: np.ndarray, alive: np.ndarray, sizes: np.ndarray
+    weight_groups: WeightGroups, kept: np.ndarray, active: np.ndarray, sizes: np.ndarray
 ) -> np.ndarray:
-    """Return the mask of granules; what is dead in one that is kept stays dead."""
-    mask = granules.spread(kept)
-    return mask if sizes is alive else mask & alive
+    """Return the mask of the kept groups; what is pruned in one stays pruned."""
+    mask = weight_groups.expand(kept)
+    return mask if sizes is active else mask & active
 
 
 def keep_within(
@@ -118,12 +119,12 @@ def keep_within(
 ) -> list[np.ndarray]:
     """Keep the best entries whose sizes together do not exceed `budget`.
 
-    The longest first part, in the order of the scores, that fits: an entry that is
-    kept is never worth less than one that is dropped. Ties go by `tie_order`, then by
-    tensor. Linear in time where all sizes are equal, else it takes a sort.
+    The longest first part, in the order of the scores, that fits: no entry that is kept
+    has a lower score than one that is dropped. Ties go by `tie_order`, then by tensor.
+    Linear in time where all sizes are equal, else it takes a sort.
 
     Args:
-        scores: One array for each tensor; higher is worth keeping.
+        scores: One array for each tensor; the highest are kept.
         sizes: How much of the budget each entry takes; those of size zero are dropped.
         budget: What may be taken in all.
 
@@ -137,9 +138,9 @@ def keep_within(
     """
     size = _common(sizes)
     if size is not None:
-        living = [np.asarray(own, bool) for own in sizes]
-        number = min(budget // size, sum(map(_weights, living)))
-        return keep_best(scores, number, living)
+        entries = [np.asarray(own, bool) for own in sizes]
+        number = min(budget // size, sum(map(_weights, entries)))
+        return keep_best(scores, number, entries)
     flat = np.concatenate([np.ravel(own) for own in sizes])
     values = np.concatenate([np.ravel(score) for score in scores])
     ranks = np.concatenate(
@@ -156,7 +157,7 @@ def keep_within(
 
 
 def _common(sizes: Sequence[np.ndarray]) -> int | None:
-    """Return the size that all living entries have, or `None` if they differ."""
+    """Return the size of all entries that are not empty; `None` if they differ."""
     if all(own.dtype == bool for own in sizes):
         return 1
     largest = max((int(own.max(initial=0)) for own in sizes), default=0) or 1
@@ -170,9 +171,9 @@ def _share_out(
     keep: int,
     shares: Sequence[float],
 ) -> list[np.ndarray]:
-    """Keep in each tensor what its share holds: by largest remainder, in granules.
+    """Keep in each tensor what its share holds: by largest remainder, in groups.
 
-    Each tensor gets the granules that fit its share. What is left goes, a granule
+    Each tensor gets the weight groups that fit its share. What is left goes, a group
     each, to those that miss the largest part of one, while it lasts.
     """
     budgets = round_shares(shares, keep, [_weights(own) for own in sizes])
@@ -196,50 +197,49 @@ def _share_out(
 
 
 def exchange(
-    worth: np.ndarray,
-    wanted: np.ndarray,
-    alive: np.ndarray,
+    scores: np.ndarray,
+    grow_scores: np.ndarray,
+    active: np.ndarray,
     fraction: float,
-    granules: Granules,
+    weight_groups: WeightGroups,
 ) -> np.ndarray:
-    """Drop the least worthy of the living granules and grow as many elsewhere.
+    """Drop the active weight groups of lowest score and grow as many elsewhere.
 
-    What was just dropped is among the places where something may grow. Granules
-    change places with those of their own size, so the number of weights stays; one
-    that lives in part, from a mask drawn otherwise, stays as it is.
+    What was just dropped is among the places where something may grow. Groups change
+    places with those of their own size, so the number of weights stays; one that is
+    active in part, from a mask drawn otherwise, stays as it is.
 
     Args:
-        worth: What each living weight is worth; the lowest are dropped.
-        wanted: Where to grow; the highest of what was not kept are chosen.
-        alive: The mask so far.
-        fraction: How much of the living granules of each size to exchange, rounded
-            down.
-        granules: What is dropped and grown together.
+        scores: The score of each active weight; the lowest are dropped.
+        grow_scores: Where to grow; the highest of what was not kept are chosen.
+        active: The mask so far.
+        fraction: How much of the active groups of each size to exchange, rounded down.
+        weight_groups: What is dropped and grown together.
 
     Returns:
-        A mask with as many weights as before; `alive` itself if nothing moves.
+        A mask with as many weights as before; `active` itself if nothing moves.
 
     Example:
-    >>> worth, wanted = np.array([3.0, 1, 2, 0, 0]), np.array([9.0, 1, 9, 7, 8])
-    >>> alive = np.array([True, True, True, False, False])
-    >>> exchange(worth, wanted, alive, 1 / 3, Granules.single((5,))).tolist()
+    >>> scores, grow = np.array([3.0, 1, 2, 0, 0]), np.array([9.0, 1, 9, 7, 8])
+    >>> active = np.array([True, True, True, False, False])
+    >>> exchange(scores, grow, active, 1 / 3, WeightGroups.single((5,))).tolist()
     [True, False, True, False, True]
     """
-    sizes, living = granules.sizes, granules.count(alive)
-    least, most = granules.pool(worth), granules.pool(wanted)
-    stays, grows = living > 0, np.zeros(living.shape, bool)
-    for size in granules.kinds:
-        alike = sizes == size
-        held = alike & (living == size)
-        total = int(np.count_nonzero(held))
+    sizes, counts = weight_groups.sizes, weight_groups.count(active)
+    least, most = weight_groups.pool(scores), weight_groups.pool(grow_scores)
+    stays, grows = counts > 0, np.zeros(counts.shape, bool)
+    for size in weight_groups.distinct_sizes:
+        of_size = sizes == size
+        whole = of_size & (counts == size)
+        total = int(np.count_nonzero(whole))
         number = math.floor(fraction * total)
         if not number:
             continue
-        [kept] = keep_best([least], total - number, [held])
-        stays &= kept | ~held
-        free = alike & ~stays & ((living == 0) | held)
+        [kept] = keep_best([least], total - number, [whole])
+        stays &= kept | ~whole
+        free = of_size & ~stays & ((counts == 0) | whole)
         [grown] = keep_best([most], number, [free])
         grows |= grown
     if not grows.any():
-        return alive
-    return (granules.spread(stays) & alive) | granules.spread(grows)
+        return active
+    return (weight_groups.expand(stays) & active) | weight_groups.expand(grows)

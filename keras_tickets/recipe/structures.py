@@ -1,8 +1,8 @@
-"""What is kept together: the granules that a mask keeps or drops as one.
+"""What is kept together: the weight groups that a mask keeps or drops as one.
 
-A structure is asked for the granules of one kernel (`Structure.on`), which pool the
-scores of its weights into one for each granule, and spread the chosen granules back
-over the kernel. Selection sees granules only. Inputs and outputs are those of
+A structure returns the weight groups of one kernel (`Structure.on`). They pool the
+scores of its weights into one for each group, and expand the choice of groups to a mask
+of the kernel. Selection sees weight groups only. Inputs and outputs are those of
 `Kernel.view`: the axes that a product sums over, and those that stay.
 """
 
@@ -17,10 +17,10 @@ from keras_tickets._util.registry import (
     Configurable,
     Registry,
 )
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 from keras_tickets.recipe.groups import (
-    Granules,
     Pattern,
+    WeightGroups,
 )
 
 AXES = ("input", "output")
@@ -30,8 +30,8 @@ class Structure(Configurable, ABC):
     """How the weights of a kernel are grouped."""
 
     @abstractmethod
-    def on(self, kernel: Kernel) -> Granules:
-        """Return the granules of `kernel`."""
+    def on(self, kernel: Kernel) -> WeightGroups:
+        """Return the weight groups of `kernel`."""
 
     @property
     def label(self) -> str:
@@ -39,7 +39,7 @@ class Structure(Configurable, ABC):
         return type(self).__name__.lower()
 
     def check(self, kernels: Sequence[Kernel]) -> None:
-        """Raise if some of `kernels` can not be grouped so.
+        """Raise if some of `kernels` cannot be grouped so.
 
         Raises:
             ValueError: Naming them, and what would help.
@@ -72,9 +72,9 @@ class Unstructured(Structure):
     Unstructured()
     """
 
-    def on(self, kernel: Kernel) -> Granules:
-        """Return granules of one weight."""
-        return Granules(kernel.view, kernel.shape)
+    def on(self, kernel: Kernel) -> WeightGroups:
+        """Return groups of one weight each."""
+        return WeightGroups(kernel.view, kernel.shape)
 
 
 @_registry.register
@@ -119,12 +119,12 @@ class Block(Structure):
         self.size = int(size)
         self.axis = axis
 
-    def on(self, kernel: Kernel) -> Granules:
+    def on(self, kernel: Kernel) -> WeightGroups:
         """Return blocks of `size` inputs or outputs."""
         self.check([kernel])
         inputs = self.axis == "input"
-        span = (1, self.size, 1) if inputs else (1, 1, self.size)
-        return Granules(kernel.view, kernel.shape, span)
+        block_shape = (1, self.size, 1) if inputs else (1, 1, self.size)
+        return WeightGroups(kernel.view, kernel.shape, block_shape)
 
     @property
     def label(self) -> str:
@@ -132,7 +132,7 @@ class Block(Structure):
         return f"1x{self.size}" if self.axis == "input" else f"{self.size}x1"
 
     def check(self, kernels: Sequence[Kernel]) -> None:
-        """Raise if inputs can not be cut into blocks."""
+        """Raise if inputs cannot be cut into blocks."""
         if self.axis == "input":
             _check_inputs(self, self.size, kernels)
 
@@ -142,7 +142,7 @@ class Channel(Structure):
     """Whole output channels: all weights of one output of a kernel.
 
     A unit of a dense layer, a filter of a convolution, one gate of one unit of a
-    recurrent layer. Biases and normalisations are left as they are, so a channel
+    recurrent layer. Biases and normalizations are left as they are, so a channel
     without weights may still put out a constant, and the model keeps its shape. A
     classifier's outputs are classes: leave it alone with `skip=`.
 
@@ -151,11 +151,11 @@ class Channel(Structure):
     Channel()
     """
 
-    def on(self, kernel: Kernel) -> Granules:
-        """Return granules of all taps and inputs of one output."""
+    def on(self, kernel: Kernel) -> WeightGroups:
+        """Return groups of all taps and inputs of one output."""
         view = kernel.view
-        span = (kernel.extent(view.taps), kernel.extent(view.inputs), 1)
-        return Granules(view, kernel.shape, span)
+        block_shape = (kernel.extent(view.taps), kernel.extent(view.inputs), 1)
+        return WeightGroups(view, kernel.shape, block_shape)
 
 
 @_registry.register
@@ -205,7 +205,7 @@ class NM(Structure):
         return f"{self.n}:{self.m}"
 
     def check(self, kernels: Sequence[Kernel]) -> None:
-        """Raise if the inputs of a kernel can not be cut into groups of `m`."""
+        """Raise if the inputs of a kernel cannot be cut into groups of `m`."""
         _check_inputs(self, self.m, kernels)
 
 
@@ -235,8 +235,8 @@ class Kinds(Structure):
         self.pointwise = get(pointwise)
         self.others = get(others)
 
-    def on(self, kernel: Kernel) -> Granules:
-        """Return the granules of the kernel's kind."""
+    def on(self, kernel: Kernel) -> WeightGroups:
+        """Return the weight groups of the kernel's kind."""
         return self._of(kernel).on(kernel)
 
     @property
@@ -251,7 +251,7 @@ class Kinds(Structure):
         return ", ".join(shown) or "unstructured"
 
     def check(self, kernels: Sequence[Kernel]) -> None:
-        """Raise if some of `kernels` can not be grouped as their kind is."""
+        """Raise if some of `kernels` cannot be grouped as their kind is."""
         for words in (self.dense, self.pointwise, self.others):
             words.check([k for k in kernels if self._of(k) is words])
 

@@ -15,11 +15,11 @@ from keras import ops
 
 from keras_tickets import scores
 from keras_tickets.backend import keras_private, on_host
-from keras_tickets.kernels.prunable import find_kernels
+from keras_tickets.kernels import find_kernels
 from keras_tickets.masks.stripping import rebuild
 from keras_tickets.pruners.drawing import check_finite
 from keras_tickets.recipe.allocation import Group
-from keras_tickets.recipe.groups import Granules
+from keras_tickets.recipe.groups import WeightGroups
 from keras_tickets.recipe.schedules import Once
 from keras_tickets.recipe.selection import select
 from keras_tickets.ticket.parts import (
@@ -93,11 +93,11 @@ class Contestants:
         if name == "dense":
             return {i: np.ones_like(mask) for i, mask in masks.items()}
         if name in ("shuffled", "random"):
-            granules = granules_of(self.ticket, self.parts)
+            weight_groups = weight_groups_of(self.ticket, self.parts)
             # Apart: a random ticket is not the shuffled one with other weights.
             stream = (seed, list(KINDS).index(name))
             return {
-                i: granules[i].shuffled(mask, np.random.default_rng((*stream, i)))
+                i: weight_groups[i].shuffled(mask, np.random.default_rng((*stream, i)))
                 for i, mask in masks.items()
             }
         return masks
@@ -134,37 +134,37 @@ def fresh(model: keras.Model, seed: int) -> keras.Model:
     return rebuild(model, reseed=True)
 
 
-def granules_of(ticket: Ticket, parts: Parts) -> dict[int, Granules]:
+def weight_groups_of(ticket: Ticket, parts: Parts) -> dict[int, WeightGroups]:
     """Return what the ticket keeps together in each kernel.
 
     Single weights where its masks were drawn otherwise.
     """
-    own: list[Granules] = []
+    own: list[WeightGroups] = []
     if ticket.pruner is not None:
-        own = ticket.pruner.granules(ticket.kernels)
+        own = ticket.pruner.weight_groups(ticket.kernels)
     found = {}
     for i, (position, mask) in enumerate(parts.masks.items()):
-        fits = bool(own) and own[i].fits(mask)
-        found[position] = own[i] if fits else Granules.single(mask.shape)
+        fits = bool(own) and own[i].matches(mask)
+        found[position] = own[i] if fits else WeightGroups.single(mask.shape)
     return found
 
 
 def inverted(ticket: Ticket, parts: Parts) -> dict[int, np.ndarray]:
     """Return masks that keep the lowest scores, as many in each kernel as the ticket.
 
-    As many whole granules as fit that number.
+    As many whole weight groups as fit that number.
 
     Raises:
         ValueError: If the scores can not be taken again; it says why.
     """
     worth = scores_again(ticket, parts)
     check_finite(ticket.kernels, worth)
-    granules, masks = granules_of(ticket, parts), {}
+    weight_groups, masks = weight_groups_of(ticket, parts), {}
     for (position, mask), score in zip(parts.masks.items(), worth, strict=True):
         group = Group((0,), int(np.count_nonzero(mask)))
         all_of_it = [np.ones(mask.shape, bool)]
         [masks[position]] = select(
-            [-np.asarray(score)], [group], all_of_it, [granules[position]]
+            [-np.asarray(score)], [group], all_of_it, [weight_groups[position]]
         )
     return masks
 

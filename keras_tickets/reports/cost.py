@@ -18,7 +18,7 @@ from keras import ops
 
 from keras_tickets._util.checks import check_model
 from keras_tickets._util.tables import render
-from keras_tickets.kernels.prunable import find_kernels
+from keras_tickets.kernels import find_kernels
 from keras_tickets.kernels.usage import uses
 from keras_tickets.masks.masked_call import (
     MaskedKernel,

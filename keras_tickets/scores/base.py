@@ -15,7 +15,7 @@ from keras_tickets._util.registry import (
     Configurable,
     Registry,
 )
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 from keras_tickets.masks.auxiliary import Companion
 
 
@@ -45,12 +45,12 @@ class Scored:
         values: For each kernel, in its shape, what each weight is worth; tensors or
             arrays.
         measure: What the score was taken of (the logarithm of the flow, the loss).
-        dead: Whether no signal passes the network any more.
+        collapsed: Whether no signal passes the network any more.
     """
 
     values: Sequence[Any]
     measure: float = float("nan")
-    dead: bool = False
+    collapsed: bool = False
 
 
 Scorer: TypeAlias = Callable[[Sequence[Any]], Scored]
@@ -62,8 +62,8 @@ class Score(Configurable, ABC):
     measure = ""
     """What `Scored.measure` is, as it is shown to people."""
 
-    guards = False
-    """Whether `Scored.dead` tells that a draw has cut the network."""
+    detects_collapse = False
+    """Whether `Scored.collapsed` tells that a draw has cut the network."""
 
     @abstractmethod
     def prepare(self, task: Task) -> Scorer:

@@ -29,4 +29,4 @@ class Learned(Score):
                 "Expected a ticket that a pruner was bound to which learns them: "
                 "ticket = kt.wrap(model, kt.GemMiner(...)), then fit the ticket."
             )
-        return lambda masks: Scored([companion.worth() for companion in held])
+        return lambda masks: Scored([companion.scores() for companion in held])

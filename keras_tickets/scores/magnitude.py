@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_tickets.kernels.prunable import Kernel
+from keras_tickets.kernels import Kernel
 from keras_tickets.scores.base import (
     StaticScore,
     registry,

@@ -38,26 +38,28 @@ class SynFlow(Score):
     """
 
     measure = "log10 R"
-    guards = True
+    detects_collapse = True
 
     def prepare(self, task: Task) -> Scorer:
         """Return the scores of a linearised network, compiled once."""
         network = Network(task.model, task.kernels)
-        strengths = [ops.abs(t) for t in weights(task.kernels)]
+        abs_weights = [ops.abs(t) for t in weights(task.kernels)]
 
         @backend.compiled
         def flow(theta: Sequence[Any], masks: Sequence[Any]) -> tuple:
             theta = masked(theta, masks)
-            (total, exponent), slopes = backend.value_and_gradient(network)(theta)
-            scores = [t * slope for t, slope in zip(theta, slopes, strict=True)]
+            (total, exponent), gradients = backend.value_and_gradient(network)(theta)
+            scores = [
+                t * gradient for t, gradient in zip(theta, gradients, strict=True)
+            ]
             return total, exponent, scores
 
         def score(masks: Sequence[Any]) -> Scored:
-            total, exponent, scores = flow(strengths, masks)
-            network.prove(strengths)
+            total, exponent, scores = flow(abs_weights, masks)
+            network.verify_homogeneous(abs_weights)
             total = float(total)
             log10 = math.log10(total) if total > 0 else -math.inf
             measure = log10 + float(exponent) * math.log10(2)
-            return Scored(scores, measure, dead=total == 0)
+            return Scored(scores, measure, collapsed=total == 0)
 
         return score

@@ -16,7 +16,7 @@ from dataclasses import astuple, dataclass
 import keras
 
 from keras_tickets.backend import keras_private
-from keras_tickets.kernels.prunable import owners
+from keras_tickets.kernels import owners
 from keras_tickets.ticket.parts import weights_of
 
 

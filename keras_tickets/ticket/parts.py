@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from keras_tickets.kernels.prunable import (
+from keras_tickets.kernels import (
     Selection,
     find_kernels,
     positions,

@@ -14,14 +14,14 @@ from keras import ops
 from keras_tickets._util.checks import check_model
 from keras_tickets._util.registry import PACKAGE
 from keras_tickets.backend import keras_private, on_host
-from keras_tickets.kernels.prunable import (
+from keras_tickets.kernels import (
     Filter,
     Kernel,
     Selection,
     choose_kernels,
     positions,
 )
-from keras_tickets.kernels.prunable import find_kernels as all_kernels
+from keras_tickets.kernels import find_kernels as all_kernels
 from keras_tickets.masks.masked_call import (
     MaskedCall,
     MaskSet,
@@ -347,7 +347,7 @@ def wrap(
         only: Prune nothing but these kernels: a regular expression searched in the
             display path, a path or layer name, a layer, a variable, a function of a
             `Kernel`, `kt.mobile.eligible`, or a list of these. See
-            `keras_tickets.prunable`.
+            `kt.prunable`.
         skip: Leave these kernels alone; the same forms.
         name: Name of the ticket.
         remember: Whether the ticket keeps, as `ticket.start`, the values that all
