@@ -111,7 +111,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "optimizers": ("masks.optimizer_slots",),
     "parts": ("ticket.parts",),
     "presets": ("pruners.presets",),
-    "prunable": ("kernels.prunable",),
+    "prunable": ("kernels",),
     "ranking": ("recipe.ranking",),
     "registry": ("_util.registry",),
     "report": ("reports.summarizing",),

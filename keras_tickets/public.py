@@ -38,6 +38,7 @@ from keras_tickets.pruners import (
     SynFlow,
     presets,
 )
+from keras_tickets.pruners.wrapping import wrap
 from keras_tickets.recipe import (
     allocation,
     schedules,
@@ -55,10 +56,7 @@ from keras_tickets.reports.cost import (
 )
 from keras_tickets.reports.summarizing import summary
 from keras_tickets.ticket.saved_file import load_ticket
-from keras_tickets.ticket.ticket import (
-    Ticket,
-    wrap,
-)
+from keras_tickets.ticket.ticket import Ticket
 
 __all__ = [
     "ESPN",

@@ -35,10 +35,8 @@ from keras_tickets.masks.stripping import (
     rebuild,
     strip,
 )
-from keras_tickets.ticket.ticket import (
-    Ticket,
-    wrap,
-)
+from keras_tickets.pruners.wrapping import wrap
+from keras_tickets.ticket.ticket import Ticket
 from keras_tickets.xnnpack.analysis import diagnose_content
 from keras_tickets.xnnpack.diagnosis import Diagnosis
 

@@ -9,7 +9,6 @@ from keras_tickets.pruners.base import (
     registry,
 )
 from keras_tickets.pruners.collapse import LayerCollapseError
-from keras_tickets.pruners.drawing import Curve
 from keras_tickets.pruners.dynamic import Dynamic
 from keras_tickets.pruners.early_bird import EarlyBird
 from keras_tickets.pruners.edge_popup import EdgePopup
@@ -33,6 +32,7 @@ from keras_tickets.pruners.snfs import SNFS
 from keras_tickets.pruners.snip import SNIP
 from keras_tickets.pruners.str import STR
 from keras_tickets.pruners.synflow import SynFlow
+from keras_tickets.ticket.curve import Curve
 
 __all__ = [
     "ESPN",

@@ -26,7 +26,6 @@ from keras_tickets.masks.masked_call import (
 from keras_tickets.masks.masked_layer import masked_layers
 from keras_tickets.pruners import collapse
 from keras_tickets.pruners.drawing import (
-    Curve,
     begun,
     draw,
 )
@@ -34,6 +33,7 @@ from keras_tickets.recipe import allocation as allocations
 from keras_tickets.recipe import schedules, structures
 from keras_tickets.recipe.allocation import Group
 from keras_tickets.recipe.groups import WeightGroups
+from keras_tickets.ticket.curve import Curve
 from keras_tickets.ticket.ticket import Ticket
 
 

@@ -22,7 +22,6 @@ from keras_tickets.pruners.base import (
     Pruner,
     registry,
 )
-from keras_tickets.pruners.drawing import Curve
 from keras_tickets.pruners.random import seed_or_new
 from keras_tickets.recipe import schedules
 from keras_tickets.recipe.selection import exchange
@@ -30,6 +29,7 @@ from keras_tickets.recipe.structures import (
     NM,
     Unstructured,
 )
+from keras_tickets.ticket.curve import Curve
 from keras_tickets.ticket.ticket import Ticket
 
 

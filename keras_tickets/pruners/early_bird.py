@@ -18,14 +18,12 @@ from keras_tickets.masks.learned_masks import (
 from keras_tickets.masks.masked_call import MaskSet
 from keras_tickets.pruners import collapse
 from keras_tickets.pruners.base import registry
-from keras_tickets.pruners.drawing import (
-    Curve,
-    begun,
-)
+from keras_tickets.pruners.drawing import begun
 from keras_tickets.pruners.mined import Mined
 from keras_tickets.recipe.ranking import tie_order
 from keras_tickets.recipe.schedules import Once
 from keras_tickets.recipe.structures import Channel
+from keras_tickets.ticket.curve import Curve
 from keras_tickets.ticket.ticket import Ticket
 
 

@@ -15,7 +15,7 @@ from keras_tickets.masks.auxiliary import Companion
 from keras_tickets.masks.learned_masks import learned
 from keras_tickets.masks.masked_layer import masked_layers
 from keras_tickets.pruners.base import Pruner
-from keras_tickets.pruners.drawing import Curve
+from keras_tickets.ticket.curve import Curve
 from keras_tickets.ticket.ticket import Ticket
 
 

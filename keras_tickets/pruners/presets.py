@@ -13,10 +13,8 @@ from typing import Any
 import keras
 
 from keras_tickets.pruners import GemMiner
-from keras_tickets.ticket.ticket import (
-    Ticket,
-    wrap,
-)
+from keras_tickets.pruners.wrapping import wrap
+from keras_tickets.ticket.ticket import Ticket
 
 
 @dataclass(frozen=True)

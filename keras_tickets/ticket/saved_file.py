@@ -35,10 +35,8 @@ from keras_tickets.ticket.architecture import (
     first_difference,
 )
 from keras_tickets.ticket.parts import Parts
-from keras_tickets.ticket.ticket import (
-    Ticket,
-    refuse,
-)
+from keras_tickets.ticket.ticket import Ticket
+from keras_tickets.ticket.wrappable import check_wrappable
 
 FORMAT = 1
 SUFFIXES = {".npz": "a ticket, such as 'x.ticket.npz'"}
@@ -128,7 +126,7 @@ def load_ticket(path: str | os.PathLike[str], model: keras.Model) -> Ticket:
     ticket.fit(x, y, epochs=30)
     ```
     """
-    refuse(model)
+    check_wrappable(model)
     if isinstance(model, Ticket):
         raise ValueError(
             f"{model.name!r} is a ticket already. Load the file into the model that it "

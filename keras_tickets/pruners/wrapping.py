@@ -1,0 +1,108 @@
+"""`wrap`: from a Keras model and a pruner to the ticket that binds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+
+from keras_tickets import pruners
+from keras_tickets.kernels import (
+    Filter,
+    Selection,
+    choose_kernels,
+)
+from keras_tickets.masks.masked_layer import masked_layers
+from keras_tickets.masks.snapshot import array_of
+from keras_tickets.pruners.base import Pruner
+from keras_tickets.ticket.ticket import Ticket
+from keras_tickets.ticket.wrappable import check_wrappable
+
+
+def wrap(
+    model: keras.Model,
+    pruner: Any = None,
+    *,
+    only: Filter | Iterable[Filter] | None = None,
+    skip: Filter | Iterable[Filter] | None = None,
+    name: str | None = None,
+    remember: bool = False,
+) -> Ticket:
+    """Wrap a built Keras model so that its weights can be pruned.
+
+    Takes any model: Sequential, Functional, nested, with shared layers, with several
+    inputs and outputs, subclassed; any convolution, dense, recurrent or einsum
+    kernel. The model itself is not changed, copied or renamed.
+
+    The ticket is compiled by itself: a model that was compiled before keeps its own
+    optimizer, which the ticket does not use. Wrapping a ticket again gives a new
+    ticket around the same model, with another pruner, whose masks start as the old
+    ones. `Masked` layers inside the model keep their masks, which the ticket's
+    pruner then draws.
+
+    Args:
+        model: The model to wrap; built, and trained or not.
+        pruner: A pruner, its string name or its config. Without one the masks stay
+            as they are.
+        only: Prune nothing but these kernels: a regular expression searched in the
+            display path, a path or layer name, a layer, a variable, a function of a
+            `Kernel`, `kt.mobile.eligible`, or a list of these. See
+            `keras_tickets.prunable`.
+        skip: Leave these kernels alone; the same forms.
+        name: Name of the ticket.
+        remember: Whether the ticket keeps, as `ticket.start`, the values that all
+            weights of the model have when the draw begins (without a pruner: now). A
+            second copy of the weights; ticket files and `keras_tickets.challenge`
+            start from it. Pruners that need it have it without asking.
+
+    Returns:
+        A `Ticket`.
+
+    Raises:
+        TypeError: If `model` is no Keras 3 model.
+        ValueError: If the model is not built, trains itself, has nothing to prune, or
+            if a filter can not be met.
+
+    Example:
+    >>> import keras, keras_tickets as kt
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> ticket = kt.wrap(model, "magnitude")
+    >>> ticket.sparsity
+    0.0
+    """
+    check_wrappable(model)
+    pruner = None if pruner is None else pruners.get(pruner)
+    if isinstance(model, Ticket):
+        return _wrap_again(model, pruner, only, skip, name, remember)
+    held = [k for layer in masked_layers(model) for k in layer.mask_set.kernels]
+    selection = choose_kernels(model, only, skip, held)
+    return Ticket(model, pruner, selection, name=name, remember=remember)
+
+
+def _wrap_again(
+    ticket: Ticket,
+    pruner: Pruner | None,
+    only: Any,
+    skip: Any,
+    name: str | None,
+    remember: bool,
+) -> Ticket:
+    """Return a new ticket around the same model with the same masks."""
+    if only is not None or skip is not None:
+        raise ValueError(
+            f"{ticket.name!r} is a ticket already, so which kernels it masks is "
+            f"settled. Received: only={only!r}, skip={skip!r}. Drop the filters, or "
+            "wrap the plain model: kt.wrap(ticket.strip(), pruner, only=...)."
+        )
+    own = tuple(m.kernel for m in ticket._masked_call.masked)
+    remember = remember or ticket.start is not None
+    again = Ticket(ticket.model, pruner, Selection(own, ticket.skipped), name, remember)
+    for new, old in zip(again.mask_set.masked, ticket.mask_set.masked, strict=True):
+        new.mask.assign(array_of(old.mask))
+    for new, old in zip(again.mask_set.flags, ticket.mask_set.flags, strict=True):
+        new.assign(array_of(old))
+    again.provenance = ticket.provenance
+    if again.start is not None and ticket.start is not None and ticket.start.taken:
+        again.start.put(ticket.start.values())
+    return again
