@@ -87,3 +87,16 @@ def test_the_compiled_loss_is_without_regularisation():
     model.compile("sgd", "mse")
     x = keras.ops.ones((2, 1))
     assert float(keras_private.compiled_loss(model)(x, 3 * x)) == 4.0, VERSION
+
+
+def test_seeds_are_those_of_the_layer_itself(model):
+    assert keras_private.own_seeds(model) == [], VERSION
+    drop = model.layers[1]
+    assert keras_private.own_seeds(drop) == [drop.seed_generator.state], VERSION
+
+
+def test_a_layer_is_frozen_alone(model):
+    keras_private.set_own_trainable(model, False)
+    assert not model.trainable, VERSION
+    assert model.layers[0].trainable, VERSION
+    assert not model.trainable_variables, VERSION

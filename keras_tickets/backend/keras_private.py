@@ -24,6 +24,16 @@ def own_variables(layer: keras.Layer) -> list[keras.Variable]:
     return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
+def own_seeds(layer: keras.Layer) -> list[keras.Variable]:
+    """Return the states of the seed generators that `layer` itself holds."""
+    return [generator.state for generator in layer._seed_generators]
+
+
+def set_own_trainable(layer: keras.Layer, trainable: bool) -> None:
+    """Let a layer train or not, and leave its variables and sublayers as they are."""
+    layer._trainable = trainable
+
+
 def take_training_argument_like(host: keras.Layer, inner: keras.Layer) -> None:
     """Let Keras pass `training` to `host` exactly when it would to `inner`.
 

@@ -5,44 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_tickets.backend import keras_private
+from keras_tickets.backend.copying import copy_state
 from keras_tickets.channels.removal_plan import (
     Change,
     ShrinkPlan,
 )
-from keras_tickets.masks.stripping import rebuild
+from keras_tickets.masks.stripping import pair_layers, rebuild
 
 
 def smaller(model: keras.Model, plan: ShrinkPlan) -> keras.Model:
     """Return a new model with the changes of a plan; `model` stays as it is."""
-    copy = rebuild(
-        model,
-        change=lambda config: _changed(config, keras_private.graph_of(model), plan),
-        more=sum("use_bias" in change.config for change in plan.changes.values()),
-    )
-    layers = keras_private.sublayers(model)
-    pairs = zip(layers, keras_private.sublayers(copy), strict=True)
-    changed = [(a, b, plan.changes[id(a)]) for a, b in pairs if id(a) in plan.changes]
-    for _, target, change in changed:
-        for attribute, value in change.weights.items():
-            getattr(target, attribute).assign(value)
-    rest = zip(
-        _without(model, [source for source, *_ in changed]),
-        _without(copy, [target for _, target, _ in changed]),
-        strict=True,
-    )
-    for source, target in rest:
-        # Through NumPy: JAX donates buffers, and two variables must not share one.
-        target.assign(ops.convert_to_numpy(source.value))
+    graph = keras_private.graph_of(model)
+    copy = rebuild(model, change=lambda config: _changed(config, graph, plan))
+    new = {key for key, change in plan.changes.items() if change.weights}
+    pairs = pair_layers(model, copy, but=new)
+    copy_state(pairs, but=new)
+    for source, target in pairs:
+        if id(source) in new:
+            for attribute, value in plan.changes[id(source)].weights.items():
+                getattr(target, attribute).assign(value)
     return copy
-
-
-def _without(model: keras.Model, layers: list[keras.Layer]) -> list[keras.Variable]:
-    """Return the variables of a model that do not belong to some of its layers."""
-    theirs = {id(variable) for layer in layers for variable in layer.variables}
-    return [variable for variable in model.variables if id(variable) not in theirs]
 
 
 def _changed(config: Any, graph: Any, plan: ShrinkPlan) -> Any:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_tickets._util.registry import PACKAGE
-from keras_tickets.backend import keras_private
+from keras_tickets.backend import copying, keras_private
 from keras_tickets.masks.masked_call import MaskedKernel
-from keras_tickets.masks.masked_layer import (
-    masked_layers,
-    without_masks,
-)
+from keras_tickets.masks.masked_layer import Masked, masked_layers
 
 
 def strip(model: keras.Model) -> keras.Model:
@@ -32,7 +28,7 @@ def strip(model: keras.Model) -> keras.Model:
         A new model, or `model` itself when it is plain already.
 
     Raises:
-        ValueError: If the model can not be rebuilt from its config.
+        ValueError: If the model cannot be rebuilt from its config.
 
     Example:
     >>> import keras, keras_tickets as kt
@@ -48,11 +44,8 @@ def strip(model: keras.Model) -> keras.Model:
         return inner
     copy = rebuild(inner)
     effective = {id(m.kernel.variable): m.effective for m in masked}
-    for source, target in _pairs(inner, copy):
-        value = effective.get(id(source), lambda source=source: source.value)()
-        # Through NumPy: JAX donates buffers, and two variables must not share one.
-        target.assign(ops.convert_to_numpy(value))
-    for layer in masked_layers(copy):
+    copying.copy_state(pair_layers(inner, copy), instead=effective)
+    for layer in masked_layers(copy):  # of a class that makes them itself
         layer.bypass = True
     return copy
 
@@ -61,39 +54,48 @@ def rebuild(
     model: keras.Model,
     reseed: bool = False,
     change: Callable[[Any], Any] = lambda config: config,
-    more: int = 0,
 ) -> keras.Model:
     """Return a fresh model from `model`'s config, without its `Masked` wrappers.
 
-    Classes that are in use in `model` need no registration. The weights are fresh;
-    with `reseed` also those whose initialiser was given a seed.
+    Args:
+        model: The model.
+        reseed: Whether initializers draw a new seed, even those that were given one.
+        change: Called with the model's serialized config; returns the one to build.
+
+    Raises:
+        ValueError: If the model cannot be built from its config.
+    """
+
+    def changed(config: Any) -> Any:
+        config = _plain_config(config)
+        return change(_unseeded(config) if reseed else config)
+
+    copy = copying.rebuild(model, changed)
+    if not copy.built:
+        raise ValueError(copying.cannot_copy(model, "the copy is not built"))
+    return copy
+
+
+def pair_layers(
+    model: keras.Model, copy: keras.Model, but: Collection[int] = ()
+) -> list[tuple[keras.Layer, keras.Layer]]:
+    """Return which layer of a rebuilt model is a copy of which; no `Masked` among them.
 
     Args:
         model: The model.
-        reseed: Whether initialisers draw a new seed.
-        change: Called with the model's serialised config; returns the one to build.
-        more: How many variables that change adds.
+        copy: What `rebuild` made of it.
+        but: The `id` of each layer whose copy has variables of other shapes.
+
+    Raises:
+        ValueError: If the copy has other layers, or one of them other variables.
     """
-    # Not Keras' own: a layer Add would then also be taken for the operation Add.
-    kinds = {type(layer) for layer in keras_private.sublayers(model)}
-    classes = {c.__name__: c for c in kinds if not c.__module__.startswith("keras.")}
-    try:
-        config = _plain_config(keras.saving.serialize_keras_object(model))
-        config = change(_unseeded(config) if reseed else config)
-        with keras.saving.custom_object_scope(classes):
-            copy = keras.saving.deserialize_keras_object(config, safe_mode=False)
-        built = copy.built
-    except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
-        raise ValueError(_cannot_rebuild(model, str(error))) from error
-    if not built or len(_weights(copy)) != len(_weights(model)) + more:
-        raise ValueError(
-            _cannot_rebuild(
-                model,
-                f"the rebuilt model has {len(_weights(copy))} variables, the original "
-                f"{len(_weights(model))}",
-            )
-        )
-    return copy
+    return copying.pair(plain_layers(model), plain_layers(copy), but)
+
+
+def plain_layers(model: keras.Model) -> list[keras.Layer]:
+    """Return `model` and every layer below it, parents first, without `Masked`."""
+    below = keras_private.sublayers(model)
+    return [layer for layer in below if not isinstance(layer, Masked)]
 
 
 def _inner_and_masks(model: keras.Model) -> tuple[keras.Model, list[MaskedKernel]]:
@@ -103,17 +105,6 @@ def _inner_and_masks(model: keras.Model) -> tuple[keras.Model, list[MaskedKernel
     for layer in masked_layers(inner):
         masked.extend(layer.mask_set.masked)
     return inner, list({id(m.mask): m for m in masked}.values())
-
-
-def _weights(model: keras.Layer) -> list[keras.Variable]:
-    """Return the variables of `model` in its order, without masks."""
-    return without_masks(model, model.variables)
-
-
-def _pairs(
-    source: keras.Model, target: keras.Model
-) -> Iterable[tuple[keras.Variable, keras.Variable]]:
-    return zip(_weights(source), _weights(target), strict=True)
 
 
 def _plain_config(config: Any) -> Any:
@@ -130,7 +121,7 @@ def _plain_config(config: Any) -> Any:
 
 
 def _unseeded(config: Any) -> Any:
-    """Return a model's config whose initialisers take a seed from the generator."""
+    """Return a model's config whose initializers take a seed from the generator."""
     if isinstance(config, list | tuple):
         return type(config)(_unseeded(item) for item in config)
     if not isinstance(config, dict):
@@ -143,12 +134,3 @@ def _unseeded(config: Any) -> Any:
         if "seed" in arguments:
             config[key] = {**value, "config": {**arguments, "seed": None}}
     return config
-
-
-def _cannot_rebuild(model: keras.Model, why: str) -> str:
-    return (
-        f"{type(model).__name__} {model.name!r} can not be copied from its config: "
-        f"{why}. strip() and export() expect that get_config() returns every argument "
-        "of the constructor and that a model built from it has the same variables. "
-        "Add get_config() (and build()) to the class, as model.save() needs it too."
-    )

@@ -15,8 +15,9 @@ from keras import ops
 
 from keras_tickets import scores
 from keras_tickets.backend import keras_private, on_host
+from keras_tickets.backend.copying import copy_state
 from keras_tickets.kernels import find_kernels
-from keras_tickets.masks.stripping import rebuild
+from keras_tickets.masks.stripping import pair_layers, rebuild
 from keras_tickets.pruners.drawing import check_finite
 from keras_tickets.recipe.allocation import Group
 from keras_tickets.recipe.groups import WeightGroups
@@ -124,14 +125,22 @@ class Contestants:
 
 
 def fresh(model: keras.Model, seed: int) -> keras.Model:
-    """Return a copy of `model` whose initialisers drew from `seed`.
+    """Return a copy of `model` whose initializers drew from `seed`.
 
     Not the weights that `set_random_seed(seed)` gives: the model at hand may have been
-    made after that call, and a copy with its weights would be no other.
+    made after that call, and a copy with its weights would be no other. What layers
+    learned by `adapt` is copied: no initializer draws it.
     """
     derived = np.random.SeedSequence((seed, len(KINDS))).generate_state(1)
     keras.utils.set_random_seed(int(derived[0]))
-    return rebuild(model, reseed=True)
+    copy = rebuild(model, reseed=True)
+    pairs = pair_layers(model, copy)
+    copy_state(pairs, but={id(layer) for layer, _ in pairs if not _adapts(layer)})
+    return copy
+
+
+def _adapts(layer: keras.Layer) -> bool:
+    return hasattr(layer, "adapt")
 
 
 def weight_groups_of(ticket: Ticket, parts: Parts) -> dict[int, WeightGroups]:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import keras
 import numpy as np
 
+from keras_tickets.backend.copying import (
+    SavedState,
+    array_of,
+    load_state,
+    saved_state,
+)
 from keras_tickets.kernels import (
     Selection,
     find_kernels,
@@ -17,7 +25,7 @@ from keras_tickets.masks.masked_layer import (
     masked_layers,
     without_masks,
 )
-from keras_tickets.masks.snapshot import array_of
+from keras_tickets.masks.stripping import plain_layers
 from keras_tickets.ticket.ticket import Ticket
 
 
@@ -32,12 +40,14 @@ class Parts:
         skipped: Position and reason of the kernels that are left alone.
         remembered: Whether `values` are those from before the draw; if not they are
             what the weights are now.
+        states: What layers save besides weights, such as a vocabulary; by `keys`.
     """
 
     masks: Mapping[int, np.ndarray]
     values: Sequence[np.ndarray]
     skipped: tuple[tuple[int, str], ...] = ()
     remembered: bool = False
+    states: Mapping[str, SavedState] = field(default_factory=dict)
 
     @classmethod
     def of(cls, ticket: Ticket) -> Parts:
@@ -61,6 +71,7 @@ class Parts:
             start.values() if start and remembered else values_of(ticket.model),
             tuple((place[id(k.variable)], reason) for k, reason in ticket.skipped),
             remembered,
+            states_of(ticket.model),
         )
 
     def join(self, model: keras.Model, name: str | None = None) -> Ticket:
@@ -89,7 +100,9 @@ class Parts:
             )
         own = tuple(kernels[i] for i in self.masks if i not in inside)
         skipped = tuple((kernels[i], reason) for i, reason in self.skipped)
-        for variable, value in zip(weights_of(model), self.values, strict=True):
+        values = list(zip(weights_of(model), self.values, strict=True))
+        self._load_states(model, {id(variable): value for variable, value in values})
+        for variable, value in values:
             variable.assign(value)
         ticket = Ticket(
             model, None, Selection(own, skipped), name, remember=self.remembered
@@ -98,6 +111,56 @@ class Parts:
             [self.masks[place[id(kernel.variable)]] for kernel in ticket.kernels]
         )
         return ticket
+
+    def _load_states(self, model: keras.Model, values: Mapping[int, Any]) -> None:
+        """Let layers that load by methods of their own do so.
+
+        Args:
+            model: The model.
+            values: By `id` of variable, the value that it will have.
+        """
+        for key, layer in keys(model).items():
+            now = saved_state(layer)
+            given = self.states.get(key)
+            if now is None:
+                continue
+            stored = {name: values.get(id(x), x) for name, x in now.values.items()}
+            if given is not None:
+                load_state(layer, SavedState({**stored, **given.values}, given.assets))
+            elif any(id(x) in values for x in now.values.values()):
+                load_state(layer, SavedState(stored, now.assets))
+
+
+def keys(model: keras.Model) -> dict[str, keras.Layer]:
+    """Return the layers of `model`, by class and number among those of that class.
+
+    Names would not do: Keras numbers them anew in each process.
+    """
+    counts: Counter[str] = Counter()
+    found = {}
+    for layer in plain_layers(model):
+        name = type(layer).__name__
+        found[f"{name}:{counts[name]}"] = layer
+        counts[name] += 1
+    return found
+
+
+def states_of(model: keras.Model) -> dict[str, SavedState]:
+    """Return what the layers of `model` save besides their weights, by `keys`."""
+    weights = {id(variable) for variable in weights_of(model)}
+    found = {}
+    for key, layer in keys(model).items():
+        state = saved_state(layer)
+        if state is None:
+            continue
+        values = {
+            name: array_of(value)
+            for name, value in state.values.items()
+            if id(value) not in weights
+        }
+        if values or state.assets:
+            found[key] = SavedState(values, state.assets)
+    return found
 
 
 def weights_of(model: keras.Model) -> list[keras.Variable]:

@@ -1,8 +1,9 @@
 """The ticket file: masks, start values and how the ticket was drawn, without pickle.
 
 One `.npz`: each mask as `mask_<position>`, a bit for each weight; each start value as
-`value_<index>`; `header`, which is JSON; and the `checksum` of it all. What NumPy has
-no dtype for (bfloat16, float8) is stored as its bits.
+`value_<index>`; what layers save besides weights as `state_<layer>_<number>` and their
+files as `asset_<layer>_<number>`; `header`, which is JSON; and the `checksum` of it
+all. What NumPy has no dtype for (bfloat16, float8) is stored as its bits.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ from keras_tickets._util.files import (
     check_target,
     replace,
 )
+from keras_tickets.backend.copying import SavedState
 from keras_tickets.ticket.architecture import (
     Weight,
     describe,
     digest,
     first_difference,
 )
-from keras_tickets.ticket.parts import Parts
+from keras_tickets.ticket.parts import Parts, keys
 from keras_tickets.ticket.ticket import Ticket
 from keras_tickets.ticket.wrappable import check_wrappable
 
@@ -85,6 +87,7 @@ def save_ticket(
         "kernels": list(parts.masks),
         "shapes": [mask.shape for mask in parts.masks.values()],
         "skipped": parts.skipped,
+        "states": [_described(key, state) for key, state in parts.states.items()],
     }
     text = json.dumps(header, default=repr).encode()
     arrays: dict[str, Any] = {"header": np.frombuffer(text, np.uint8)}
@@ -92,6 +95,11 @@ def save_ticket(
         arrays[f"mask_{position}"] = np.packbits(mask)
     for index, value in enumerate(parts.values):
         arrays[f"value_{index}"] = _bits(value)
+    for i, (key, state) in enumerate(parts.states.items()):
+        for j, (name, value) in enumerate(state.values.items()):
+            arrays[f"state_{i}_{j}"] = _bits(_without_pickle(key, name, value))
+        for j, content in enumerate(state.assets.values()):
+            arrays[f"asset_{i}_{j}"] = np.frombuffer(content, np.uint8)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, checksum=_checksum(arrays), **arrays)
     replace(target, buffer.getvalue())
@@ -151,6 +159,7 @@ def load_ticket(path: str | os.PathLike[str], model: keras.Model) -> Ticket:
             "changed."
         ) from error
     _check_architecture(path, model, weights, provenance)
+    _check_states(path, model, parts)
     ticket = parts.join(model)
     ticket.provenance = provenance
     return ticket
@@ -243,6 +252,19 @@ def _check_architecture(
     )
 
 
+def _check_states(
+    path: str | os.PathLike[str], model: keras.Model, parts: Parts
+) -> None:
+    missing = sorted(set(parts.states) - set(keys(model)))
+    if missing:
+        kind, _, number = missing[0].partition(":")
+        raise ValueError(
+            f"'{path}' holds what layer number {int(number) + 1} of class {kind} saves "
+            f"besides its weights, and {model.name!r} has no such layer. Build the "
+            "model as it was built for the ticket. The model was not changed."
+        )
+
+
 def _parts(
     header: Mapping[str, Any], arrays: Mapping[str, np.ndarray], weights: list[Weight]
 ) -> Parts:
@@ -256,26 +278,75 @@ def _parts(
         _from_bits(arrays[f"value_{i}"], weight) for i, weight in enumerate(weights)
     ]
     skipped = tuple((position, reason) for position, reason in header["skipped"])
-    return Parts(masks, values, skipped, header["provenance"]["values"] == "start")
+    # Files of version 0.1 hold no states.
+    states = {
+        row["layer"]: _state(i, row, arrays)
+        for i, row in enumerate(header.get("states", []))
+    }
+    remembered = header["provenance"]["values"] == "start"
+    return Parts(masks, values, skipped, remembered, states)
+
+
+def _described(key: str, state: SavedState) -> dict[str, Any]:
+    """Return the row of the header for what a layer saves besides weights."""
+    values = [(name, str(value.dtype)) for name, value in state.values.items()]
+    return {"layer": key, "values": values, "assets": list(state.assets)}
+
+
+def _state(
+    number: int, row: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> SavedState:
+    values = {
+        name: _viewed(arrays[f"state_{number}_{j}"], dtype)
+        for j, (name, dtype) in enumerate(row["values"])
+    }
+    for path in row["assets"]:
+        parts = pathlib.PureWindowsPath(path)  # knows the separators of all systems
+        if parts.anchor or ".." in parts.parts:
+            raise ValueError(f"{path!r} is no path inside a folder")
+    assets = {
+        path: arrays[f"asset_{number}_{j}"].tobytes()
+        for j, path in enumerate(row["assets"])
+    }
+    return SavedState(values, assets)
+
+
+def _without_pickle(key: str, name: str, value: np.ndarray) -> np.ndarray:
+    if value.dtype.hasobject:
+        raise ValueError(
+            f"A layer of class {key.partition(':')[0]} saves {name!r} as Python "
+            f"objects ({value!r}), which a ticket file cannot hold. Expected that "
+            "save_own_variables() stores arrays of numbers or text."
+        )
+    return value
 
 
 def _bits(value: np.ndarray) -> np.ndarray:
     """Return `value` in a dtype of NumPy's own."""
-    own = value.dtype.isbuiltin == 1
-    return value if own else value.view(f"u{value.dtype.itemsize}")
+    return value.view(f"u{value.dtype.itemsize}") if _foreign(value.dtype) else value
+
+
+def _foreign(dtype: np.dtype) -> bool:
+    """Return whether another package registered a dtype with NumPy."""
+    return dtype.isbuiltin == 2
 
 
 def _from_bits(stored: np.ndarray, weight: Weight) -> np.ndarray:
+    value = _viewed(stored, weight.dtype)
+    if value.shape != weight.shape or str(value.dtype) != weight.dtype:
+        raise ValueError(f"the values of {weight.path} are {value.dtype} {value.shape}")
+    return value
+
+
+def _viewed(stored: np.ndarray, name: str) -> np.ndarray:
+    """Return an array in its dtype, of which it holds the bits if NumPy has none."""
     try:
-        dtype = np.dtype(weight.dtype)
+        dtype = np.dtype(name)
     except TypeError:
         import ml_dtypes  # Keras depends on it
 
-        dtype = np.dtype(getattr(ml_dtypes, weight.dtype))
-    value = stored if dtype.isbuiltin == 1 else stored.view(dtype)
-    if value.shape != weight.shape or value.dtype != dtype:
-        raise ValueError(f"the values of {weight.path} are {value.dtype} {value.shape}")
-    return value
+        dtype = np.dtype(getattr(ml_dtypes, name))
+    return stored.view(dtype) if _foreign(dtype) else stored
 
 
 def _checksum(arrays: Mapping[str, np.ndarray]) -> str:

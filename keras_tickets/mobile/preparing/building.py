@@ -6,10 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-from keras import ops
 
-from keras_tickets.backend import keras_private
-from keras_tickets.backend.rebuilding import is_of_keras
+from keras_tickets.backend import copying, keras_private
 from keras_tickets.mobile.preparing.network_graph import (
     Graph,
     Node,
@@ -62,8 +60,7 @@ class Builder:
             tensors = [door.output for door in doors]
             outputs = graph.run(tensors, self._call)
             model = keras.Model(_packed(source, tensors), outputs, name=source.name)
-        if not source.trainable:
-            model._trainable = False
+        keras_private.set_own_trainable(model, source.trainable)
         return model
 
     def _call(self, node: Node, take: Callable[[Value], Any]) -> Any:
@@ -99,29 +96,15 @@ class Builder:
         return self._copies[id(node.layer)]
 
     def _weights(self, node: Node) -> None:
-        """Give the copy of a layer its weights, once it is built."""
-        if id(node.layer) in self._filled or node.inner or not _has_weights(node):
+        """Give the copy of a layer its state, once it is built."""
+        if id(node.layer) in self._filled or node.inner:
             return
         self._filled.add(id(node.layer))
         copy = self._copies[id(node.layer)]
-        if len(copy.variables) != len(node.layer.variables):
-            raise ValueError(
-                _no_copy(
-                    node,
-                    f"the copy has {len(copy.variables)} variables, the original "
-                    f"{len(node.layer.variables)}",
-                )
-            )
-        pairs = zip(node.layer.variables, copy.variables, strict=True)
-        for source, target in pairs:
-            if source.shape != target.shape:
-                raise MisfitError(node, source.name, source.shape, target.shape)
-            # Through NumPy: JAX donates buffers, and variables must not share one.
-            target.assign(ops.convert_to_numpy(source.value))
-
-
-def _has_weights(node: Node) -> bool:
-    return isinstance(node.layer, keras.Layer) and bool(node.layer.variables)
+        try:
+            copying.copy_state(copying.pair(_below(node.layer), _below(copy)))
+        except copying.ShapeError as found:
+            raise MisfitError(node, found.variable, found.has, found.needs) from found
 
 
 def _door(layer: Any, value: Value) -> Any:
@@ -137,25 +120,12 @@ def _packed(model: Any, tensors: list[Any]) -> Any:
 
 def _copy(node: Node) -> Any:
     """Return a fresh layer or operation, to be built when it is called."""
-    kinds = {type(layer) for layer in _below(node.layer)}
-    classes = {cls.__name__: cls for cls in kinds if not is_of_keras(cls)}
-    try:
-        config = keras.saving.serialize_keras_object(node.layer)
-        config = {k: v for k, v in config.items() if k != "build_config"}
-        with keras.saving.custom_object_scope(classes):
-            return keras.saving.deserialize_keras_object(config, safe_mode=False)
-    except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
-        raise ValueError(_no_copy(node, str(error))) from error
+
+    def unbuilt(config: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in config.items() if key != "build_config"}
+
+    return copying.rebuild(node.layer, unbuilt)
 
 
-def _below(layer: Any) -> list[Any]:
+def _below(layer: Any) -> list[keras.Layer]:
     return keras_private.sublayers(layer) if isinstance(layer, keras.Layer) else []
-
-
-def _no_copy(node: Node, why: str) -> str:
-    return (
-        f"{type(node.layer).__name__} '{node.path}' can not be copied from its config: "
-        f"{why}. prepare() expects that get_config() returns every argument of the "
-        "constructor. Add get_config() (and build()) to the class, as model.save() "
-        "needs it too."
-    )

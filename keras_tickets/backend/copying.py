@@ -1,0 +1,220 @@
+"""Copies of models and layers, with all that Keras' own saving would carry.
+
+A layer is more than its weights: `Normalization` computes with constants that it
+derives from them, lookups keep their vocabulary in files of their own (assets), and any
+class may save what it likes (`save_own_variables`, `load_own_variables`). A copy is a
+fresh model from the config, and then the state of each layer in memory, by the same
+methods as Keras saves and loads it. Beyond those it gets what Keras leaves out of a
+file: seeds, states of recurrent layers, and what was frozen after it was built.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_tickets.backend import keras_private
+from keras_tickets.backend.rebuilding import is_of_keras
+
+
+class ShapeError(ValueError):
+    """Raised for a copy whose weight has another shape than the original.
+
+    Args:
+        layer: The original layer.
+        variable: The name of the weight.
+        has: Its shape in the original.
+        needs: Its shape in the copy.
+    """
+
+    def __init__(self, layer: keras.Layer, variable: str, has: Any, needs: Any) -> None:
+        super().__init__(cannot_copy(layer, f"{variable} has {has}, not {needs}"))
+        self.variable, self.has, self.needs = variable, has, needs
+
+
+def rebuild(source: Any, change: Callable[[Any], Any] = lambda config: config) -> Any:
+    """Return a fresh model, layer or operation from the config of one.
+
+    Classes that are in use in `source` need no registration. The state is fresh.
+
+    Args:
+        source: The model, layer or operation.
+        change: Called with its serialized config; returns the one to build.
+
+    Raises:
+        ValueError: If it cannot be built from its config.
+    """
+    below = keras_private.sublayers(source) if isinstance(source, keras.Layer) else []
+    # Not Keras' own: a layer Add would then also be taken for the operation Add.
+    kinds = {type(layer) for layer in (source, *below)}
+    classes = {cls.__name__: cls for cls in kinds if not is_of_keras(cls)}
+    try:
+        config = change(keras.saving.serialize_keras_object(source))
+        with keras.saving.custom_object_scope(classes):
+            return keras.saving.deserialize_keras_object(config, safe_mode=False)
+    except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
+        raise ValueError(cannot_copy(source, str(error))) from error
+
+
+def pair(
+    sources: Sequence[keras.Layer],
+    targets: Sequence[keras.Layer],
+    but: Collection[int] = (),
+) -> list[tuple[keras.Layer, keras.Layer]]:
+    """Return which layer is a copy of which.
+
+    Args:
+        sources: A model and all layers below it, parents first.
+        targets: The same of the copy.
+        but: The `id` of each layer whose copy has variables of other shapes.
+
+    Raises:
+        ShapeError: If a weight of a copy has another shape.
+        ValueError: If the copy has other layers, or one of them other variables.
+    """
+    if len(sources) != len(targets):
+        why = f"the copy has {len(targets)} layers, the original {len(sources)}"
+        raise ValueError(cannot_copy(sources[0], why))
+    pairs = list(zip(sources, targets, strict=True))
+    for source, target in pairs:
+        if type(source) is not type(target):
+            why = f"the copy of its layer {source.name!r} is a {type(target).__name__}"
+            raise ValueError(cannot_copy(sources[0], why))
+        if id(source) not in but:
+            pair_variables(source, target)
+    return pairs
+
+
+def copy_state(
+    pairs: Iterable[tuple[keras.Layer, keras.Layer]],
+    but: Collection[int] = (),
+    instead: Mapping[int, Callable[[], Any]] = MappingProxyType({}),
+) -> None:
+    """Give copies of layers the state of the layers.
+
+    Args:
+        pairs: A layer and its copy, for each layer; parents first.
+        but: The `id` of each layer whose copy has another state.
+        instead: By `id` of variable, what gives another value for its copy.
+    """
+    for source, target in pairs:
+        keras_private.set_own_trainable(target, source.trainable)
+        if id(source) in but:
+            continue
+        variables = pair_variables(source, target)
+        load_state(target, saved_state(source))
+        for mine, theirs in variables:
+            value = instead[id(mine)]() if id(mine) in instead else mine
+            theirs.assign(array_of(value))
+            theirs.trainable = mine.trainable
+
+
+def pair_variables(
+    source: keras.Layer, target: keras.Layer
+) -> list[tuple[keras.Variable, keras.Variable]]:
+    """Return which variable of a layer's own is a copy of which.
+
+    Raises:
+        ShapeError: If two have different shapes.
+        ValueError: If the copy has more or fewer.
+    """
+    mine, theirs = state_variables(source), state_variables(target)
+    for variable, copy in zip(mine, theirs, strict=False):
+        if variable.shape != copy.shape:
+            raise ShapeError(source, variable.name, variable.shape, copy.shape)
+    if len(mine) != len(theirs):
+        why = f"the copy has {len(theirs)} variables, the original {len(mine)}"
+        raise ValueError(cannot_copy(source, why))
+    return list(zip(mine, theirs, strict=True))
+
+
+def state_variables(layer: keras.Layer) -> list[keras.Variable]:
+    """Return the variables of a layer's own: weights, seeds, states of a recurrence."""
+    states = getattr(layer, "states", ()) if getattr(layer, "stateful", False) else ()
+    return [
+        *keras_private.own_variables(layer),
+        *keras_private.own_seeds(layer),
+        *(x for x in keras.tree.flatten(states) if isinstance(x, keras.Variable)),
+    ]
+
+
+def array_of(value: Any) -> np.ndarray:
+    """Return a variable or a tensor as an array of its own.
+
+    What is assigned to another variable goes through such an array: JAX donates
+    buffers, and two variables must not share one.
+    """
+    value = value.value if isinstance(value, keras.Variable) else value
+    return np.array(ops.convert_to_numpy(value) if ops.is_tensor(value) else value)
+
+
+# -- what layers save by methods of their own ------------------------------------------
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """What a layer saves by methods of its own.
+
+    Args:
+        values: What it stores, by name; variables as they are.
+        assets: The content of its files, by their path in its folder.
+    """
+
+    values: Mapping[str, Any]
+    assets: Mapping[str, bytes]
+
+
+def saved_state(layer: keras.Layer) -> SavedState | None:
+    """Return what a layer saves; `None` if it saves as any layer does."""
+    values: dict[str, Any] = {}
+    assets: dict[str, bytes] = {}
+    if not _saves(layer):
+        return None
+    layer.save_own_variables(values)
+    if hasattr(layer, "save_assets"):
+        with tempfile.TemporaryDirectory() as name:
+            layer.save_assets(name)
+            folder = pathlib.Path(name)
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
+            assets = {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+    return SavedState(values, assets)
+
+
+def load_state(layer: keras.Layer, state: SavedState | None) -> None:
+    """Let a layer load what another one saved by methods of its own."""
+    if state is None:
+        return
+    values = {name: array_of(value) for name, value in state.values.items()}
+    layer.load_own_variables(values)
+    if hasattr(layer, "load_assets"):
+        with tempfile.TemporaryDirectory() as name:
+            for path, content in state.assets.items():
+                file = pathlib.Path(name, path)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content)
+            layer.load_assets(name)
+
+
+def _saves(layer: keras.Layer) -> bool:
+    methods = ("save_own_variables", "load_own_variables")
+    own = any(getattr(type(layer), m) is not getattr(keras.Layer, m) for m in methods)
+    return own or hasattr(layer, "save_assets")
+
+
+def cannot_copy(source: Any, why: str, path: str = "") -> str:
+    """Return what to say of a model, layer or operation that cannot be copied."""
+    return (
+        f"{type(source).__name__} {path or source.name!r} cannot be copied from its "
+        f"config: {why}. Expected that get_config() returns every argument of the "
+        "constructor, and that what is built from it has the same layers and "
+        "variables. Add get_config() (and build()) to the class, as model.save() needs "
+        "it too."
+    )
