@@ -34,10 +34,10 @@ from benchmarks.record import Record
 from keras_tickets._util.file_tensor import Array
 from keras_tickets._util.files import gzip_size
 from keras_tickets._util.signature import input_signature
-from keras_tickets._util.size_bound import reference_size
+from keras_tickets._util.size_bound import size_bound
 from keras_tickets.convert.to_onnx import to_onnx
-from keras_tickets.onnx import file as onnx_file
-from keras_tickets.onnx.scatter import encode
+from keras_tickets.onnx import scatter
+from keras_tickets.onnx.file import OnnxFile
 from keras_tickets.runtime.interpreters import onnx_session
 
 LOADS, RUNS = 31, 101
@@ -125,20 +125,27 @@ def convert(ticket: kt.Ticket, folder: pathlib.Path) -> bytes:
     return path.read_bytes()
 
 
+def encode(content: bytes, **options: bool) -> bytes:
+    file = OnnxFile.parse(content)
+    scatter.encode(file.model, **options)
+    return file.to_bytes()
+
+
 def weights(content: bytes) -> dict[str, Any]:
-    return {t.name: t for t in onnx_file.tensors(content) if t.is_weight}
+    return {t.name: t for t in OnnxFile.parse(content).tensors() if t.is_weight}
 
 
 def sizes(content: bytes, dense: bytes) -> dict[str, Any]:
-    reference = reference_size(onnx_file.tensors(content))
+    file = OnnxFile.parse(content)
+    reference = size_bound(file.tensors())
     return {
         "bytes": len(content),
         "gzip_bytes": gzip_size(content),
         "ratio_to_dense": round(len(content) / len(dense), 4),
         "reference_bytes": reference,
         "ratio_to_reference": round(len(content) / reference, 4),
-        "nodes": sum(onnx_file.ops(content).values()),
-        "scattered": sum(t.encoding == "scatter" for t in onnx_file.tensors(content)),
+        "nodes": sum(file.ops().values()),
+        "scattered": sum(t.encoding == "scatter" for t in file.tensors()),
     }
 
 

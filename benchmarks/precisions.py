@@ -120,8 +120,8 @@ def export(
 
 def all_ways(constant: Any, readers: Any, precision: str) -> tuple[list[Any], str]:
     """Every way to store a weight without zeros, also where the export knows better."""
-    blocks = tflite_encoding._blocks(constant, readers)
-    return [tflite_encoding._rows(constant), *blocks], ""
+    blocks = tflite_encoding.block_encodings(constant, readers)
+    return [tflite_encoding.row_encoding(constant), *blocks], ""
 
 
 def times(folder: pathlib.Path, found: dict[str, dict[str, Any]]) -> None:

@@ -15,11 +15,11 @@ def unguarded(ways: Callable[..., Any] | None = None) -> Iterator[None]:
     """Within the block weights are stored without zeros also where that does harm.
 
     Args:
-        ways: In place of the encoder's `_ways`, which bars what the runtime is known
-            not to load; by default that stays.
+        ways: In place of the encoder's `safe_encodings`, which bars what the runtime is
+            known not to load; by default that stays.
     """
-    guards: dict[str, Any] = {"why_dense": lambda model: ""}
+    guards: dict[str, Any] = {"why_dense": lambda file: ""}
     if ways is not None:
-        guards["_ways"] = ways
+        guards["safe_encodings"] = ways
     with mock.patch.multiple(tflite_encoding, **guards):
         yield

@@ -21,10 +21,7 @@ from keras_tickets import __version__
 from keras_tickets._util.files import check_source
 from keras_tickets.inspection import inspect as read
 from keras_tickets.runtime.formats import SUFFIXES
-from keras_tickets.xnnpack.source import (
-    TFLITE,
-    diagnose_file,
-)
+from keras_tickets.xnnpack import analysis
 
 Report = TypeVar("Report")
 
@@ -56,7 +53,7 @@ def diagnose(path: str, as_json: bool) -> None:
 
     FILE is a .tflite of any origin. The exit status is 0 also if it would go wrong.
     """
-    found = _read(path, TFLITE, diagnose_file)
+    found = _read(path, analysis.SUFFIXES, analysis.analyze_path)
     click.echo(json.dumps(found.to_dict()) if as_json else str(found))
 
 

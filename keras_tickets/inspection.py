@@ -12,26 +12,21 @@ from keras_tickets._util.files import (
     check_source,
     gzip_size,
 )
-from keras_tickets._util.memory import bounded_memory
-from keras_tickets._util.size_bound import reference_size
+from keras_tickets._util.model_file import (
+    Port,
+    printable,
+    reading,
+)
+from keras_tickets._util.size_bound import size_bound
 from keras_tickets._util.tables import (
     facts,
     render,
 )
-from keras_tickets.runtime import interface
-from keras_tickets.runtime.formats import (
-    FILES,
-    SUFFIXES,
-)
-from keras_tickets.runtime.interface import Port
-
-# A file that needs more of this machine's memory is damaged, or not for it.
-_MEMORY = 0.5
+from keras_tickets.runtime import formats
+from keras_tickets.runtime.formats import SUFFIXES
 
 # Below this many bytes a tensor (a bias, a scale, a shape) gets no row of its own.
 _SMALL = 1024
-
-_INTERFACES = {".tflite": interface.of_tflite, ".onnx": interface.of_onnx}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +40,7 @@ class Inspection:
         gzip_bytes: Its size compressed, as app stores deliver it.
         dense_bytes: Its size if each tensor were stored with its zeros.
         reference_bytes: What its constants need at least, by the formula of
-            `convert.reference`.
+            `size_bound.py`.
         tensors: Its constants, the largest first.
         ops: Operator -> how often it occurs; `custom:` stands before those that the
             runtime of the format does not carry.
@@ -133,37 +128,27 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     print(inspect("model.tflite").table())
     ```
     """
-    file = check_source(path, SUFFIXES)
-    content = file.read_bytes()
-    reader, ports = FILES[file.suffix], _INTERFACES[file.suffix]
-    try:
-        with bounded_memory(_MEMORY):
-            tensors = [_named(tensor) for tensor in reader.tensors(content)]
-            inputs, outputs = ports(content)
-            return Inspection(
-                path=str(path),
-                format=SUFFIXES[file.suffix],
-                bytes=len(content),
-                gzip_bytes=gzip_size(content),
-                dense_bytes=reader.dense_bytes(content),
-                reference_bytes=reference_size(tensors),
-                tensors=tuple(sorted(tensors, key=_size, reverse=True)),
-                ops=dict(sorted(reader.ops(content).items())),
-                inputs=tuple(inputs),
-                outputs=tuple(outputs),
-            )
-    except ImportError:
-        raise
-    # Offsets that lead anywhere raise anything: struct.error, IndexError, MemoryError.
-    except Exception as error:
-        raise ValueError(
-            f"'{path}' cannot be read as {file.suffix}; it is damaged, cut off, or a "
-            f"file of another kind. {_in_one_line(error)}"
-        ) from error
+    found = check_source(path, SUFFIXES)
+    with reading(path):
+        file = formats.read(found)
+        tensors = [_named(tensor) for tensor in file.tensors()]
+        interface = file.interface()
+        return Inspection(
+            path=str(path),
+            format=file.format,
+            bytes=len(file.content),
+            gzip_bytes=gzip_size(file.content),
+            dense_bytes=file.dense_size(),
+            reference_bytes=size_bound(tensors),
+            tensors=tuple(sorted(tensors, key=_size, reverse=True)),
+            ops=dict(sorted(file.ops().items())),
+            inputs=interface.inputs,
+            outputs=interface.outputs,
+        )
 
 
 def _named(tensor: FileTensor) -> FileTensor:
-    return dataclasses.replace(tensor, name=interface.text(tensor.name))
+    return dataclasses.replace(tensor, name=printable(tensor.name))
 
 
 def _size(tensor: FileTensor) -> int:
@@ -226,7 +211,3 @@ def _columns(tensors: list[FileTensor]) -> tuple[str, str, str]:
         f"{sum(tensor.stored_bytes for tensor in tensors):,}",
         f"{sum(tensor.dense_bytes for tensor in tensors):,}",
     )
-
-
-def _in_one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -28,6 +28,7 @@ from places import without_lab
 
 import keras_tickets as kt
 from keras_tickets._util.extras import require
+from keras_tickets._util.model_file import Port
 from keras_tickets.runtime import (
     RUNNERS,
     Runs,
@@ -55,11 +56,8 @@ from keras_tickets.runtime.android.phone_target import (
 )
 from keras_tickets.runtime.arm64.emulated_target import Arm64
 from keras_tickets.runtime.folders import folder_of
-from keras_tickets.runtime.interface import (
-    Port,
-    Wires,
-    wires_of_tflite,
-)
+from keras_tickets.tflite.file import TfliteFile
+from keras_tickets.tflite.interface import OrderedInterface
 
 pytestmark = pytest.mark.any_backend
 
@@ -219,7 +217,7 @@ def test_outputs_are_taken_apart(ports, batch, sizes):
         for port, size in zip(ports, sizes, strict=True)
     ]
     content = b"".join(array.tobytes() for array in arrays)
-    found = split(content, Wires([], ports, {}), batch)
+    found = split(content, OrderedInterface([], ports, {}), batch)
     for array, own in zip(arrays, found, strict=True):
         np.testing.assert_array_equal(own, array)
 
@@ -227,7 +225,7 @@ def test_outputs_are_taken_apart(ports, batch, sizes):
 @pytest.mark.parametrize("ports", [PORTS, OPEN, [OPEN[0], OPEN[0]]])
 def test_outputs_of_another_size_are_refused(ports):
     with pytest.raises(RuntimeError, match=r"wrote 10 bytes.*a \(1, "):
-        split(b"0123456789", Wires([], ports, {}), 1)
+        split(b"0123456789", OrderedInterface([], ports, {}), 1)
 
 
 @pytest.mark.parametrize(
@@ -635,18 +633,20 @@ def test_several_inputs_and_outputs_keep_their_names(phone, tmp_path):
         np.testing.assert_allclose(value, expected[name], atol=1e-5)
 
 
-def test_wires_are_those_of_the_graph(tmp_path):
+def test_the_order_is_that_of_the_graph(tmp_path):
     """Against the interpreter, which counts the tensors of the graph."""
     interpreter = require("ai_edge_litert.interpreter", "export").Interpreter
     path = tmp_path / "several.tflite"
     kt.export(several(), path, verbose=False)
     loaded = interpreter(str(path))
-    wires = wires_of_tflite(path.read_bytes())
-    sizes = [port.shape[1] for port in (*wires.inputs, *wires.outputs)]
+    found = TfliteFile.read(path).ordered_interface()
+    sizes = [port.shape[1] for port in (*found.inputs, *found.outputs)]
     details = (*loaded.get_input_details(), *loaded.get_output_details())
     assert sizes == [detail["shape"][1] for detail in details]
-    assert {port.name: port.shape[1] for port in wires.inputs} == {"z": 3, "a": 5}
-    at = {name: wires.outputs[index].shape[1] for name, index in wires.names.items()}
+    assert {port.name: port.shape[1] for port in found.inputs} == {"z": 3, "a": 5}
+    at = {
+        name: found.outputs[index].shape[1] for name, index in found.positions.items()
+    }
     assert at == {"y": 4, "b": 2}
 
 

@@ -36,6 +36,7 @@ from keras_tickets.runtime.folders import (
     VARIABLE,
     folder_of,
 )
+from keras_tickets.tflite.file import TfliteFile
 
 pytestmark = pytest.mark.any_backend
 
@@ -57,7 +58,8 @@ def test_what_is_wrong_on_arm64_only_is_found(tmp_path):
     kt.export(model, path, sparse=False, verbose=False)
     assert kt.verify(path, model, on="arm64").max_rel < 1e-5
     with unguarded():
-        path.write_bytes(tflite_encoding.sparsify(path.read_bytes(), "float32")[0])
+        file, _ = tflite_encoding.sparsify(TfliteFile.read(path), "float32")
+    path.write_bytes(file.to_bytes())
     assert kt.verify(path, model, on="host").max_rel < 1e-5
     with pytest.raises(RuntimeError, match="does not compute what"):
         kt.verify(path, model, on="arm64")

@@ -18,7 +18,7 @@ from keras_tickets import __version__
 from keras_tickets._util.memory import bounded_memory
 from keras_tickets.cli import main
 from keras_tickets.inspection import inspect
-from keras_tickets.runtime.formats import FILES
+from keras_tickets.runtime import formats
 from keras_tickets.tflite import schema
 
 pytestmark = pytest.mark.any_backend
@@ -49,7 +49,7 @@ def test_the_numbers_are_those_of_the_export(file):
 
 def test_each_tensor_is_listed_the_largest_first(file):
     listed = json.loads(run("inspect", file, "--json").stdout)["tensors"]
-    stored = FILES[file.suffix].tensors(file.read_bytes())
+    stored = formats.read(file).tensors()
     assert {t["name"] for t in listed} == {t.name for t in stored}
     sizes = [t["dense_bytes"] for t in listed]
     assert sizes == sorted((t.dense_bytes for t in stored), reverse=True)

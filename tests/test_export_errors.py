@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 from exported import SUFFIXES, cnn, exported_cnn, make_sparse, sparse_cnn, values_of
+from planted import changed
 
 import keras_tickets as kt
 from keras_tickets._util import files
@@ -26,9 +27,8 @@ from keras_tickets.convert.zeros import (
     Weight,
     check_zeros,
 )
-from keras_tickets.onnx import file as onnx_file
 from keras_tickets.runtime import isolated
-from keras_tickets.runtime.formats import FILES
+from keras_tickets.runtime.formats import FORMATS
 
 OLD = b"the file of last week"
 
@@ -38,7 +38,7 @@ export = functools.partial(kt.export, overwrite=True)
 @pytest.fixture
 def no_work(monkeypatch):
     """Any work fails the test: the error has to come before."""
-    monkeypatch.setattr(exporting, "_strip", lambda model: pytest.fail("work was done"))
+    monkeypatch.setattr(exporting, "strip", lambda model: pytest.fail("work was done"))
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def convert_to(monkeypatch):
         exported_cnn(suffix)
 
     def plant(content):
-        monkeypatch.setattr(exporting, "_convert", lambda *arguments: content)
+        monkeypatch.setattr(exporting, "converted", lambda *arguments: content)
 
     return plant
 
@@ -181,15 +181,11 @@ def fill(tensor):
         (fill, "Zeros were lost.*zeros in the model"),
     ],
 )
-@pytest.mark.parametrize("by", ["converter", "rewrite"])
-def test_a_wrong_file_is_not_kept(fault, message, by, target, convert_to):
+def test_a_wrong_file_is_not_kept(fault, message, target, convert_to):
     content, _ = exported_cnn(target.suffix)
-    rewrite = fault if by == "rewrite" else None
-    if by == "converter":
-        content = FILES[target.suffix].rewrite(content, fault)
-    convert_to(content)
+    convert_to(changed(target.suffix, content, fault))
     with pytest.raises(RuntimeError, match=message):
-        export(sparse_cnn(), target, rewrite=rewrite)
+        export(sparse_cnn(), target)
 
 
 def test_a_file_that_is_none_is_not_kept(target, convert_to):
@@ -226,8 +222,8 @@ def test_swapped_inputs_are_noticed(tmp_path, convert_to):
 
 def test_operators_outside_the_standard_set_are_named(target, convert_to, monkeypatch):
     convert_to(exported_cnn(target.suffix)[0])
-    file = FILES[target.suffix]
-    monkeypatch.setattr(file, "foreign", lambda content: {"FlexErf": "cnn/dense/Erf"})
+    kind = FORMATS[target.suffix]
+    monkeypatch.setattr(kind, "foreign", lambda file: {"FlexErf": "cnn/dense/Erf"})
     with pytest.raises(RuntimeError, match=r"does not carry: FlexErf \(in layer 'd"):
         export(sparse_cnn(), target)
 
@@ -250,7 +246,7 @@ def test_a_full_disk(call, target, convert_to, monkeypatch):
 
 _KILLED = """
 import os, pathlib, signal, sys
-from keras_tickets import files
+from keras_tickets._util import files
 os.{call} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 files.replace(pathlib.Path(sys.argv[1]), b"new" * 1000)
 """
@@ -267,7 +263,7 @@ def test_a_killed_process_leaves_no_part_of_a_file(call, old, tmp_path):
     assert (path.read_bytes() if path.exists() else None) == old
 
 
-@pytest.mark.parametrize("moment", ["_keras_outputs", "isolated"])
+@pytest.mark.parametrize("moment", ["keras_outputs", "isolated"])
 def test_ctrl_c(moment, target, convert_to, monkeypatch):
     convert_to(exported_cnn(target.suffix)[0])
 
@@ -284,11 +280,10 @@ def test_a_model_whose_outputs_never_change_is_reported(tmp_path, convert_to):
     model = cnn()
     for variable in model.trainable_variables:
         variable.assign(np.zeros(variable.shape, "float32"))
-    convert_to(
-        onnx_file.rewrite(
-            onnx_model, lambda t: np.zeros_like(t.values) if t.is_real else None
-        )
+    zeros = changed(
+        ".onnx", onnx_model, lambda t: np.zeros_like(t.values) if t.is_real else None
     )
+    convert_to(zeros)
     with pytest.warns(UserWarning, match="same outputs for 4 different inputs"):
         export(model, tmp_path / "m.onnx", verbose=False)
 
@@ -363,9 +358,8 @@ def test_layers_beyond_the_built_in_operators_are_named(target):
 
 
 def test_a_missing_package_names_the_extra(target, monkeypatch):
-    monkeypatch.setitem(
-        exporting._NEEDED, target.suffix, ("a_package_that_is_not_there",)
-    )
+    needed = ("a_package_that_is_not_there",)
+    monkeypatch.setattr(FORMATS[target.suffix], "needed", needed)
     with pytest.raises(ImportError, match=r'pip install "keras-tickets\[export\]"'):
         export(sparse_cnn(), target)
 
@@ -407,6 +401,6 @@ def test_a_file_that_kills_its_runtime_is_not_kept(
     convert_to(exported_cnn(target.suffix)[0])
     program = tmp_path_factory.mktemp("runtime") / "runtime.py"
     program.write_text(RUNTIMES[moment])
-    monkeypatch.setattr(isolated.runtimes, "__file__", str(program))
+    monkeypatch.setattr(isolated.interpreters, "__file__", str(program))
     with pytest.raises(RuntimeError, match=f"crashed .SIGSEGV. when .* {moment}"):
         export(sparse_cnn(), target)

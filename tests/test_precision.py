@@ -15,11 +15,12 @@ from exported import cnn, exported_cnn, gru, make_sparse, sparse_cnn, values_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
+from planted import changed
 
 import keras_tickets as kt
 from benchmarks.unguarded import unguarded
 from keras_tickets._util.file_tensor import FileTensor
-from keras_tickets._util.size_bound import reference_bytes
+from keras_tickets._util.size_bound import tensor_bound
 from keras_tickets.convert import (
     names,
     tflite_encoding,
@@ -33,11 +34,7 @@ from keras_tickets.convert.samples import (
     make_samples,
 )
 from keras_tickets.runtime.isolated import isolated
-from keras_tickets.tflite import file
-from keras_tickets.tflite.schema import (
-    pack,
-    unpack,
-)
+from keras_tickets.tflite.file import TfliteFile
 from keras_tickets.tflite.tensor import (
     constants,
     read,
@@ -85,7 +82,7 @@ def exported_mlp(precision, block):
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "m.tflite")
         report = export(mlp(block), path, precision)
-        tensors = file.tensors(path.read_bytes())
+        tensors = TfliteFile.read(path).tensors()
     return report, [tensor for tensor in tensors if tensor.is_weight]
 
 
@@ -138,7 +135,7 @@ def test_convolutions_in_each_precision(precision, tmp_path):
 
 def rows_only(constant, readers, precision):
     """Stores everything without zeros, safe or not."""
-    return [tflite_encoding._rows(constant)], ""
+    return [tflite_encoding.row_encoding(constant)], ""
 
 
 @pytest.mark.parametrize("precision", ["int8-dynamic", "int8"])
@@ -151,7 +148,7 @@ def test_what_is_barred_does_break(precision, tmp_path):
 
 
 def test_blocks_that_the_runtime_is_not_told_of_do_break(tmp_path, monkeypatch):
-    monkeypatch.setattr(tflite_encoding, "_mark_readers", lambda model, sparse: None)
+    monkeypatch.setattr(tflite_encoding, "mark_readers", lambda model, sparse: None)
     with pytest.raises(RuntimeError):
         export(mlp(4), tmp_path / "m.tflite", "float32")
 
@@ -230,18 +227,18 @@ def test_rows_have_to_agree():
 
 def test_all_tensors_of_a_shared_buffer_change_together():
     """Kernels that differ by a scale share one int8 buffer."""
-    content = exported_cnn(".tflite")[0]
-    model = unpack(content)
+    file = TfliteFile.parse(exported_cnn(".tflite")[0])
     twin, *_ = next(
-        tensors for tensors, _ in constants(model) if tensors[0].sparsity is not None
+        tensors
+        for tensors, _ in constants(file.model)
+        if tensors[0].sparsity is not None
     )
-    model.subgraphs[0].tensors.append(copy.copy(twin))
-    shared = pack(model, len(content))
-    for changed in (
-        tflite_encoding.densify(shared),
-        file.rewrite(shared, lambda tensor: tensor.values[..., ::-1]),
-    ):
-        last = unpack(changed)
+    file.model.subgraphs[0].tensors.append(copy.copy(twin))
+    dense = file.copy()
+    dense.densify()
+    mirror = lambda tensor: tensor.values[..., ::-1]  # noqa: E731
+    for content in (dense.to_bytes(), changed(".tflite", file.to_bytes(), mirror)):
+        last = TfliteFile.parse(content).model
         found = [t for t in last.subgraphs[0].tensors if t.buffer == twin.buffer]
         first, second = (read(tensor, last.buffers[twin.buffer]) for tensor in found)
         np.testing.assert_array_equal(first.values, second.values)
@@ -372,9 +369,7 @@ def test_weights_beyond_float16_are_named(suffix, tmp_path):
 def test_the_reference_counts_the_ways_to_place_the_zeros(size, data):
     kept = data.draw(st.integers(0, size))
     bits = math.log2(math.comb(size, kept)) if size else 0
-    assert reference_bytes(kept, size, 2) == pytest.approx(
-        2 * kept + bits / 8, abs=1e-4
-    )
+    assert tensor_bound(kept, size, 2) == pytest.approx(2 * kept + bits / 8, abs=1e-4)
 
 
 def test_zero_is_what_the_tensor_says():

@@ -19,6 +19,7 @@ import keras_tickets as kt
 from keras_tickets.convert import tflite_encoding
 from keras_tickets.mobile import sparse_kernels
 from keras_tickets.runtime.folders import VARIABLE
+from keras_tickets.tflite.file import TfliteFile
 
 pytestmark = pytest.mark.any_backend
 
@@ -135,9 +136,9 @@ def exported(case: Case):
         if case.precision == "int8-dynamic":
             # The export keeps these zeros; files of other tools leave them out.
             patch.setattr(
-                *(tflite_encoding, "_ways"),
+                *(tflite_encoding, "safe_encodings"),
                 lambda constant, readers, _: (
-                    tflite_encoding._blocks(constant, readers),
+                    tflite_encoding.block_encodings(constant, readers),
                     "",
                 ),
             )
@@ -149,7 +150,9 @@ def exported(case: Case):
         )
         content = path.read_bytes()
     if case.stored == "dense":
-        content = tflite_encoding.densify(content)
+        file = TfliteFile.parse(content)
+        file.densify()
+        content = file.to_bytes()
     return content, samples, keras.ops.convert_to_numpy(ticket.strip()(samples))
 
 

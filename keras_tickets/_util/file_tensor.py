@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import ml_dtypes
@@ -75,36 +74,6 @@ class FileTensor:
         return self.is_real and self.values.ndim >= 2
 
 
-# Given a tensor of the file, its new values; None leaves it as it is.
-Rewriter = Callable[[FileTensor], Array | None]
-
-
 def is_float(dtype: np.dtype[Any]) -> bool:
     """Whether a NumPy dtype is a floating point one, bfloat16 included."""
     return np.issubdtype(dtype, np.floating) or dtype == ml_dtypes.bfloat16
-
-
-def rewritten(tensor: FileTensor, rewriter: Rewriter) -> Array | None:
-    """Asks `rewriter` for new values and checks that they fit the tensor.
-
-    Args:
-        tensor: The tensor as the file has it.
-        rewriter: The function that may change it.
-
-    Returns:
-        The new values, or None where nothing changes.
-
-    Raises:
-        ValueError: If the shape or the dtype changed.
-    """
-    values = rewriter(tensor)
-    if values is None:
-        return None
-    values = np.asarray(values)
-    if values.shape != tensor.shape or values.dtype != tensor.values.dtype:
-        raise ValueError(
-            f"The rewrite of tensor '{tensor.name}' must keep its shape and dtype: "
-            f"expected {tensor.shape} {tensor.dtype}, "
-            f"received {values.shape} {values.dtype.name}."
-        )
-    return np.ascontiguousarray(values)

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from keras_tickets._util.file_tensor import FileTensor
 
 
-def reference_bytes(nonzeros: int, size: int, itemsize: int) -> float:
-    """Bytes that a sparse tensor needs.
+def tensor_bound(nonzeros: int, size: int, itemsize: int) -> float:
+    """Return the bytes that a sparse tensor needs.
 
     Args:
         nonzeros: How many of its values are not zero.
@@ -25,7 +25,7 @@ def reference_bytes(nonzeros: int, size: int, itemsize: int) -> float:
         `nonzeros * itemsize + log2(C(size, nonzeros)) / 8`.
 
     Example:
-    >>> reference_bytes(nonzeros=1, size=256, itemsize=4)
+    >>> tensor_bound(nonzeros=1, size=256, itemsize=4)
     5.0
     """
     choices = (
@@ -37,19 +37,19 @@ def reference_bytes(nonzeros: int, size: int, itemsize: int) -> float:
     return nonzeros * itemsize + round(choices / math.log(2), 6) / 8
 
 
-def reference_size(tensors: Iterable[FileTensor]) -> int:
-    """Bytes that the constants of a file need: weights by the formula, the rest dense.
+def size_bound(tensors: Iterable[FileTensor]) -> int:
+    """Return what the constants of a file need: weights by the formula, others dense.
 
     Args:
         tensors: The constants of the file.
 
     Returns:
-        The reference size. It knows no names, operators or alignment, so that a file of
+        The bound. It knows no names, operators or alignment, so that a file of
         few weights is far above it.
     """
     return math.ceil(
         sum(
-            reference_bytes(tensor.nonzeros, tensor.values.size, tensor.itemsize)
+            tensor_bound(tensor.nonzeros, tensor.values.size, tensor.itemsize)
             if tensor.is_weight
             else tensor.dense_bytes
             for tensor in tensors

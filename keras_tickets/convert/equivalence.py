@@ -72,7 +72,7 @@ def verify(
     ```
     """
     every = [sample for kind in samples.values() for sample in kind]
-    outputs = [_keras_outputs(model, sample) for sample in every]
+    outputs = [keras_outputs(model, sample) for sample in every]
     structure = outputs[0]
     expected = Expected(
         who="Keras",
@@ -105,7 +105,12 @@ def limits(
     return {kind: tolerance for kind in kinds if kind != unchecked}
 
 
-def _keras_outputs(model: keras.Model, sample: Sample) -> Any:
+def keras_outputs(model: keras.Model, sample: Sample) -> Any:
+    """Return the outputs of a model, as it structures them.
+
+    Raises:
+        RuntimeError: If it cannot run on the sample.
+    """
     try:
         return model(*sample, training=False)
     except Exception as error:

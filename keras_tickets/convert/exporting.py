@@ -1,4 +1,7 @@
-"""`export`: the one way from a model to a file."""
+"""`export`: the one way from a model to a file.
+
+Check, convert, open, predict (XNNPACK), encode, compare, write, report: each once.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,14 @@ import keras
 from keras_tickets._util import signature as signatures
 from keras_tickets._util.checks import check_model
 from keras_tickets._util.extras import require
-from keras_tickets._util.file_tensor import Rewriter
 from keras_tickets._util.files import (
     check_target,
     replace,
 )
+from keras_tickets._util.model_file import ModelFile
 from keras_tickets._util.progress import stages
 from keras_tickets._util.signature import Signature
+from keras_tickets.channels import shrinking
 from keras_tickets.convert import names
 from keras_tickets.convert.comparison import Comparison
 from keras_tickets.convert.converter_process import convert_in_child
@@ -45,7 +49,7 @@ from keras_tickets.convert.samples import (
     vocabulary_of,
 )
 from keras_tickets.convert.tflite_encoding import (
-    Barred,
+    KeptDense,
     sparsify,
 )
 from keras_tickets.convert.to_onnx import to_onnx
@@ -54,19 +58,17 @@ from keras_tickets.convert.zeros import (
     check_zeros,
     model_weights,
 )
-from keras_tickets.onnx.scatter import encode
+from keras_tickets.masks.stripping import strip
+from keras_tickets.onnx import scatter
+from keras_tickets.onnx.file import OnnxFile
 from keras_tickets.runtime.formats import (
-    FILES,
+    FORMATS,
     SUFFIXES,
 )
+from keras_tickets.tflite.file import TfliteFile
 
 # How many inputs show the range of activations at most.
 _CALIBRATION = 500
-
-_NEEDED = {
-    ".tflite": ("ai_edge_litert.interpreter", "ai_edge_litert.schema_py_generated"),
-    ".onnx": ("onnx", "onnxruntime"),
-}
 
 
 def export(
@@ -81,17 +83,17 @@ def export(
     opset: int | None = None,
     samples: Any = None,
     tolerance: float | None = None,
-    rewrite: Rewriter | None = None,
     overwrite: bool = False,
     verbose: bool = True,
 ) -> ExportReport:
-    """Writes a ticket, or any Keras model, as a `.tflite` or `.onnx` file.
+    """Write a ticket, or any Keras model, as a `.tflite` or `.onnx` file.
 
-    The model is stripped of its masks and converted; each tensor is stored without its
-    zeros where that is smaller and safe. The file is then loaded in its own runtime
-    (LiteRT, ONNX Runtime), in a process of its own, its outputs are compared with those
-    of Keras and its zeros counted again. Only a file that passes is moved into place:
-    after any error, `path` is as it was.
+    The arguments are checked, the model is stripped of its masks and converted, and the
+    converted file is opened. XNNPACK's choice of kernels is predicted, and each tensor
+    encoded without its zeros where that is smaller and safe. The file is then loaded in
+    its own runtime (LiteRT, ONNX Runtime), in a process of its own, its outputs are
+    compared with those of Keras and its zeros counted again. Only a file that passes is
+    written, and reported: after any error, `path` is as it was.
 
     Works on each backend; on JAX and torch the conversion runs in a second process
     on the TensorFlow backend. Mixed-precision models are converted from float32.
@@ -121,10 +123,6 @@ def export(
         tolerance: The largest difference to Keras allowed, relative to the largest
             absolute value of the same output. By default 1e-5 in float32, 1e-2 in
             float16, 0.1 and 0.2 in int8 (there, on real inputs only).
-        rewrite: Called with each constant tensor of the converted file
-            (`name`, `shape`, `dtype`, `values`, `encoding`); returns new values
-            of the same shape and dtype, or None to leave it as it is. The
-            rewritten file has to pass the same checks.
         overwrite: Whether an existing file is replaced.
         verbose: Whether to show progress and one line about the result.
 
@@ -157,12 +155,12 @@ def export(
     options = check_options(
         target.suffix, precision, sparse, representative_data, opset, tolerance
     )
-    for module in _NEEDED[target.suffix]:
+    for module in FORMATS[target.suffix].needed:
         require(module, "export")
     with stages(4, verbose) as begin, contextlib.ExitStack() as block:
         begin("removing the masks")
-        whole = _strip(model)
-        plain = _shrink(whole) if shrink else whole
+        whole = strip(model)
+        plain = shrinking.shrink(whole, verbose=False) if shrink else whole
         for part in (whole, plain):
             block.enter_context(float32_compute(part))
         weights = model_weights(plain)
@@ -170,13 +168,14 @@ def export(
         data = _cut(representative_data, signature, _CALIBRATION, "representative_data")
         inputs = comparison_samples(signature, vocabulary_of(plain), samples, data)
         begin("converting")
-        content = _convert(plain, signature, options, data)
-        content, barred = _encode(content, options)
-        if rewrite is not None:
-            content = FILES[target.suffix].rewrite(content, rewrite)
+        file = _convert(plain, signature, options, data)
+        file, kept_dense = _encode(file, options)
+        content = file.to_bytes()
         begin("comparing with Keras")
-        _check_ops(plain, FILES[target.suffix].foreign(content))
-        tensors = FILES[target.suffix].tensors(content)
+        # Read again: what is checked and reported is what lies in the file.
+        written = type(file).parse(content)
+        _check_ops(plain, written.foreign())
+        tensors = written.tensors()
         check_range(tensors, functools.partial(names.layer_of, plain))
         # With the model before anything was removed from it.
         comparisons, peak = _verify(whole, content, signature, inputs, options)
@@ -184,15 +183,15 @@ def export(
         begin("writing")
         replace(target, content)
     report = measure(
-        str(path), content, tensors, weights, options, comparisons, peak, barred
+        str(path), written, tensors, weights, options, comparisons, peak, kept_dense
     )
     if verbose:
         print(report.line)
     return report
 
 
-def draft(model: keras.Model, precision: str = "float32") -> bytes:
-    """Converts a plain model to a `.tflite` that is looked at, and never run.
+def draft(model: keras.Model, precision: str = "float32") -> TfliteFile:
+    """Convert a plain model to a `.tflite` that is looked at, and never run.
 
     As `export` does, but nothing is compared, and what would be calibrated is so on
     random inputs.
@@ -202,20 +201,20 @@ def draft(model: keras.Model, precision: str = "float32") -> bytes:
         precision: The name of the precision.
 
     Returns:
-        The bytes of the file.
+        The file.
     """
     with float32_compute(model):
-        signature = signatures.input_signature(model, None, 1)
+        signature = signatures.input_signature(model, None, TfliteFile.batch_size)
         inputs = comparison_samples(signature, vocabulary_of(model))["random"]
         calibrated = PRECISIONS[precision].calibrated
         data = inputs if calibrated else None
-        options = check_options(".tflite", precision, "auto", data, None, None)
-        content = _convert(model, signature, options, inputs if calibrated else [])
-    return _encode(content, options)[0]
+        options = check_options(TfliteFile.suffix, precision, "auto", data, None, None)
+        content = converted(model, signature, options, inputs if calibrated else [])
+    return sparsify(TfliteFile.parse(content), precision)[0]
 
 
 def _check_drawn(model: keras.Model) -> None:
-    """Refuses a ticket that is still the dense model."""
+    """Refuse a ticket that is still the dense model."""
     if not getattr(model, "drawn", True):
         raise ValueError(
             f"The ticket '{model.name}' was never drawn: its masks keep all weights. "
@@ -224,21 +223,8 @@ def _check_drawn(model: keras.Model) -> None:
         )
 
 
-def _strip(model: keras.Model) -> keras.Model:
-    # Imported here, so that reading and benchmarking files needs no ticket.
-    from keras_tickets.masks.stripping import strip
-
-    return strip(model)
-
-
-def _shrink(model: keras.Model) -> keras.Model:
-    from keras_tickets.channels.shrinking import shrink
-
-    return shrink(model, verbose=False)
-
-
 def _signature(model: keras.Model, given: Any, target: pathlib.Path) -> Signature:
-    batch = 1 if target.suffix == ".tflite" else None
+    batch = FORMATS[target.suffix].batch_size
     return signatures.input_signature(model, given, batch)
 
 
@@ -248,8 +234,18 @@ def _cut(data: Any, signature: Signature, count: int, what: str) -> list[Sample]
 
 def _convert(
     model: keras.Model, signature: Signature, options: Options, data: list[Sample]
+) -> ModelFile:
+    """Convert a model and open the file; zeros are stored."""
+    content = converted(model, signature, options, data)
+    file = FORMATS[options.suffix].parse(content)
+    file.name_outputs(names.of_outputs(model))
+    return file
+
+
+def converted(
+    model: keras.Model, signature: Signature, options: Options, data: list[Sample]
 ) -> bytes:
-    """Converts to bytes, in this process or in a child; zeros are stored."""
+    """Return what the converter writes, in this process or in a child."""
     precision, opset = options.precision.name, options.opset
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, f"model{options.suffix}")
@@ -260,27 +256,31 @@ def _convert(
             to_litert(model, path, signature, precision, data)
         else:
             to_onnx(model, path, signature, opset)
-        content = path.read_bytes()
-    return bytes(FILES[options.suffix].name_outputs(content, names.of_outputs(model)))
+        return path.read_bytes()
 
 
-def _encode(content: bytes, options: Options) -> tuple[bytes, list[Barred]]:
-    """Leaves the zeros out where that is smaller and safe."""
-    if options.suffix == ".onnx":
+def _encode(file: ModelFile, options: Options) -> tuple[ModelFile, list[KeptDense]]:
+    """Leave the zeros out where that is smaller and safe."""
+    if isinstance(file, OnnxFile):
         half = options.precision.name == "float16"
-        return encode(content, half=half, sparse=bool(options.sparse)), []
-    if not options.sparse:
-        return content, []
-    content, barred = sparsify(content, options.precision.name)
-    if options.sparse is True and barred:
-        first = barred[0]
+        scatter.encode(file.model, half=half, sparse=bool(options.sparse))
+        return file, []
+    if isinstance(file, TfliteFile) and options.sparse:
+        return _sparsify(file, options)
+    return file, []
+
+
+def _sparsify(file: TfliteFile, options: Options) -> tuple[TfliteFile, list[KeptDense]]:
+    file, kept_dense = sparsify(file, options.precision.name)
+    if options.sparse is True and kept_dense:
+        first = kept_dense[0]
         raise ValueError(
-            f"sparse=True, but {len(barred)} tensor(s) have to be stored with their "
-            f"zeros, such as '{first.name}': {first.reason}. Use sparse='auto' to "
-            "store only the others without zeros, or another precision. No file was "
+            f"sparse=True, but {len(kept_dense)} tensor(s) have to be stored with "
+            f"their zeros, such as '{first.name}': {first.reason}. Use sparse='auto' "
+            "to store only the others without zeros, or another precision. No file was "
             "written."
         )
-    return content, barred
+    return file, kept_dense
 
 
 def _verify(
@@ -290,7 +290,7 @@ def _verify(
     inputs: dict[str, list[Sample]],
     options: Options,
 ) -> tuple[dict[str, Comparison], int]:
-    """Runs the file away from its target: who is killed here leaves nothing there."""
+    """Run the file away from its target: who is killed here leaves nothing there."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, f"model{options.suffix}")
         path.write_bytes(content)

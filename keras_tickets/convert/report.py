@@ -8,20 +8,17 @@ from typing import Any
 
 from keras_tickets._util.file_tensor import FileTensor
 from keras_tickets._util.files import gzip_size
-from keras_tickets._util.size_bound import reference_size
+from keras_tickets._util.model_file import ModelFile
+from keras_tickets._util.size_bound import size_bound
 from keras_tickets._util.tables import facts
 from keras_tickets.convert.comparison import Comparison
 from keras_tickets.convert.options import Options
 from keras_tickets.convert.precision import PRECISIONS
-from keras_tickets.convert.tflite_encoding import Barred
+from keras_tickets.convert.tflite_encoding import KeptDense
 from keras_tickets.convert.zeros import Weight
 from keras_tickets.masks.masked_call import count
-from keras_tickets.runtime.formats import (
-    FILES,
-    SUFFIXES,
-)
 
-# How many barred tensors the table names.
+# How many tensors that are kept dense the table names.
 _SHOWN = 4
 
 
@@ -188,41 +185,40 @@ def _counted(numbers: dict[str, int]) -> str:
 
 def measure(
     path: str,
-    content: bytes,
+    file: ModelFile,
     tensors: list[FileTensor],
     weights: list[Weight],
     options: Options,
     comparisons: dict[str, Comparison],
     peak_bytes: int,
-    barred: list[Barred],
+    kept_dense: list[KeptDense],
 ) -> ExportReport:
-    """Counts what a file holds.
+    """Count what a file holds.
 
     Args:
         path: Where the file is.
-        content: The bytes of the file.
+        file: The file, as it is written.
         tensors: Its constants.
         weights: The weights of the model that it was made from.
         options: How it was written.
         comparisons: How it compares with the model.
         peak_bytes: The memory of a run.
-        barred: What is stored with its zeros, and why.
+        kept_dense: What is stored with its zeros, and why.
 
     Returns:
         The report.
     """
-    file = FILES[options.suffix]
     stored = [tensor for tensor in tensors if tensor.is_weight]
     encodings = collections.Counter(tensor.encoding for tensor in stored)
     counted = count([tensor.values != tensor.zero for tensor in stored])
     return ExportReport(
         path=path,
-        format=SUFFIXES[options.suffix],
+        format=file.format,
         precision=options.precision.name,
-        bytes=len(content),
-        gzip_bytes=gzip_size(content),
-        dense_bytes=file.dense_bytes(content),
-        reference_bytes=reference_size(tensors),
+        bytes=len(file.content),
+        gzip_bytes=gzip_size(file.content),
+        dense_bytes=file.dense_size(),
+        reference_bytes=size_bound(tensors),
         weights=counted.total,
         nonzeros=counted.kept,
         keras_weights=sum(weight.values.size for weight in weights),
@@ -230,7 +226,7 @@ def measure(
         comparisons=comparisons,
         tolerance=options.tolerance,
         peak_bytes=peak_bytes,
-        ops=dict(sorted(file.ops(content).items())),
+        ops=dict(sorted(file.ops().items())),
         encodings=dict(sorted(encodings.items())),
-        barred={entry.name: entry.reason for entry in barred},
+        barred={entry.name: entry.reason for entry in kept_dense},
     )

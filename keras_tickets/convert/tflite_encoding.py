@@ -1,8 +1,8 @@
-"""Stores the constants of a `.tflite` file without their zeros, or with them again.
+"""Stores the constants of a `.tflite` file without their zeros, where that is safe.
 
 TFLite's converter does this for every tensor of more than some 30 % zeros. Here each
 tensor is decided by itself: stored without zeros where that makes the file smaller, and
-only in ways that the runtime was seen to load and to compute rightly.
+only in encodings that the runtime was seen to load and to compute rightly.
 
 A sparse constant is unpacked by a `DENSIFY` operator when the file is loaded; the
 sparse kernel of `FULLY_CONNECTED` takes blocks along the input axis as they are.
@@ -15,18 +15,14 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from keras_tickets._util.file_tensor import (
     Array,
     FileTensor,
 )
+from keras_tickets.tflite.file import TfliteFile
 from keras_tickets.tflite.schema import (
     op_name,
     operator_code,
-    pack,
-    schema,
-    unpack,
 )
 from keras_tickets.tflite.sparsity import (
     Index,
@@ -36,11 +32,10 @@ from keras_tickets.tflite.sparsity import (
 from keras_tickets.tflite.tensor import (
     constants,
     index_bytes,
-    make_dense,
     make_sparse,
-    name_of,
     read,
 )
+from keras_tickets.tflite.unpacking import unpack_first
 from keras_tickets.xnnpack.explicit_padding import pad_explicitly
 from keras_tickets.xnnpack.partition import SPARSE_DENSE
 from keras_tickets.xnnpack.prediction import why_dense
@@ -60,7 +55,7 @@ _FILLED = 0.75
 
 
 @dataclasses.dataclass(frozen=True)
-class Barred:
+class KeptDense:
     """A constant that is stored with its zeros though it would be smaller without.
 
     Args:
@@ -73,81 +68,62 @@ class Barred:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Way:
-    """One way to store a constant: its layout, and whether DENSIFY unpacks it."""
+class Encoding:
+    """One way to store a constant without its zeros.
+
+    Args:
+        levels: The layout of what is stored.
+        unpacked: Whether DENSIFY unpacks it when the file is loaded.
+    """
 
     levels: Levels
     unpacked: bool
 
 
-def sparsify(content: bytes, precision: str) -> tuple[bytes, list[Barred]]:
-    """Stores constants without their zeros where that makes the file smaller.
+def sparsify(file: TfliteFile, precision: str) -> tuple[TfliteFile, list[KeptDense]]:
+    """Store constants without their zeros where that makes a file smaller.
 
     Args:
-        content: The bytes of a dense `.tflite` file.
+        file: A `.tflite` file; it is not changed.
         precision: The name of its precision.
 
     Returns:
-        The bytes of a file that computes the same, and what had to stay as it was.
-
-    Raises:
-        ValueError: If the bytes are no `.tflite` file.
+        A file that computes the same, and what had to stay as it was.
     """
-    content = pad_explicitly(content)
-    model, barred = _encoded(content, precision, reason="")
-    if reason := why_dense(model):
-        model, barred = _encoded(content, precision, reason)
-    return pack(model, len(content)), barred
+    file = pad_explicitly(file)
+    encoded, kept = _encoded(file, precision, reason="")
+    if reason := why_dense(encoded):
+        encoded, kept = _encoded(file, precision, reason)
+    return encoded, kept
 
 
-def _encoded(content: bytes, precision: str, reason: str) -> tuple[Any, list[Barred]]:
-    """A file without zeros; with those that DENSIFY would add, if there is a reason."""
-    model = unpack(content)
+def _encoded(
+    file: TfliteFile, precision: str, reason: str
+) -> tuple[TfliteFile, list[KeptDense]]:
+    """Encode a copy; what DENSIFY would unpack stays dense if there is a reason."""
+    encoded = file.copy()
+    model = encoded.model
     readers = _readers(model)
-    barred = []
+    kept = []
     for tensors, buffer in list(constants(model)):
         constant = read(tensors[0], buffer)
         if tensors[0].sparsity is not None or not constant.is_weight:
             continue
         reading = [reader for tensor in tensors for reader in readers[id(tensor)]]
-        ways, why = _ways(constant, reading, precision)
-        if reason and any(way.unpacked for way in ways):
-            ways, why = [way for way in ways if not way.unpacked], reason
-        stored = _smallest(constant, ways)
+        choices, why = safe_encodings(constant, reading, precision)
+        if reason and any(choice.unpacked for choice in choices):
+            choices, why = [c for c in choices if not c.unpacked], reason
+        stored = _smallest(constant, choices)
         if stored is not None:
-            way, indices, values = stored
-            make_sparse(tensors, buffer, way.levels, indices, values)
-            if way.unpacked:
-                _unpack_first(model, {id(tensor) for tensor in tensors})
+            encoding, indices, values = stored
+            make_sparse(tensors, buffer, encoding.levels, indices, values)
+            if encoding.unpacked:
+                unpack_first(model, {id(tensor) for tensor in tensors})
             else:
-                _mark_readers(model, {id(tensor) for tensor in tensors})
-        elif why and _smallest(constant, [_rows(constant)]) is not None:
-            barred.append(Barred(constant.name, why))
-    return model, barred
-
-
-def densify(content: bytes) -> bytes:
-    """Stores each sparse tensor of a `.tflite` file with its zeros.
-
-    The operators that unpack a sparse tensor (`DENSIFY`) go, and what read their
-    output reads the tensor itself.
-
-    Args:
-        content: The bytes of the file.
-
-    Returns:
-        The bytes of a file that computes the same.
-
-    Raises:
-        ValueError: If the bytes are no `.tflite` file.
-    """
-    model = unpack(content)
-    for tensors, buffer in constants(model):
-        if tensors[0].sparsity is not None:
-            make_dense(tensors, buffer)
-    for graph in model.subgraphs:
-        _drop_unpacking(graph, model.operatorCodes)
-    return pack(model, len(content))
+                mark_readers(model, {id(tensor) for tensor in tensors})
+        elif why and _smallest(constant, [row_encoding(constant)]) is not None:
+            kept.append(KeptDense(constant.name, why))
+    return encoded, kept
 
 
 # Which operator reads a tensor: its name, and at which input.
@@ -182,98 +158,75 @@ def _indices(vector: Any) -> Iterator[int]:
     return (int(index) for index in ([] if vector is None else vector))
 
 
-def _ways(
+def safe_encodings(
     constant: FileTensor, readers: list[Reader], precision: str
-) -> tuple[list[_Way], str]:
-    """How a constant may be stored without zeros; if not at all, why."""
+) -> tuple[list[Encoding], str]:
+    """Find how a constant may be stored without its zeros.
+
+    Args:
+        constant: The constant.
+        readers: Which operators read it.
+        precision: The name of the file's precision.
+
+    Returns:
+        The encodings that the runtime computes rightly with; if there are none, why.
+    """
     if not readers:
         return [], "nothing reads it"
-    ways, reason = [], ""
-    for way in (_rows(constant), *_blocks(constant, readers)):
+    safe, reason = [], ""
+    for encoding in (row_encoding(constant), *block_encodings(constant, readers)):
         found = {
             refusal(
                 name if READERS.get(name) == at else f"input {at} of {name}",
                 constant.dtype,
-                whole=precision == "int8",
-                in_blocks=not way.unpacked,
+                integers=precision == "int8",
+                in_blocks=not encoding.unpacked,
             )
             for name, at in readers
         }
         if found == {""}:
-            ways.append(way)
+            safe.append(encoding)
         reason = reason or max(found)
-    return ways, reason
+    return safe, reason
 
 
-def _rows(constant: FileTensor) -> _Way:
-    """The last axis is a list of what is not zero, all others are dense."""
+def row_encoding(constant: FileTensor) -> Encoding:
+    """Return the encoding that lists what is not zero along the last axis."""
     rank = len(constant.shape)
     compressed = (*[False] * (rank - 1), True)
     levels = Levels(constant.shape, tuple(range(rank)), (), (), compressed)
-    return _Way(levels, unpacked=True)
+    return Encoding(levels, unpacked=True)
 
 
-def _blocks(constant: FileTensor, readers: list[Reader]) -> list[_Way]:
-    """Blocks along the inputs, for the sparse kernel that reads them as they are."""
+def block_encodings(constant: FileTensor, readers: list[Reader]) -> list[Encoding]:
+    """Return the blocks along the inputs that a sparse kernel reads, if one does."""
     size = DENSE_BLOCKS.get(constant.dtype)
     dense_layers = {name for name, _ in readers} == {"FULLY_CONNECTED"}
     fits = size and len(constant.shape) == 2 and constant.shape[1] % size == 0
     if not size or not dense_layers or not fits:
         return []
     levels = Levels(constant.shape, (0, 1, 2), (1,), (size,), (False, True, False))
-    return [_Way(levels, unpacked=False)]
+    return [Encoding(levels, unpacked=False)]
 
 
 def _smallest(
-    constant: FileTensor, ways: list[_Way]
-) -> tuple[_Way, list[Index | None], Array] | None:
-    """The way that takes the least bytes; None if that is the dense one."""
+    constant: FileTensor, choices: list[Encoding]
+) -> tuple[Encoding, list[Index | None], Array] | None:
+    """Return what takes the least bytes; None if that is the dense tensor."""
     best, least = None, constant.dense_bytes
-    for way in ways:
-        indices, values = encode(way.levels, constant.values)
+    for encoding in choices:
+        indices, values = encode(encoding.levels, constant.values)
         if constant.nonzeros < _FILLED * values.size:
             continue
         size = values.nbytes + index_bytes(indices) + _OVERHEAD
-        size += len(constant.name) if way.unpacked else 0
+        size += len(constant.name) if encoding.unpacked else 0
         if size < least:
-            best, least = (way, indices, values), size
+            best, least = (encoding, indices, values), size
     return best
 
 
-def _unpack_first(model: Any, sparse: set[int]) -> None:
-    """Puts a DENSIFY between a sparse constant and all that reads it."""
-    for graph in model.subgraphs:
-        for index, tensor in enumerate(list(graph.tensors)):
-            if id(tensor) in sparse:
-                _insert_unpacking(model, graph, index)
-
-
-def _insert_unpacking(model: Any, graph: Any, source: int) -> None:
-    classes = schema()
-    tensor = graph.tensors[source]
-    dense = classes.TensorT()
-    dense.name = f"{name_of(tensor)}/dense"
-    dense.shape, dense.type = tensor.shape, tensor.type
-    dense.quantization, dense.hasRank = tensor.quantization, tensor.hasRank
-    graph.tensors.append(dense)
-    target = len(graph.tensors) - 1
-    readers = [op for op in graph.operators if source in _indices(op.inputs)]
-    if not readers:
-        return
-    for op in readers:
-        op.inputs = np.where(np.asarray(op.inputs) == source, target, op.inputs)
-    unpacking = classes.OperatorT()
-    unpacking.opcodeIndex = operator_code(model, "DENSIFY", version=1)
-    unpacking.inputs = np.array([source], np.int32)
-    unpacking.outputs = np.array([target], np.int32)
-    unpacking.builtinOptionsType = classes.BuiltinOptions.DensifyOptions
-    unpacking.builtinOptions = classes.DensifyOptionsT()
-    first = next(i for i, op in enumerate(graph.operators) if op is readers[0])
-    graph.operators.insert(first, unpacking)
-
-
-def _mark_readers(model: Any, sparse: set[int]) -> None:
-    """Tells the runtime that a FULLY_CONNECTED reads sparse weights.
+def mark_readers(model: Any, sparse: set[int]) -> None:
+    """Tell the runtime that a FULLY_CONNECTED reads sparse weights.
 
     By its version: XNNPACK leaves exactly this one alone, and would read the stored
     values of any other as dense weights, beyond their end.
@@ -285,17 +238,3 @@ def _mark_readers(model: Any, sparse: set[int]) -> None:
                 id(graph.tensors[i]) in sparse for i in _indices(op.inputs) if i >= 0
             ):
                 op.opcodeIndex = code
-
-
-def _drop_unpacking(graph: Any, codes: list[Any]) -> None:
-    unpacking = [
-        op for op in graph.operators if op_name(codes[op.opcodeIndex]) == "DENSIFY"
-    ]
-    source = {int(op.outputs[0]): int(op.inputs[0]) for op in unpacking}
-    graph.operators = [op for op in graph.operators if op not in unpacking]
-    for op in graph.operators:
-        if op.inputs is not None:
-            op.inputs = np.array([source.get(int(i), i) for i in op.inputs], np.int32)
-    for index in source:
-        # Taking a tensor out would renumber all others; a blank one costs nothing.
-        graph.tensors[index] = schema().TensorT(name="", shape=[])

@@ -14,6 +14,7 @@ from keras_tickets._util.quiet import quiet
 from keras_tickets._util.signature import Signature
 from keras_tickets.backend.keras_private import sublayers
 from keras_tickets.onnx.encodings import LOWEST_OPSET
+from keras_tickets.onnx.file import OnnxFile
 from keras_tickets.onnx.fixes import repair
 
 
@@ -80,7 +81,9 @@ def to_onnx(
                     input_signature=signature,
                     opset_version=opset,
                 )
-            path.write_bytes(repair(path.read_bytes()))
+            file = OnnxFile.read(path)
+            repair(file.model)
+            path.write_bytes(file.to_bytes())
         except OSError:
             raise
         except Exception as error:

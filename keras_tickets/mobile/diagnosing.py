@@ -14,14 +14,12 @@ from keras_tickets.mobile.probe_model import (
     diagnose_drawn,
     drawn,
 )
-from keras_tickets.xnnpack.analysis import check_target
+from keras_tickets.xnnpack.analysis import analyze_path
 from keras_tickets.xnnpack.diagnosis import Diagnosis
-from keras_tickets.xnnpack.source import diagnose_file
 
 
 def diagnose(
     model_or_file: keras.Model | str | os.PathLike[str],
-    target: str = "xnnpack",
     *,
     sparsity: float | None = None,
     precision: str | None = None,
@@ -36,8 +34,6 @@ def diagnose(
 
     Args:
         model_or_file: A ticket, a built Keras model, or a `.tflite` file of any origin.
-        target: Whose sparse kernels are meant; `"xnnpack"` are those of LiteRT on
-            ARM64 and in browsers.
         sparsity: Of a model: the fraction of zeros to assume. By default a model that
             has zeros is judged by them, and others by the sparsity of the ticket's
             pruner, or 0.9.
@@ -50,9 +46,9 @@ def diagnose(
 
     Raises:
         TypeError: If it is neither a model nor a path.
-        ValueError: If there is no such target or precision, the model is not built, the
-            file is damaged or of another kind, or something is to be assumed that is
-            known: of a file, or the zeros of a ticket that is drawn.
+        ValueError: If there is no such precision, the model is not built, the file is
+            damaged or of another kind, or something is to be assumed that is known: of
+            a file, or the zeros of a ticket that is drawn.
         FileNotFoundError: If there is no such file.
         IsADirectoryError: If the path is a folder.
         RuntimeError: If the model cannot be converted.
@@ -68,10 +64,9 @@ def diagnose(
     Reference:
         Elsen et al., "Fast sparse ConvNets", 2020.
     """
-    check_target(target)
     if isinstance(model_or_file, str | os.PathLike):
         _check_nothing_assumed(model_or_file, sparsity=sparsity, precision=precision)
-        return diagnose_file(model_or_file, target)
+        return analyze_path(model_or_file)
     check_model(model_or_file)
     precision = "float32" if precision is None else precision
     _check(sparsity, precision)

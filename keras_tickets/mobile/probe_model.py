@@ -37,7 +37,7 @@ from keras_tickets.masks.stripping import (
 )
 from keras_tickets.pruners.wrapping import wrap
 from keras_tickets.ticket.ticket import Ticket
-from keras_tickets.xnnpack.analysis import diagnose_content
+from keras_tickets.xnnpack.analysis import analyze
 from keras_tickets.xnnpack.diagnosis import Diagnosis
 
 # Of a model that says nothing of its own.
@@ -168,14 +168,14 @@ def diagnose_drawn(
         precision: Of the file.
         named: Given the path of a kernel, what the report calls it.
     """
-    content = draft(found.model, precision)
+    file = draft(found.model, precision)
     prints = _prints(found)
 
     def naming(scope: str, kernel: FileTensor | None) -> str:
         path = None if kernel is None else prints.get(_print_of(kernel))
         return named(path) if path else names.layer_of(found.model, scope)
 
-    told = diagnose_content(content, subject, naming)
+    told = analyze(file, subject, naming)
     return dataclasses.replace(told, assumed=found.assumed)
 
 

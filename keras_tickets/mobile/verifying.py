@@ -15,6 +15,7 @@ from keras_tickets._util import signature as signatures
 from keras_tickets._util.checks import check_model
 from keras_tickets._util.file_tensor import Array
 from keras_tickets._util.files import check_source
+from keras_tickets._util.model_file import Port
 from keras_tickets._util.signature import Signature
 from keras_tickets.convert import equivalence as comparing
 from keras_tickets.convert import names as naming
@@ -43,7 +44,6 @@ from keras_tickets.runtime import (
     inputs,
 )
 from keras_tickets.runtime.formats import SUFFIXES
-from keras_tickets.runtime.interface import Port
 from keras_tickets.runtime.interpreters import Runtime
 from keras_tickets.runtime.isolated import isolated
 

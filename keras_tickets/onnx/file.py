@@ -1,20 +1,21 @@
-"""Reads and rewrites the constants of an `.onnx` file."""
+"""An `.onnx` file in memory."""
 
 from __future__ import annotations
 
 import collections
 import itertools
 import re
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from keras_tickets._util.extras import require
-from keras_tickets._util.file_tensor import (
-    Array,
-    FileTensor,
-    Rewriter,
-    rewritten,
+from keras_tickets._util.file_tensor import FileTensor
+from keras_tickets._util.model_file import (
+    Interface,
+    ModelFile,
+    Port,
+    printable,
 )
 from keras_tickets.onnx.decoding import (
     Scattered,
@@ -27,131 +28,100 @@ from keras_tickets.onnx.graph import (
     load,
     nodes,
     to_array,
-    to_tensor,
 )
-from keras_tickets.onnx.scatter import (
-    decode,
-    store,
-)
+from keras_tickets.onnx.scatter import decode
 
 
-def tensors(content: bytes) -> list[FileTensor]:
-    """Lists the constants of an `.onnx` file: initializers and `Constant` nodes.
-
-    A tensor that operators put together from its gaps and entries (see `onnx_scatter`)
-    is listed as one, under its own name.
+class OnnxFile(ModelFile):
+    """An `.onnx` file: a message of ONNX' protocol.
 
     Args:
-        content: The bytes of the file.
-
-    Returns:
-        The constant tensors, sparse ones decoded.
-
-    Raises:
-        ValueError: If the bytes are no `.onnx` file.
-        ImportError: If `onnx` is not installed.
+        model: The file as a `ModelProto`; whoever changes it changes the file.
+        content: The bytes that it was read from.
 
     Example:
 
     ```python
-    for tensor in tensors(pathlib.Path("model.onnx").read_bytes()):
+    for tensor in OnnxFile.read("model.onnx").tensors():
         print(tensor.name, tensor.shape, tensor.nonzeros, tensor.encoding)
     ```
     """
-    graph = load(content).graph
-    stored, scattered = _stored(graph)
-    return [_read(*entry) for entry in stored] + [_decode(t) for t in scattered]
 
+    suffix = ".onnx"
+    format = "ONNX"
+    package = "onnxruntime"
+    module = "onnxruntime"
+    needed = ("onnx", "onnxruntime")
 
-def ops(content: bytes) -> dict[str, int]:
-    """Counts the operators of an `.onnx` file, those of its subgraphs too.
+    def __init__(self, model: Any, content: bytes) -> None:
+        self.model, self.content = model, content
 
-    Args:
-        content: The bytes of the file.
+    @classmethod
+    def parse(cls, content: bytes) -> Self:
+        """Read a file."""
+        return cls(load(content), content)
 
-    Returns:
-        Operator name -> how often; operators outside the standard set have the
-        prefix `custom:`, as have names that the standard set does not define.
-    """
-    graph = load(content).graph
-    return dict(collections.Counter(_op_name(node) for node in nodes(graph)))
+    def to_bytes(self) -> bytes:
+        """Return the bytes of the file, with all changes."""
+        return bytes(self.model.SerializeToString())
 
+    def interface(self) -> Interface:
+        """Return the inputs and the outputs."""
+        graph = self.model.graph
+        # Before version 4 of the format each initializer was an input too.
+        stored = {proto.name for proto in graph.initializer}
+        return Interface(
+            tuple(_port(value) for value in graph.input if value.name not in stored),
+            tuple(map(_port, graph.output)),
+        )
 
-def foreign(content: bytes) -> dict[str, str]:
-    """The operators of an `.onnx` file that the standard does not define.
+    def tensors(self) -> list[FileTensor]:
+        """Return the constants: initializers and `Constant` nodes.
 
-    Args:
-        content: The bytes of the file.
+        A tensor that operators put together (see `scatter.py`) is listed as one, under
+        its own name.
+        """
+        stored, scattered = _stored(self.model.graph)
+        return [_read(*entry) for entry in stored] + [_decode(t) for t in scattered]
 
-    Returns:
-        Operator -> the name of a node that is one; converters make it of the layer's.
-    """
-    return {
-        node.op_type: node.name
-        for node in nodes(load(content).graph)
-        if _op_name(node).startswith("custom:")
-    }
+    def ops(self) -> dict[str, int]:
+        """Count the operators; what the standard set does not define is `custom:`."""
+        return dict(collections.Counter(map(_op_name, nodes(self.model.graph))))
 
+    def foreign(self) -> dict[str, str]:
+        """Return the operators that the standard does not define."""
+        return {
+            node.op_type: node.name
+            for node in nodes(self.model.graph)
+            if _op_name(node).startswith("custom:")
+        }
 
-def rewrite(content: bytes, rewriter: Rewriter) -> bytes:
-    """Rewrites an `.onnx` file tensor by tensor.
+    def name_outputs(self, names: dict[int, str]) -> None:
+        """Give the outputs the names that they have in the model."""
+        graph = self.model.graph
+        taken = {name for node in nodes(graph) for name in (*node.input, *node.output)}
+        numbered = re.compile(r"(?:output|Identity)(?:_(\d+))?(?::0)?")
+        new = {}
+        for output in graph.output:
+            if found := numbered.fullmatch(output.name):
+                name = names.get(int(found[1] or 0))
+                if name and name not in taken:
+                    new[output.name] = name
+        for value in (*graph.output, *graph.value_info):
+            value.name = new.get(value.name, value.name)
+        for node in nodes(graph):
+            for ends in (node.input, node.output):
+                ends[:] = [new.get(name, name) for name in ends]
 
-    Args:
-        content: The bytes of the file.
-        rewriter: Called with each constant tensor; returns new values of the same
-            shape and dtype, or None. They are stored in the tensor's encoding; those
-            of a scattered tensor with their zeros where that takes less.
-
-    Returns:
-        The bytes of the new file.
-
-    Raises:
-        ValueError: If the bytes are no `.onnx` file, or new values do not fit.
-    """
-    model = load(content)
-    stored, _ = _stored(model.graph)
-    for name, proto in stored:
-        values = rewritten(_read(name, proto), rewriter)
-        if values is not None:
-            _write(name, proto, values)
-    store(model, lambda tensor: rewritten(_decode(tensor), rewriter))
-    return bytes(model.SerializeToString())
-
-
-def name_outputs(content: bytes, names: dict[int, str]) -> bytes:
-    """Gives the outputs of an `.onnx` file the names of the model's.
-
-    Args:
-        content: The bytes of the file.
-        names: The names, by position in the model's order. Only outputs that the
-            converter numbered (`output_0`, `Identity_1:0`) take one.
-
-    Returns:
-        The bytes of the new file.
-    """
-    model = load(content)
-    graph = model.graph
-    taken = {name for node in nodes(graph) for name in (*node.input, *node.output)}
-    numbered = re.compile(r"(?:output|Identity)(?:_(\d+))?(?::0)?")
-    new = {}
-    for output in graph.output:
-        if found := numbered.fullmatch(output.name):
-            name = names.get(int(found[1] or 0))
-            if name and name not in taken:
-                new[output.name] = name
-    for value in (*graph.output, *graph.value_info):
-        value.name = new.get(value.name, value.name)
-    for node in nodes(graph):
-        for ends in (node.input, node.output):
-            ends[:] = [new.get(name, name) for name in ends]
-    return bytes(model.SerializeToString())
-
-
-def dense_bytes(content: bytes) -> int:
-    """The size of an `.onnx` file if each tensor were stored with its zeros."""
-    decoded = decode(content)
-    saved = sum(t.dense_bytes - t.stored_bytes for t in tensors(decoded))
-    return len(decoded) + saved
+    def dense_size(self) -> int:
+        """Return the size of the file as read, had each tensor kept its zeros."""
+        model = type(self.model)()
+        model.CopyFrom(self.model)
+        decode(model)
+        dense = type(self)(model, self.content)
+        # ONNX' own sparse tensors are left.
+        saved = sum(t.dense_bytes - t.stored_bytes for t in dense.tensors())
+        return int(model.ByteSize()) + saved
 
 
 def _stored(graph: Any) -> tuple[list[tuple[str, Any]], list[Scattered]]:
@@ -173,12 +143,8 @@ def _decode(tensor: Scattered) -> FileTensor:
     )
 
 
-def _is_sparse(proto: Any) -> bool:
-    return hasattr(proto, "indices")
-
-
 def _read(name: str, proto: Any) -> FileTensor:
-    if not _is_sparse(proto):
+    if not hasattr(proto, "indices"):
         values = to_array(proto)
         return FileTensor(name, values, "dense", values.nbytes)
     stored, indices = to_array(proto.values), to_array(proto.indices)
@@ -190,13 +156,16 @@ def _read(name: str, proto: Any) -> FileTensor:
     return FileTensor(name, values, "sparse", stored.nbytes + indices.nbytes)
 
 
-def _write(name: str, proto: Any, values: Array) -> None:
-    if not _is_sparse(proto):
-        proto.CopyFrom(to_tensor(values, name))
-        return
-    linear = np.flatnonzero(values)
-    proto.values.CopyFrom(to_tensor(values.reshape(-1)[linear], name))
-    proto.indices.CopyFrom(to_tensor(linear.astype(np.int64), proto.indices.name))
+def _port(value: Any) -> Port:
+    kinds = require("onnx", "export").TensorProto.DataType
+    tensor = value.type.tensor_type
+    shape = tuple(
+        dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim
+    )
+    # ONNX says FLOAT and DOUBLE where all others say float32 and float64.
+    name = kinds.Name(tensor.elem_type).lower()
+    dtype = {"float": "float32", "double": "float64"}.get(name, name)
+    return Port(printable(value.name), shape, dtype)
 
 
 def _op_name(node: Any) -> str:

@@ -10,28 +10,20 @@ from keras_tickets._util.extras import require
 from keras_tickets.onnx.encodings import Names
 from keras_tickets.onnx.graph import (
     graphs,
-    load,
     replace,
     to_tensor,
 )
 
 
-def repair(content: bytes) -> bytes:
-    """Writes a graph so that ONNX Runtime computes what it says.
+def repair(model: Any) -> None:
+    """Change a graph so that ONNX Runtime computes what it says.
 
     `Erfc(x)`, in which TensorFlow computes the exact GELU, is no operator of ONNX: it
     is `1 - Erf(x)`. A `MaxPool` behind a `Pad` tells its indices too.
 
     Args:
-        content: The bytes of an `.onnx` file.
-
-    Returns:
-        The bytes of a file that computes the same.
-
-    Raises:
-        ValueError: If the bytes are no `.onnx` file.
+        model: A `ModelProto`; it is changed, and computes the same.
     """
-    model = load(content)
     names = Names(model.graph)
     for graph in graphs(model.graph):
         makers = {name: node for node in graph.node for name in node.output}
@@ -42,7 +34,6 @@ def repair(content: bytes) -> bytes:
             is_erfc = node.op_type == "Erfc"
             nodes += _complement(graph, node, names) if is_erfc else [node]
         replace(graph.node, nodes)
-    return bytes(model.SerializeToString())
 
 
 def _loses_padding(pool: Any, makers: dict[str, Any]) -> bool:

@@ -6,7 +6,6 @@ In plain operators that a runtime folds away while it loads the file; see `onnx_
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,6 @@ from keras_tickets.onnx.encodings import (
     scatter_form,
 )
 from keras_tickets.onnx.graph import (
-    load,
     opset,
     replace,
     to_array,
@@ -40,34 +38,30 @@ _MOST_VALUES = np.iinfo(np.int32).max
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
-def encode(content: bytes, half: bool = False, sparse: bool = True) -> bytes:
-    """Stores each float32 initializer in the form that makes the file smallest.
+def encode(model: Any, half: bool = False, sparse: bool = True) -> None:
+    """Store each float32 initializer in the encoding that makes the file smallest.
 
     A tensor that is a graph's input or output too, or whose data lie outside the
     file, is left as it is. In float32 each value of each tensor is kept.
 
     Args:
-        content: The bytes of an `.onnx` file.
+        model: A `ModelProto`; it is changed.
         half: Whether tensors may be stored in float16, rounded, with a `Cast` to
             float32 behind: the model computes in float32 as before.
         sparse: Whether tensors may be stored without their zeros.
 
-    Returns:
-        The bytes of the new file.
-
     Raises:
-        ValueError: If the bytes are no `.onnx` file, its opset lacks the operators
-            needed, or a number is too large for float16.
-        ImportError: If `onnx` is not installed.
+        ValueError: If its opset lacks the operators needed, or a number is too large
+            for float16.
 
     Example:
 
     ```python
-    content = pathlib.Path("dense.onnx").read_bytes()
-    pathlib.Path("sparse.onnx").write_bytes(encode(content))
+    file = OnnxFile.read("dense.onnx")
+    encode(file.model)
+    pathlib.Path("sparse.onnx").write_bytes(file.to_bytes())
     ```
     """
-    model = load(content)
     if sparse and opset(model) < LOWEST_OPSET:
         raise ValueError(
             f"The .onnx file uses opset {opset(model)}; storing tensors without their "
@@ -85,23 +79,17 @@ def encode(content: bytes, half: bool = False, sparse: bool = True) -> bytes:
             graph.initializer, (p for p in graph.initializer if p.name not in stored)
         )
         _insert(graph, forms)
-    return bytes(model.SerializeToString())
 
 
-def decode(content: bytes) -> bytes:
-    """Stores the tensors that `encode` stored without zeros with them again.
+def decode(model: Any) -> None:
+    """Store the tensors that `encode` stored without zeros with them again.
 
     Args:
-        content: The bytes of an `.onnx` file.
-
-    Returns:
-        The bytes of the new file; what was in float16 still is.
+        model: A `ModelProto`; it is changed. What was in float16 still is.
 
     Raises:
-        ValueError: If the bytes are no `.onnx` file, or are damaged.
-        ImportError: If `onnx` is not installed.
+        ValueError: If a tensor is damaged.
     """
-    model = load(content)
     names = Names(model.graph)
     for graph, found in _inner_first(model):
         _drop(graph, found)
@@ -114,29 +102,6 @@ def decode(content: bytes) -> bytes:
                 for tensor in found
             ],
         )
-    return bytes(model.SerializeToString())
-
-
-def store(model: Any, change: Callable[[Scattered], Array | None]) -> None:
-    """Gives the scattered tensors of a model new values.
-
-    Args:
-        model: A `ModelProto`; it is changed.
-        change: Called with each scattered tensor; returns new values, or None. They
-            are stored at the tensor's precision, with their zeros where that takes
-            less.
-
-    Raises:
-        ValueError: If a number is too large for a tensor stored in float16.
-    """
-    names = Names(model.graph)
-    for graph, found in _inner_first(model):
-        changes = [(tensor, change(tensor)) for tensor in found]
-        changed = [(t, values) for t, values in changes if values is not None]
-        tensors = [(tensor.name, values, tensor.is_half) for tensor, values in changed]
-        forms = _smallest(tensors, names, sparse=True)
-        _drop(graph, [tensor for tensor, _ in changed])
-        _insert(graph, forms)
 
 
 def _inner_first(model: Any) -> list[tuple[Any, list[Scattered]]]:

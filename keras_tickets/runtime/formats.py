@@ -1,13 +1,23 @@
-"""The formats that can be written; the suffix of a path chooses one."""
+"""The formats of files; the suffix of a path chooses one.
+
+A new format is a `ModelFile` in a folder of its own and a line here.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import pathlib
 
-from keras_tickets.onnx import file as onnx_file
-from keras_tickets.tflite import file as tflite_file
+from keras_tickets._util.model_file import ModelFile
+from keras_tickets.onnx.file import OnnxFile
+from keras_tickets.tflite.file import TfliteFile
 
-SUFFIXES = {".tflite": "LiteRT", ".onnx": "ONNX"}
+FORMATS: dict[str, type[ModelFile]] = {
+    kind.suffix: kind for kind in (TfliteFile, OnnxFile)
+}
 
-# The room that reads and rewrites the files of each format; all have one interface.
-FILES: dict[str, Any] = {".tflite": tflite_file, ".onnx": onnx_file}
+SUFFIXES = {suffix: kind.format for suffix, kind in FORMATS.items()}
+
+
+def read(path: pathlib.Path) -> ModelFile:
+    """Read the file at a path, whose suffix is in `FORMATS`."""
+    return FORMATS[path.suffix].read(path)

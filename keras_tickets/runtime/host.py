@@ -8,21 +8,14 @@ import os
 import pathlib
 import platform
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
 
-import numpy as np
-
-from keras_tickets._util.extras import require
 from keras_tickets._util.quiet import quiet
-from keras_tickets.runtime.inputs import (
-    concrete,
-    values,
-)
+from keras_tickets.runtime import inputs
+from keras_tickets.runtime.formats import FORMATS
 from keras_tickets.runtime.interpreters import (
     Runtime,
-    onnx_session,
+    open_runtime,
 )
 from keras_tickets.runtime.isolated import isolated
 from keras_tickets.runtime.target import Runner
@@ -39,12 +32,12 @@ class Host(Runner):
     suffixes = (".tflite", ".onnx")
 
     def missing(self, suffix: str) -> str | None:
-        """Says whether the runtime's package is not installed."""
-        _, package, module = _LOADERS[suffix]
-        if importlib.util.find_spec(module):
+        """Say whether the runtime's package is not installed."""
+        kind = FORMATS[suffix]
+        if importlib.util.find_spec(kind.module):
             return None
         return (
-            f"It needs `{package}`. Install it with: "
+            f"It needs `{kind.package}`. Install it with: "
             'pip install "keras-tickets[export]"'
         )
 
@@ -53,11 +46,12 @@ class Host(Runner):
         return isolated(path)
 
     def time(self, path: pathlib.Path, runs: Runs) -> Timing:
-        """Times single runs, in this process."""
-        load, package, _ = _LOADERS[path.suffix]
+        """Time single runs, in this process."""
+        package = FORMATS[path.suffix].package
         try:
             with quiet():
-                call = load(path, runs.threads)
+                values = inputs.of_file(path)
+                call = open_runtime(path, runs.threads).prepare(values)
             seconds = []
             for index in range(runs.total):
                 start = time.perf_counter()
@@ -70,45 +64,6 @@ class Host(Runner):
             ) from error
         version = importlib.metadata.version(package)
         return Timing(tuple(seconds[runs.warmup :]), f"{package} {version}", device())
-
-
-def _litert(path: pathlib.Path, threads: int) -> Callable[[], Any]:
-    interpreter = require("ai_edge_litert.interpreter", "export").Interpreter(
-        model_path=str(path), num_threads=threads
-    )
-    details = interpreter.get_input_details()
-    for detail in details:
-        shape = concrete(detail["shape_signature"])
-        interpreter.resize_tensor_input(detail["index"], shape)
-    interpreter.allocate_tensors()
-    for detail in details:
-        shape = concrete(detail["shape_signature"])
-        interpreter.set_tensor(detail["index"], values(shape, detail["dtype"]))
-    call: Callable[[], Any] = interpreter.invoke
-    return call
-
-
-def _onnx(path: pathlib.Path, threads: int) -> Callable[[], Any]:
-    session = onnx_session(path, threads)
-    inputs = {
-        entry.name: values(concrete(entry.shape), _onnx_dtype(entry.type))
-        for entry in session.get_inputs()
-    }
-    return lambda: session.run(None, inputs)
-
-
-_LOADERS = {
-    ".tflite": (_litert, "ai-edge-litert", "ai_edge_litert"),
-    ".onnx": (_onnx, "onnxruntime", "onnxruntime"),
-}
-
-
-def _onnx_dtype(name: str) -> Any:
-    """'tensor(float)' -> np.float32."""
-    kind = name.removeprefix("tensor(").removesuffix(")")
-    return np.dtype(
-        {"float": "float32", "double": "float64", "float16": "float16"}.get(kind, kind)
-    )
 
 
 def device() -> str:

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_tickets.runtime.interface import (
-    of_onnx,
-    of_tflite,
-)
+from keras_tickets._util.model_file import reading
+from keras_tickets.runtime import formats
 from keras_tickets.runtime.interpreters import Arrays
 
 # Dimensions that the file leaves open, the batch size apart, get this size.
@@ -29,14 +27,11 @@ def of_file(path: pathlib.Path) -> Arrays:
     Raises:
         RuntimeError: If the file is damaged, or takes what is no number.
     """
-    read = of_tflite if path.suffix == ".tflite" else of_onnx
     try:
-        ports, _ = read(path.read_bytes())
-    except Exception as error:
-        raise RuntimeError(
-            f"The inputs of '{path}' cannot be read: it is damaged, cut off, or a file "
-            f"of another kind. {type(error).__name__}: {error}"
-        ) from error
+        with reading(path):
+            ports = formats.read(path).interface().inputs
+    except ValueError as error:
+        raise RuntimeError(f"The inputs of {error}") from error
     if strange := [port for port in ports if not _is_number(port.dtype)]:
         raise RuntimeError(
             f"The input {strange[0]} of '{path}' takes no numbers, which are all that "

@@ -1,133 +1,120 @@
-"""Reads and rewrites the constants of a `.tflite` file."""
+"""A `.tflite` file in memory."""
 
 from __future__ import annotations
 
 import collections
+import copy
 import re
+from typing import Any, Self
 
-from keras_tickets._util.file_tensor import (
-    FileTensor,
-    Rewriter,
-    rewritten,
+from keras_tickets._util.file_tensor import FileTensor
+from keras_tickets._util.model_file import (
+    Interface,
+    ModelFile,
 )
-from keras_tickets.convert.tflite_encoding import densify
-from keras_tickets.tflite.schema import (
-    op_name,
-    pack,
-    unpack,
+from keras_tickets.tflite import (
+    graph,
+    interface,
+    schema,
+    unpacking,
 )
 from keras_tickets.tflite.tensor import (
     constants,
     read,
-    write,
 )
 
 
-def tensors(content: bytes) -> list[FileTensor]:
-    """Lists the constants of a `.tflite` file, each stored buffer once.
+class TfliteFile(ModelFile):
+    """A `.tflite` file: the objects of TFLite's schema.
 
     Args:
-        content: The bytes of the file.
-
-    Returns:
-        The constant tensors, sparse ones decoded.
-
-    Raises:
-        ValueError: If the bytes are no `.tflite` file.
-        ImportError: If `ai_edge_litert` is not installed.
+        model: The file as a `ModelT`; whoever changes it changes the file.
+        content: The bytes that it was read from.
 
     Example:
 
     ```python
-    for tensor in tensors(pathlib.Path("model.tflite").read_bytes()):
+    for tensor in TfliteFile.read("model.tflite").tensors():
         print(tensor.name, tensor.shape, tensor.nonzeros, tensor.encoding)
     ```
     """
-    model = unpack(content)
-    return [read(holders[0], buffer) for holders, buffer in constants(model)]
 
+    suffix = ".tflite"
+    format = "LiteRT"
+    package = "ai-edge-litert"
+    module = "ai_edge_litert"
+    needed = ("ai_edge_litert.interpreter", "ai_edge_litert.schema_py_generated")
+    batch_size = 1  # As Android expects it.
 
-def ops(content: bytes) -> dict[str, int]:
-    """Counts the operators of a `.tflite` file, those of all its subgraphs.
+    def __init__(self, model: Any, content: bytes) -> None:
+        self.model, self.content = model, content
 
-    Args:
-        content: The bytes of the file.
+    @classmethod
+    def parse(cls, content: bytes) -> Self:
+        """Read a file."""
+        return cls(schema.unpack(content), content)
 
-    Returns:
-        Operator name -> how often; operators outside TFLite's built-in set have
-        the prefix `custom:` (TensorFlow's own are `custom:Flex...`).
-    """
-    model = unpack(content)
-    names = [op_name(code) for code in model.operatorCodes]
-    return dict(
-        collections.Counter(
-            names[operator.opcodeIndex]
-            for graph in model.subgraphs
-            for operator in graph.operators or []
+    def to_bytes(self) -> bytes:
+        """Return the bytes of the file, with all changes."""
+        return schema.pack(self.model, len(self.content))
+
+    def copy(self) -> Self:
+        """Return a copy to try changes on; it shares the stored values."""
+        # Nothing writes into the values of a buffer: it gets new ones.
+        stored = {id(buffer.data): buffer.data for buffer in self.model.buffers}
+        return type(self)(copy.deepcopy(self.model, stored), self.content)
+
+    def graphs(self) -> list[graph.Graph]:
+        """Return the subgraphs as nodes and values, as they are now."""
+        return [graph.Graph(self.model, own) for own in self.model.subgraphs]
+
+    def interface(self) -> Interface:
+        """Return the inputs and the outputs by the names of the first signature."""
+        return interface.by_name(self.model)
+
+    def ordered_interface(self) -> interface.OrderedInterface:
+        """Return the inputs and the outputs in the order of the graph."""
+        return interface.by_order(self.model)
+
+    def tensors(self) -> list[FileTensor]:
+        """Return the constants, each stored buffer once, sparse ones decoded."""
+        return [read(holders[0], buffer) for holders, buffer in constants(self.model)]
+
+    def ops(self) -> dict[str, int]:
+        """Count the operators; TensorFlow's own are `custom:Flex...`."""
+        names = [schema.op_name(code) for code in self.model.operatorCodes]
+        return dict(
+            collections.Counter(
+                names[operator.opcodeIndex]
+                for own in self.model.subgraphs
+                for operator in own.operators or []
+            )
         )
-    )
 
+    def foreign(self) -> dict[str, str]:
+        """Return the operators that are not built into the runtime."""
+        return {
+            name.removeprefix("custom:"): ""
+            for name in self.ops()
+            if name.startswith("custom:")
+        }
 
-def foreign(content: bytes) -> dict[str, str]:
-    """The operators of a `.tflite` file that are not built into the runtime.
+    def name_outputs(self, names: dict[int, str]) -> None:
+        """Give the outputs of the signatures the names that they have in the model."""
+        for signature in self.model.signatureDefs or []:
+            for output in signature.outputs:
+                numbered = re.fullmatch(rb"output_(\d+)", output.name)
+                if numbered and (name := names.get(int(numbered[1]))):
+                    output.name = name.encode()
 
-    Args:
-        content: The bytes of the file.
+    def densify(self) -> None:
+        """Store each sparse tensor with its zeros; the file computes the same."""
+        unpacking.densify(self.model)
 
-    Returns:
-        Operator -> where it comes from, which such a file does not tell.
-    """
-    return {
-        name.removeprefix("custom:"): ""
-        for name in ops(content)
-        if name.startswith("custom:")
-    }
-
-
-def rewrite(content: bytes, rewriter: Rewriter) -> bytes:
-    """Rewrites a `.tflite` file tensor by tensor.
-
-    Args:
-        content: The bytes of the file.
-        rewriter: Called with each constant tensor; returns new values of the same
-            shape and dtype, or None. They are stored in the tensor's encoding.
-
-    Returns:
-        The bytes of the new file.
-
-    Raises:
-        ValueError: If the bytes are no `.tflite` file, or new values do not fit.
-    """
-    model = unpack(content)
-    for holders, buffer in constants(model):
-        values = rewritten(read(holders[0], buffer), rewriter)
-        if values is not None:
-            write(holders, buffer, values)
-    return pack(model, len(content))
-
-
-def name_outputs(content: bytes, names: dict[int, str]) -> bytes:
-    """Gives the outputs of a `.tflite` file's signature the names of the model's.
-
-    Args:
-        content: The bytes of the file.
-        names: The names, by position in the model's order. Only outputs that the
-            converter numbered (`output_0`) take one.
-
-    Returns:
-        The bytes of the new file.
-    """
-    model = unpack(content)
-    for signature in model.signatureDefs or []:
-        for output in signature.outputs:
-            numbered = re.fullmatch(rb"output_(\d+)", output.name)
-            if numbered and (name := names.get(int(numbered[1]))):
-                output.name = name.encode()
-    return pack(model, len(content))
-
-
-def dense_bytes(content: bytes) -> int:
-    """The size of a `.tflite` file if each tensor were stored with its zeros."""
-    if all(tensor.encoding == "dense" for tensor in tensors(content)):
-        return len(content)
-    return len(densify(content))
+    def dense_size(self) -> int:
+        """Return the size of the file as read, had each tensor kept its zeros."""
+        if all(holders[0].sparsity is None for holders, _ in constants(self.model)):
+            return len(self.content)
+        dense = self.copy()
+        dense.densify()
+        return len(dense.to_bytes())

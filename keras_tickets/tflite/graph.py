@@ -149,11 +149,6 @@ class Graph:
         return next((name for name in first.split(";") if name), first)
 
 
-def graphs(model: Any) -> list[Graph]:
-    """The subgraphs of an unpacked `.tflite` file."""
-    return [Graph(model, graph) for graph in model.subgraphs]
-
-
 def _value(tensor: Any) -> Value:
     quantization = tensor.quantization
     return Value(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 
 from keras_tickets._util.file_tensor import FileTensor
+from keras_tickets._util.files import check_source
+from keras_tickets._util.model_file import reading
+from keras_tickets.tflite.file import TfliteFile
 from keras_tickets.tflite.graph import (
     Graph,
     Node,
-    graphs,
 )
-from keras_tickets.tflite.schema import unpack
 from keras_tickets.xnnpack import speed
 from keras_tickets.xnnpack.diagnosis import (
     ClusterZeros,
@@ -28,7 +30,9 @@ from keras_tickets.xnnpack.prediction import (
 )
 from keras_tickets.xnnpack.rules import REVISION
 
-TARGETS = ("xnnpack",)
+TARGET = "xnnpack"
+
+SUFFIXES = {TfliteFile.suffix: TfliteFile.format}
 
 Naming = Callable[[str, FileTensor | None], str]
 
@@ -42,60 +46,54 @@ _WEIGHTED = (
 )
 
 
-def check_target(target: str) -> None:
-    """Raises if there is no table of rules for a target.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    if target not in TARGETS:
-        raise ValueError(
-            f"target names whose sparse kernels are meant: one of {list(TARGETS)} "
-            "(LiteRT on ARM64 phones, and in browsers). Received: "
-            f"target={target!r}."
-        )
-
-
-def diagnose_content(
-    content: bytes, subject: str, naming: Naming | None = None
-) -> Diagnosis:
-    """Tells what of a file runs sparse.
+def analyze_path(path: str | os.PathLike[str]) -> Diagnosis:
+    """Predict what of the file at a path runs sparse, without Keras.
 
     Args:
-        content: The bytes of a `.tflite` file, of any origin.
+        path: A `.tflite` file of any origin.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: If the suffix is another one, or the file is damaged.
+        FileNotFoundError: If there is no such file.
+        IsADirectoryError: If the path is a folder.
+        ImportError: If `keras-tickets[export]` is not installed.
+    """
+    found = check_source(path, SUFFIXES)
+    with reading(path):
+        return analyze(TfliteFile.read(found), str(path))
+
+
+def analyze(file: TfliteFile, subject: str, naming: Naming | None = None) -> Diagnosis:
+    """Predict what of a file runs sparse.
+
+    Args:
+        file: A `.tflite` file of any origin.
         subject: What the report calls it.
         naming: Given the name of an operator in TensorFlow, and its weights if it has
             some, what the report calls it.
 
     Returns:
         The report.
-
-    Raises:
-        ValueError: If the bytes are no `.tflite` file.
     """
     layers: list[Layer] = []
     numbers: dict[int, int] = {}
     clusters: list[ClusterZeros] = []
-    found_graphs = graphs(unpack(content))
-    for graph in found_graphs:
+    for graph in file.graphs():
         for found in _findings(graph):
             number = _number(found.cluster, numbers, clusters)
             if found.node.op in _WEIGHTED or found.runs is Runs.BREAKS:
                 layers.append(_layer(graph, found, number, naming))
-    foreign = {
-        node.op.removeprefix("custom:")
-        for graph in found_graphs
-        for node in graph.nodes
-        if node.op.startswith("custom:")
-    }
     return Diagnosis(
         subject=subject,
-        target=TARGETS[0],
+        target=TARGET,
         revision=REVISION,
         precision=_precision(layers),
         layers=tuple(layers),
         clusters=tuple(clusters),
-        foreign=tuple(sorted(foreign)),
+        foreign=tuple(sorted(file.foreign())),
     )
 
 

@@ -13,16 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from keras_tickets.tflite.file import TfliteFile
 from keras_tickets.tflite.graph import (
     Graph,
     Node,
-    graphs,
 )
 from keras_tickets.tflite.schema import (
     operator_code,
-    pack,
     schema,
-    unpack,
 )
 from keras_tickets.tflite.tensor import name_of
 from keras_tickets.xnnpack.prediction import (
@@ -31,38 +29,36 @@ from keras_tickets.xnnpack.prediction import (
 )
 
 
-def pad_explicitly(content: bytes) -> bytes:
-    """Writes "same" padding as `PAD` if more of a file can run sparse then.
+def pad_explicitly(file: TfliteFile) -> TfliteFile:
+    """Write "same" padding as `PAD` if more of a file can run sparse then.
 
     Args:
-        content: The bytes of a `.tflite` file.
+        file: A `.tflite` file; it is not changed.
 
     Returns:
-        The bytes of a file that computes the same; `content` itself if it would not
-        help.
+        A file that computes the same; `file` itself if it would not help.
     """
-    model = unpack(content)
-    if not _pad(model):
-        return content
-    better = _sparse_nodes(model) > _sparse_nodes(unpack(content))
-    return pack(model, len(content)) if better else content
+    padded = file.copy()
+    if not _pad(padded):
+        return file
+    return padded if _sparse_nodes(padded) > _sparse_nodes(file) else file
 
 
-def _sparse_nodes(model: Any) -> int:
+def _sparse_nodes(file: TfliteFile) -> int:
     return sum(
         found.runs is Runs.SPARSE
-        for graph in graphs(model)
+        for graph in file.graphs()
         for found in judge(graph, encoded=True)
     )
 
 
-def _pad(model: Any) -> bool:
-    """Writes out what can be written out; returns whether something was."""
+def _pad(file: TfliteFile) -> bool:
+    """Write out what can be written out; return whether something was."""
     changed = False
-    for view, graph in zip(graphs(model), model.subgraphs, strict=True):
+    for view, graph in zip(file.graphs(), file.model.subgraphs, strict=True):
         for node, op in zip(view.nodes, list(graph.operators or []), strict=True):
             if (size := _half(view, node)) and _is_of_one_size(graph, op):
-                _insert(model, graph, op, size)
+                _insert(file.model, graph, op, size)
                 changed = True
     return changed
 

@@ -9,10 +9,10 @@ from fractions import Fraction
 from typing import Any
 
 from keras_tickets._util.file_tensor import Array
+from keras_tickets.tflite.file import TfliteFile
 from keras_tickets.tflite.graph import (
     Graph,
     Node,
-    graphs,
 )
 from keras_tickets.xnnpack import support
 from keras_tickets.xnnpack.layout import (
@@ -291,16 +291,16 @@ def what_breaks(graph: Graph, encoded: bool | None = True) -> Finding | None:
     return next((found for found in findings if found.runs is Runs.BREAKS), None)
 
 
-def why_dense(model: Any) -> str:
-    """Tells why a file must keep the zeros of what `DENSIFY` would unpack.
+def why_dense(file: TfliteFile) -> str:
+    """Return why a file must keep the zeros of what `DENSIFY` would unpack.
 
     Args:
-        model: An unpacked `.tflite` file, with sparse weights.
+        file: A `.tflite` file with sparse weights.
 
     Returns:
         The reason; empty if there is none.
     """
-    for graph in graphs(model):
+    for graph in file.graphs():
         if found := what_breaks(graph, encoded=None):
             return (
                 "XNNPACK on ARM and in wasm would fail or compute wrong numbers at "

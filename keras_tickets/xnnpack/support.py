@@ -23,13 +23,13 @@ READERS = {
 }
 
 
-def refusal(op: str, dtype: str, whole: bool, in_blocks: bool) -> str:
-    """Tells why an operator must not read weights that are stored without zeros.
+def refusal(op: str, dtype: str, integers: bool, in_blocks: bool) -> str:
+    """Return why an operator must not read weights that are stored without zeros.
 
     Args:
         op: TFLite's name of the operator.
         dtype: The type of the weights.
-        whole: Whether it computes with whole numbers (`"int8"` files), or turns whole
+        integers: Whether it computes with integers (`"int8"` files), or turns integer
             weights into floating-point numbers (`"int8-dynamic"`).
         in_blocks: Whether it reads blocks as they are; else `DENSIFY` unpacks them.
 
@@ -37,19 +37,19 @@ def refusal(op: str, dtype: str, whole: bool, in_blocks: bool) -> str:
         The reason; empty if it may.
 
     Example:
-    >>> refusal("FULLY_CONNECTED", "float32", whole=False, in_blocks=True)
+    >>> refusal("FULLY_CONNECTED", "float32", integers=False, in_blocks=True)
     ''
     """
     if op not in READERS:
         return f"{op} was not tried with what DENSIFY puts out"
     if in_blocks:
-        tried = dtype in DENSE_BLOCKS and (dtype != "int8" or whole)
+        tried = dtype in DENSE_BLOCKS and (dtype != "int8" or integers)
         return "" if tried else f"LiteRT computes wrong numbers with {dtype} blocks"
     if op == "GATHER" and dtype != "float32":
         return f"LiteRT computes wrong numbers with a sparse {dtype} table"
     if dtype in ("float32", "float16"):
         return ""
-    if dtype != "int8" or not whole:
+    if dtype != "int8" or not integers:
         return (
             f"LiteRT loads no sparse {dtype} weights in files that compute in float32, "
             "or computes wrong numbers with them"
@@ -61,15 +61,15 @@ def refusal(op: str, dtype: str, whole: bool, in_blocks: bool) -> str:
     return ""
 
 
-def why_no_blocks(kernel: FileTensor, whole: bool) -> tuple[str, str]:
-    """Tells why a dense layer is not in LiteRT's sparse kernel, and what would help.
+def why_no_blocks(kernel: FileTensor, integers: bool) -> tuple[str, str]:
+    """Return why a dense layer is not in LiteRT's sparse kernel, and what would help.
 
     Args:
         kernel: Its weights.
-        whole: Whether it computes with whole numbers.
+        integers: Whether it computes with integers.
     """
     size = DENSE_BLOCKS.get(kernel.dtype)
-    if size is None or (kernel.dtype == "int8" and not whole):
+    if size is None or (kernel.dtype == "int8" and not integers):
         return (
             f"LiteRT has no sparse kernel for dense layers of {kernel.dtype} weights "
             "that computes in float32",

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from keras_tickets._util.file_tensor import Array
+from keras_tickets._util.model_file import reading
 from keras_tickets.runtime import inputs
 from keras_tickets.runtime.android import (
     adb,
@@ -27,10 +28,6 @@ from keras_tickets.runtime.android.benchmark_model import (
     check_program,
 )
 from keras_tickets.runtime.android.benchmark_output import Summary
-from keras_tickets.runtime.interface import (
-    Wires,
-    wires_of_tflite,
-)
 from keras_tickets.runtime.interpreters import (
     Arrays,
     Runtime,
@@ -40,6 +37,8 @@ from keras_tickets.runtime.timing import (
     Runs,
     Timing,
 )
+from keras_tickets.tflite.file import TfliteFile
+from keras_tickets.tflite.interface import OrderedInterface
 
 # The program tells means only. In this many portions, each in a process of its own,
 # they still show a spread, and so few runs are told one by one.
@@ -76,20 +75,20 @@ class Android(Runner):
     @contextlib.contextmanager
     def open(self, path: pathlib.Path) -> Iterator[OnPhone]:
         """Copies a file to the phone, and loads it there once to see that it can."""
-        wires = _wires(path)
+        interface = _interface(path)
         with bench(adb.attached(self.timeout), path, self.program) as ready:
             ready.run("--dry_run=true", *_runs(0, 0, self.timeout))
-            yield OnPhone(ready, wires, self.timeout)
+            yield OnPhone(ready, interface, self.timeout)
 
     def time(self, path: pathlib.Path, runs: Runs) -> Timing:
         """Times portions of runs, on the phone's fastest cores."""
-        wires, values = _wires(path), inputs.of_file(path)
+        interface, values = _interface(path), inputs.of_file(path)
         found = adb.attached(self.timeout)
         identity, cores = phone.identity(found), phone.cores(found, runs.threads)
         before = phone.warmth(found)
         try:
             with bench(found, path, self.program, cores.prefix) as ready:
-                flags = ready.send([values[port.name] for port in wires.inputs])
+                flags = ready.send([values[port.name] for port in interface.inputs])
                 flags.append(f"--num_threads={runs.threads}")
                 summaries = self._portions(ready, flags, runs)
                 after = phone.warmth(found)
@@ -139,21 +138,23 @@ class OnPhone(Runtime):
 
     Args:
         ready: The file and the program.
-        wires: How the file's names lie in its graph.
+        interface: How the file's names lie in its graph.
         timeout: Seconds that a run may take.
     """
 
-    def __init__(self, ready: Bench, wires: Wires, timeout: float) -> None:
-        self._ready, self._wires, self._timeout = ready, wires, timeout
+    def __init__(
+        self, ready: Bench, interface: OrderedInterface, timeout: float
+    ) -> None:
+        self._ready, self._interface, self._timeout = ready, interface, timeout
         self._runs = 0
-        self.inputs = [port.name for port in wires.inputs]
-        self.outputs = list(wires.names)
+        self.inputs = [port.name for port in interface.inputs]
+        self.outputs = list(interface.positions)
 
     def run(self, values: Arrays) -> Arrays:
         """Runs the file once."""
         ordered = [
             values[port.name].astype(port.dtype, copy=False)
-            for port in self._wires.inputs
+            for port in self._interface.inputs
         ]
         flags = self._ready.send(ordered)
         self._runs += 1
@@ -168,8 +169,8 @@ class OnPhone(Runtime):
                 f"runs the same kernels. Its last words:\n{text.strip()[-500:]}"
             )
         batch = ordered[0].shape[0] if ordered and ordered[0].ndim else 1
-        arrays = split(content, self._wires, batch)
-        return {name: arrays[at] for name, at in self._wires.names.items()}
+        arrays = split(content, self._interface, batch)
+        return {name: arrays[at] for name, at in self._interface.positions.items()}
 
 
 def portions(runs: int) -> list[int]:
@@ -189,12 +190,12 @@ def portions(runs: int) -> list[int]:
     return [runs // count + (index < runs % count) for index in range(count)]
 
 
-def split(content: bytes, wires: Wires, batch: int) -> list[Array]:
+def split(content: bytes, interface: OrderedInterface, batch: int) -> list[Array]:
     """Takes the outputs of a file apart, which lie one after the other.
 
     Args:
         content: All their values.
-        wires: Their shapes and types.
+        interface: Their shapes and types.
         batch: The size of the first axis, where the file leaves it open.
 
     Returns:
@@ -205,9 +206,9 @@ def split(content: bytes, wires: Wires, batch: int) -> list[Array]:
     """
     shapes = [
         [batch if size is None and axis == 0 else size for axis, size in enumerate(s)]
-        for s in (port.shape for port in wires.outputs)
+        for s in (port.shape for port in interface.outputs)
     ]
-    kinds = [np.dtype(port.dtype) for port in wires.outputs]
+    kinds = [np.dtype(port.dtype) for port in interface.outputs]
     opened = [i for i, shape in enumerate(shapes) for size in shape if size is None]
     lengths = [
         math.prod(size for size in shape if size is not None) * kind.itemsize
@@ -221,7 +222,7 @@ def split(content: bytes, wires: Wires, batch: int) -> list[Array]:
             shapes[at] = [size if own is None else own for own in shapes[at]]
             lengths[at] = rest
     if len(opened) > 1 or sum(lengths) != len(content):
-        told = ", ".join(map(str, wires.outputs))
+        told = ", ".join(map(str, interface.outputs))
         raise RuntimeError(
             f"benchmark_model wrote {len(content)} bytes, which do not tell the sizes "
             f"of the outputs: {told}. Export with fixed sizes (`input_signature=`)."
@@ -243,13 +244,12 @@ def _runs(runs: int, warmup: int, timeout: float) -> list[str]:
     ]
 
 
-def _wires(path: pathlib.Path) -> Wires:
+def _interface(path: pathlib.Path) -> OrderedInterface:
     try:
-        return wires_of_tflite(path.read_bytes())
-    except Exception as error:
-        raise RuntimeError(
-            f"'{path}' cannot be read. {type(error).__name__}: {error}"
-        ) from error
+        with reading(path):
+            return TfliteFile.read(path).ordered_interface()
+    except ValueError as error:
+        raise RuntimeError(str(error)) from error
 
 
 def _summary(text: str) -> Summary:

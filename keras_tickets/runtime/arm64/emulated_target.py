@@ -16,6 +16,7 @@ from keras_tickets._util.process import converse
 from keras_tickets.runtime import inputs, interpreters
 from keras_tickets.runtime.arm64 import kernel_counter
 from keras_tickets.runtime.folders import folder_of
+from keras_tickets.runtime.formats import FORMATS
 from keras_tickets.runtime.isolated import (
     Isolated,
     isolated,
@@ -31,8 +32,6 @@ from keras_tickets.runtime.timing import (
 
 # Half-precision arithmetic and dot products, as phones have had since 2018.
 _PROCESSOR = "cortex-a76"
-
-_PACKAGES = {".tflite": "ai-edge-litert", ".onnx": "onnxruntime"}
 
 
 class Arm64(CountingRunner):
@@ -73,7 +72,7 @@ class Arm64(CountingRunner):
 
     def time(self, path: pathlib.Path, runs: Runs) -> Timing:
         """Times single runs, inside the emulated machine."""
-        package = _PACKAGES[path.suffix]
+        package = FORMATS[path.suffix].package
         try:
             values = inputs.of_file(path)
             with self._load(path, runs.threads) as runtime:
