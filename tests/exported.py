@@ -26,7 +26,7 @@ def in_each_format(names: Iterable[str], in_child: set[tuple[str, str]]) -> list
     return [
         pytest.param(
             *(name, suffix),
-            marks=() if (name, suffix) in in_child else pytest.mark.any_backend,
+            marks=() if (name, suffix) in in_child else pytest.mark.backend_independent,
         )
         for name in names
         for suffix in SUFFIXES

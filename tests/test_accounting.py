@@ -231,7 +231,7 @@ def resnet50():
 
 
 # What each backend makes of the layers in it, the small models above have shown.
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_dense_resnet50(resnet50):
     cost = kt.flops(resnet50, print_fn=None)
     assert cost.macs == 4_089_184_256
@@ -240,7 +240,7 @@ def test_dense_resnet50(resnet50):
     assert sum(k.weights for k in cost.kernels) == 25_502_912
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize(
     ("allocation", "sparsity", "share", "megabytes"),
     [

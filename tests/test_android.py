@@ -61,7 +61,7 @@ from keras_tickets.runtime.interface import (
     wires_of_tflite,
 )
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAB = ROOT / "export" / "android"

@@ -37,7 +37,7 @@ from keras_tickets.runtime.folders import (
     folder_of,
 )
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 BUILD = pathlib.Path(__file__).parents[1] / "export" / "arm64" / "build"
 

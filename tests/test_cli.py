@@ -21,7 +21,7 @@ from keras_tickets.inspection import inspect
 from keras_tickets.runtime.formats import FILES
 from keras_tickets.tflite import schema
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 
 @pytest.fixture(params=SUFFIXES)

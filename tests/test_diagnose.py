@@ -41,7 +41,7 @@ from keras_tickets.xnnpack.analysis import diagnose_content
 from keras_tickets.xnnpack.explicit_padding import pad_explicitly
 from keras_tickets.xnnpack.layout import Layout
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 
 @functools.cache

@@ -165,7 +165,7 @@ def answers(case: str) -> tuple[bool, bool, str]:
     return plan.ready, sparse, f"{[*map(str, plan.left)]} {told}"
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize(
     "case",
     [

@@ -826,7 +826,7 @@ def stock(name: str, size: int) -> keras.Model:
 
 
 @pytest.mark.slow
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize(("name", "size"), STOCK)
 def test_stock_networks(name, size):
     model = stock(name, size)
@@ -837,7 +837,7 @@ def test_stock_networks(name, size):
 
 @pytest.mark.lab
 @pytest.mark.slow
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize(("name", "size"), [("MobileNetV2", 97), ("MobileNet", 96)])
 def test_every_pruned_convolution_runs_sparse(name, size):
     available("arm64", ".tflite")

@@ -20,7 +20,7 @@ from keras_tickets.convert import tflite_encoding
 from keras_tickets.mobile import sparse_kernels
 from keras_tickets.runtime.folders import VARIABLE
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 PLACES = ("arm64", "wasm")
 

@@ -26,9 +26,9 @@ from keras_tickets.tflite.schema import (
 # An emulated processor takes seconds only to load what runs a file; what a backend may
 # change, such as the outputs that a file is compared with, shows on this machine too.
 MARKS = {
-    "wasm": [pytest.mark.lab, pytest.mark.any_backend],
-    "arm64": [pytest.mark.lab, pytest.mark.any_backend, pytest.mark.slow],
-    "android": [pytest.mark.any_backend, pytest.mark.slow],
+    "wasm": [pytest.mark.lab, pytest.mark.backend_independent],
+    "arm64": [pytest.mark.lab, pytest.mark.backend_independent, pytest.mark.slow],
+    "android": [pytest.mark.backend_independent, pytest.mark.slow],
 }
 PLACES = [
     pytest.param(

@@ -684,7 +684,7 @@ def stored(path):
     return [t for t in file.tensors(path.read_bytes()) if t.values.ndim == 2]
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize("words", ["block_1x4", "block_4x1"])
 def test_blocks_of_inputs_run_sparse_in_litert(tmp_path, words):
     """1x4: no DENSIFY in front of the dense kernels, attention's among them."""

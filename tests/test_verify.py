@@ -153,7 +153,7 @@ def test_a_file_without_a_signature_is_run_by_its_tensors_names(file):
     assert kt.verify(file, sparse_cnn()).max_rel < 1e-5
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8-dynamic", "int8"])
 def test_the_precision_is_read_from_the_file(precision, tmp_path):
     path, data = tmp_path / "m.tflite", IMAGES[:, 0, :, 0]
