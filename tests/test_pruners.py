@@ -74,14 +74,14 @@ NAMES = sorted(PRUNERS)
 # One row of each class, for what does not depend on the row's arguments.
 ONE_EACH = sorted({type(PRUNERS[n]()): n for n in reversed(NAMES)}.values())
 DYNAMIC = [n for n in ONE_EACH if isinstance(PRUNERS[n](), pruners.Dynamic)]
-# The pruners that draw before the first step share one way to do so: one of them will do
-# where the question is what they do between the steps.
+# The pruners that draw before the first step share one way to do so: one of them will
+# do where the question is what they do between the steps.
 AT_ONCE = {"fisher", "grasp", "magnitude", "random", "snip", "static", "synflow"}
 WHILE_TRAINING = ["magnitude", *sorted(set(ONE_EACH) - AT_ONCE)]
 
 MODEL = "sequential"  # the smallest; each fit compiles anew
 # Two epochs are too few for soft masks and thresholds to come anywhere.
-pytestmark = pytest.mark.filterwarnings("ignore:Mining ended")
+pytestmark = [pytest.mark.filterwarnings("ignore:Mining ended"), pytest.mark.lowest]
 KINDS = ["functional", "nested", "subclassed"]
 
 
