@@ -8,18 +8,8 @@ ARGS ?=
 VENV := .venv
 LOWEST := .venv-lowest
 
-# The core of the suite: Keras' corners, the words, the pruners, the wrapper on one
-# functional and one subclassed model, and the files. It runs on the lowest versions.
-LOWEST_SELECTION := -m "not slow" \
-    -k "not test_ticket or functional or subclassed" \
-    tests/test_imports.py tests/test_keras_corners.py tests/test_allocation.py \
-    tests/test_selection.py tests/test_structure.py tests/test_schedules.py \
-    tests/test_registry.py \
-    tests/test_pruners.py tests/test_ticket.py tests/test_masked.py \
-    tests/test_convert.py tests/test_flow.py tests/test_scores.py \
-    tests/test_backend.py tests/test_dynamic.py tests/test_accounting.py \
-    tests/test_mined.py tests/test_snapshot.py tests/test_ticket_file.py \
-    tests/test_cli.py
+# What runs where is said by markers in the tests; pyproject.toml explains them.
+QUICK := not slow and not lab
 
 # pip shows its own progress. The package is installed in place: edits count at once.
 INSTALL := bin/python -m pip install --no-warn-script-location
@@ -28,7 +18,8 @@ INSTALL := bin/python -m pip install --no-warn-script-location
 PYTEST := bin/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 .DELETE_ON_ERROR:
-.PHONY: help demo wasm arm64 android test test-labs test-torch test-lowest lint clean
+.PHONY: help demo wasm arm64 android test test-slow test-labs test-torch test-lowest \
+    lint clean
 
 help:
 	@echo "make demo              dense network and 90 % sparse ticket, side by side"
@@ -38,6 +29,7 @@ help:
 	@echo "make arm64             the emulated ARM64 of on='arm64', likewise; needs Debian"
 	@echo "make android           adb and adbd for the tests of on='android', likewise"
 	@echo "make test              the tests, on TensorFlow and on JAX"
+	@echo "make test-slow         tests of more than ten seconds, on TensorFlow and on JAX"
 	@echo "make test-labs         what runs in wasm, on emulated ARM64 and by adb; build those"
 	@echo "                       three first"
 	@echo "make test-torch        the tests, on torch"
@@ -60,16 +52,19 @@ android:
 	export/android/build
 
 # Both backends run, also when the first one fails.
-test: $(VENV)/.test
+test test-slow: $(VENV)/.test
 	@status=0; \
 	for backend in tensorflow jax; do \
 	    echo "== tests on $$backend"; \
-	    KERAS_BACKEND=$$backend $(VENV)/$(PYTEST) $(ARGS) || status=1; \
+	    KERAS_BACKEND=$$backend $(VENV)/$(PYTEST) -m "$(CHOSEN)" $(ARGS) || status=1; \
 	done; \
 	exit $$status
 
+test: CHOSEN := $(QUICK)
+test-slow: CHOSEN := slow and not lab
+
 test-torch: $(VENV)/.torch
-	KERAS_BACKEND=torch $(VENV)/$(PYTEST) $(ARGS)
+	KERAS_BACKEND=torch $(VENV)/$(PYTEST) -m "$(QUICK)" $(ARGS)
 
 # In place of a skip, a lab that is missing fails its tests.
 test-labs: $(VENV)/.test
@@ -77,7 +72,7 @@ test-labs: $(VENV)/.test
 	    $(VENV)/$(PYTEST) -m lab $(ARGS)
 
 test-lowest: $(LOWEST)/.test
-	KERAS_BACKEND=tensorflow $(LOWEST)/$(PYTEST) $(LOWEST_SELECTION) $(ARGS)
+	KERAS_BACKEND=tensorflow $(LOWEST)/$(PYTEST) -m "lowest and $(QUICK)" tests $(ARGS)
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .

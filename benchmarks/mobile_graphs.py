@@ -23,6 +23,7 @@ import collections
 import contextlib
 import functools
 import pathlib
+import sys
 import tempfile
 from typing import Any
 
@@ -163,6 +164,7 @@ def main() -> None:
         wrong += not well
         print("well " if well else "WRONG", name, forced, results, flush=True)
     print(f"{len(rows)} rows, {wrong} not as they must be")
+    sys.exit(wrong > 0)
 
 
 if __name__ == "__main__":

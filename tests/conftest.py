@@ -34,13 +34,21 @@ hypothesis.settings.load_profile("suite")
 BACKEND = keras.backend.backend()
 
 
+def runs_here(item: pytest.Item) -> bool:
+    """Whether a test shows on this backend what no other backend shows."""
+    mark = item.get_closest_marker("backend_independent")
+    independent = mark is not None and mark.args != (False,)
+    # So are the examples in docstrings: what is more than a few numbers has its test.
+    independent = independent or isinstance(item, pytest.DoctestItem)
+    return BACKEND == "tensorflow" or not independent
+
+
 def pytest_collection_modifyitems(config, items):
-    """Leaves out what was proved on TensorFlow, unless `-m any_backend` asks for it."""
-    if BACKEND == "tensorflow" or "any_backend" in config.option.markexpr:
+    """Leave out what runs on TensorFlow, unless `-m` asks for it."""
+    if "backend_independent" in config.option.markexpr:
         return
-    proved = [item for item in items if item.get_closest_marker("any_backend")]
-    config.hook.pytest_deselected(items=proved)
-    items[:] = [item for item in items if not item.get_closest_marker("any_backend")]
+    config.hook.pytest_deselected(items=[item for item in items if not runs_here(item)])
+    items[:] = filter(runs_here, items)
 
 
 @pytest.fixture(autouse=True)

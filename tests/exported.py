@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import keras
 import numpy as np
 import pytest
+from kept import kept
 from keras import layers
 
 import keras_tickets as kt
@@ -26,7 +27,7 @@ def in_each_format(names: Iterable[str], in_child: set[tuple[str, str]]) -> list
     return [
         pytest.param(
             *(name, suffix),
-            marks=() if (name, suffix) in in_child else pytest.mark.any_backend,
+            marks=pytest.mark.backend_independent((name, suffix) not in in_child),
         )
         for name in names
         for suffix in SUFFIXES
@@ -49,14 +50,16 @@ def make_sparse(model: keras.Model, sparsity: float = 0.8) -> keras.Model:
 
 
 def cnn() -> keras.Model:
+    """Every layer has its name: the file may have been made in another process."""
     image = keras.Input((12, 12, 3), name="image")
-    x = layers.Conv2D(8, 3, padding="same")(image)
-    x = layers.BatchNormalization()(x)
-    x = layers.ReLU()(x)
-    x = layers.DepthwiseConv2D(3)(x)
-    x = layers.Conv2D(64, 1)(x)
-    x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(image, layers.Dense(5, activation="softmax")(x), name="cnn")
+    x = layers.Conv2D(8, 3, padding="same", name="conv2d")(image)
+    x = layers.BatchNormalization(name="batch_normalization")(x)
+    x = layers.ReLU(name="re_lu")(x)
+    x = layers.DepthwiseConv2D(3, name="depthwise_conv2d")(x)
+    x = layers.Conv2D(64, 1, name="conv2d_1")(x)
+    x = layers.GlobalAveragePooling2D(name="global_average_pooling2d")(x)
+    x = layers.Dense(5, activation="softmax", name="dense")(x)
+    return keras.Model(image, x, name="cnn")
 
 
 def dict_model() -> keras.Model:
@@ -129,7 +132,7 @@ def sparse_cnn() -> keras.Model:
     return make_sparse(cnn())
 
 
-@functools.cache
+@kept
 def exported_cnn(suffix: str) -> tuple[bytes, kt.ExportReport]:
     """The file of `sparse_cnn` and the report of its export."""
     with tempfile.TemporaryDirectory() as folder:

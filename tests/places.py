@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import pathlib
@@ -14,6 +13,7 @@ from typing import NoReturn
 import keras
 import pytest
 from exported import make_sparse
+from kept import kept
 from keras import layers
 
 import keras_tickets as kt
@@ -97,19 +97,24 @@ def network(head: str) -> keras.Model:
     if head == "keepdims":
         x = layers.GlobalAveragePooling2D(keepdims=True)(x)
         return make_sparse(
-            keras.Model(image, layers.Flatten()(layers.Conv2D(5, 1)(x)), name=head)
+            keras.Model(
+                image, layers.Flatten(name="logits")(layers.Conv2D(5, 1)(x)), name=head
+            )
         )
     if head == "concatenate":
         x = layers.Conv2D(64, 1)(layers.Concatenate()([x, x]))
-    x = layers.Dense(5)(layers.GlobalAveragePooling2D()(x))
+    x = layers.Dense(5, name="logits")(layers.GlobalAveragePooling2D()(x))
     return make_sparse(keras.Model(image, x, name=head))
 
 
-@functools.cache
 def exported_network(head: str) -> tuple[keras.Model, bytes]:
     """The network and its file, with sparse tensors also where they do harm."""
-    model = network(head)
+    return network(head), _file_of(head)
+
+
+@kept
+def _file_of(head: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder, unguarded():
         path = pathlib.Path(folder, "m.tflite")
-        kt.export(model, path, verbose=False)
-        return model, path.read_bytes()
+        kt.export(network(head), path, verbose=False)
+        return path.read_bytes()

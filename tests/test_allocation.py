@@ -22,6 +22,8 @@ from keras_tickets.kernels import (
     matmul_view,
 )
 
+pytestmark = [pytest.mark.backend_independent, pytest.mark.lowest]
+
 RULES = ("uniform", "er", "erk")
 CSV = Path(__file__).parent / "data" / "resnet50_erk.csv"
 with CSV.open(newline="") as file:

@@ -59,7 +59,7 @@ from keras_tickets.runtime.folders import folder_of
 from keras_tickets.tflite.file import TfliteFile
 from keras_tickets.tflite.interface import OrderedInterface
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAB = ROOT / "export" / "android"

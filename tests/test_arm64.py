@@ -38,7 +38,7 @@ from keras_tickets.runtime.folders import (
 )
 from keras_tickets.tflite.file import TfliteFile
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 BUILD = pathlib.Path(__file__).parents[1] / "export" / "arm64" / "build"
 

@@ -9,6 +9,8 @@ from keras import ops
 
 from keras_tickets import backend
 
+pytestmark = pytest.mark.lowest
+
 
 def cubes(variables, scale):
     total = sum(ops.sum(ops.power(v, 3)) for v in variables) * scale

@@ -14,7 +14,7 @@ from keras_tickets.runtime import (
     Timing,
 )
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 RUNTIMES = {".tflite": "ai-edge-litert", ".onnx": "onnxruntime"}
 

@@ -21,7 +21,7 @@ from keras_tickets.inspection import inspect
 from keras_tickets.runtime import formats
 from keras_tickets.tflite import schema
 
-pytestmark = pytest.mark.any_backend
+pytestmark = [pytest.mark.backend_independent, pytest.mark.lowest]
 
 
 @pytest.fixture(params=SUFFIXES)

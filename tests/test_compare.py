@@ -16,7 +16,7 @@ from keras_tickets.runtime import (
     Timing,
 )
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 
 @pytest.fixture

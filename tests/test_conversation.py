@@ -14,7 +14,7 @@ from keras_tickets._util.process import (
     end,
 )
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 GREET = "print('{}', flush=True)"
 

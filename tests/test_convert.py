@@ -41,12 +41,15 @@ from keras_tickets.tflite.sparsity import (
     encode,
 )
 
+pytestmark = [pytest.mark.backend_independent, pytest.mark.lowest]
+
 
 def kernel_zeros(model):
     weights = [w for w in model.weights if len(w.shape) >= 2 and "bias" not in w.name]
     return sum(int((values_of(w) == 0).sum()) for w in weights)
 
 
+@pytest.mark.backend_independent(False)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_the_report_is_measured_on_the_file(suffix):
     content, report = exported_cnn(suffix)
@@ -63,6 +66,7 @@ def test_the_report_is_measured_on_the_file(suffix):
     assert f"{report.bytes:,} bytes" in str(report)
 
 
+@pytest.mark.backend_independent(False)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_the_file_holds_the_kernels_bit_by_bit(suffix):
     content, _ = exported_cnn(suffix)
@@ -83,7 +87,6 @@ def test_sparse_tensors_are_stored_without_their_zeros():
     assert report.bytes < report.dense_bytes
 
 
-@pytest.mark.any_backend
 def test_dense_bytes_is_the_size_without_sparse_encoding(tmp_path):
     _, report = exported_cnn(".tflite")
     dense = kt.export(
@@ -171,7 +174,6 @@ def test_sparse_layouts_are_inverted_exactly(levels, sparsity):
         assert values.size == np.count_nonzero(tensor)
 
 
-@pytest.mark.any_backend
 def test_blocks_of_four_inputs_are_read_as_litert_stores_them(tmp_path):
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(64, 32)).astype("float32")
@@ -224,14 +226,12 @@ def test_models_of_every_kind_export(case, suffix, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [f"m{suffix}"]
 
 
-@pytest.mark.any_backend
 def test_mixed_precision_is_given_back(tmp_path):
     model = make_sparse(half(), 0.5)
     kt.export(model, tmp_path / "m.onnx", verbose=False)
     assert model.layers[1].dtype_policy.name == "mixed_float16"
 
 
-@pytest.mark.any_backend
 def test_a_ticket_exports_with_its_masks(tmp_path, capsys):
     ticket = kt.wrap(cnn(), kt.Magnitude(sparsity=0.8))
     ticket.draw()
@@ -248,7 +248,6 @@ def test_a_ticket_exports_with_its_masks(tmp_path, capsys):
     assert "relative difference to Keras" in capsys.readouterr().out
 
 
-@pytest.mark.any_backend
 @pytest.mark.skipif(OLD_LITERT, reason="needs the exporter of Keras 3.15")
 def test_several_arguments_need_a_signature(tmp_path):
     class Two(keras.Model):
@@ -313,6 +312,7 @@ def test_sparse_initializers_of_onnx_are_read(linear):
     np.testing.assert_array_equal(second.values, dense)
 
 
+@pytest.mark.backend_independent(False)
 def test_importing_the_rooms_loads_no_converter():
     code = (
         "import sys, keras; before = set(sys.modules)\n"
@@ -326,7 +326,6 @@ def test_importing_the_rooms_loads_no_converter():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.any_backend
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_dead_channels_are_removed_first_when_asked(suffix, tmp_path):
     model = cnn()
@@ -374,7 +373,6 @@ def zeros_around_a_pool():
     return model
 
 
-@pytest.mark.any_backend
 @pytest.mark.parametrize("build", [grouped, adapted, exact_gelu, zeros_around_a_pool])
 def test_what_converters_leave_undone(build, tmp_path):
     """A function, an input of its own, an operator that is none."""

@@ -1,13 +1,13 @@
 """What runs sparse on a phone: the table of rules, held against what ran on ARM64.
 
-All graphs of `benchmarks.mobile_zoo` are in the record of `benchmarks.mobile_graphs`;
-here is a slice of them. What needs the emulated machine is skipped without it.
+All graphs of `benchmarks.mobile_zoo` are run by `benchmarks.mobile_graphs`, which ends
+with an error where one of them is not as predicted; here is a slice of them. What needs
+the emulated machine is skipped without it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import subprocess
 import sys
@@ -17,12 +17,12 @@ import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from kept import kept
 from keras import layers
 from places import available
 
 import keras_tickets as kt
 from benchmarks import mobile_graphs, mobile_zoo
-from benchmarks.record import RESULTS
 from benchmarks.unguarded import unguarded
 from keras_tickets.cli import main
 from keras_tickets.convert.to_tflite import to_litert
@@ -39,10 +39,10 @@ from keras_tickets.xnnpack.analysis import analyze
 from keras_tickets.xnnpack.explicit_padding import pad_explicitly
 from keras_tickets.xnnpack.layout import Layout
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 
-@functools.cache
+@kept
 def stored(name: str, guarded: bool = True) -> bytes:
     """A graph of the zoo as a file; without the guard with the zeros left out."""
     graph = mobile_zoo.GRAPHS[name]
@@ -121,18 +121,6 @@ def test_what_is_said_to_break_breaks_on_arm64(tmp_path):
     ticket = mobile_graphs.ticket_of(mobile_zoo.GRAPHS["max pooling"])
     with pytest.raises(RuntimeError, match="does not compute what"):
         kt.verify(path, ticket, on="arm64")
-
-
-def test_the_record_is_as_it_must_be():
-    """`python -m benchmarks.mobile_graphs` writes it; what is said is what ran."""
-    rows = json.loads((RESULTS / "mobile_graphs.json").read_text())["rows"]
-    names = {row["parameters"]["graph"] for row in rows}
-    assert len(names) >= 60
-    assert names <= mobile_zoo.GRAPHS.keys()
-    for row in rows:
-        about = row["parameters"]
-        well = mobile_graphs.is_well(about["graph"], about["forced"], row["results"])
-        assert well, about
 
 
 def test_blocks_are_chosen_as_xnnpack_does():

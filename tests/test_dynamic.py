@@ -20,6 +20,8 @@ from keras_tickets.masks import optimizer_slots
 from keras_tickets.recipe.groups import WeightGroups
 from keras_tickets.recipe.selection import exchange
 
+pytestmark = pytest.mark.lowest
+
 BACKEND = keras.backend.backend()
 
 

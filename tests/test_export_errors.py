@@ -30,6 +30,8 @@ from keras_tickets.convert.zeros import (
 from keras_tickets.runtime import isolated
 from keras_tickets.runtime.formats import FORMATS
 
+pytestmark = pytest.mark.backend_independent
+
 OLD = b"the file of last week"
 
 export = functools.partial(kt.export, overwrite=True)
@@ -330,6 +332,7 @@ class NotImportable(keras.layers.Layer):
         return inputs * 2
 
 
+@pytest.mark.backend_independent(False)
 @pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="needs a child")
 def test_classes_that_the_child_cannot_import_are_named(target):
     NotImportable.__module__ = "__main__"

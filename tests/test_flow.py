@@ -19,6 +19,8 @@ from keras_tickets import (
 )
 from keras_tickets.kernels import find_kernels
 
+pytestmark = pytest.mark.lowest
+
 BACKEND = keras.backend.backend()
 
 
@@ -170,11 +172,13 @@ def small_vgg() -> keras.Model:
 
 
 @pytest.mark.slow
+@pytest.mark.backend_independent
 def test_vgg16_conserves_the_flow_in_every_layer():
     np.testing.assert_allclose(list(shares(small_vgg()).values()), 1, rtol=1e-4)
 
 
 @pytest.mark.slow
+@pytest.mark.backend_independent
 def test_resnet50_conserves_the_flow_over_cuts():
     model = keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3))
     share = {name.removesuffix("/kernel"): s for name, s in shares(model).items()}
@@ -318,7 +322,7 @@ def test_every_model_of_the_zoo_has_a_flow(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BACKEND == "jax", reason="compiles for minutes")
+@pytest.mark.backend_independent
 @pytest.mark.parametrize(
     "family", ["MobileNet", "MobileNetV2", "MobileNetV3Small", "EfficientNetB0"]
 )

@@ -10,6 +10,8 @@ import pytest
 
 from benchmarks import house
 
+pytestmark = pytest.mark.backend_independent
+
 # Two files use `base`, and nobody uses them.
 CLEAN = {
     "__init__.py": "",

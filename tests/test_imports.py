@@ -10,6 +10,8 @@ import pytest
 
 import keras_tickets as kt
 
+pytestmark = pytest.mark.lowest
+
 HEAVY = (
     *("tensorflow", "jax", "torch", "onnx", "onnxruntime", "ai_edge_litert"),
     # Our own, for files: they load at first use.

@@ -23,7 +23,7 @@ from keras_tickets.runtime.arm64.instruction_counter import (
 )
 from keras_tickets.runtime.folders import VARIABLE
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 
 # What QEMU 10.0.2 logged: two blocks, of four instructions and of one.

@@ -8,6 +8,8 @@ from keras import layers
 
 from keras_tickets.backend import keras_private
 
+pytestmark = pytest.mark.lowest
+
 VERSION = f"Keras {keras.__version__}"
 
 

@@ -8,6 +8,8 @@ import re
 
 import pytest
 
+pytestmark = pytest.mark.backend_independent
+
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [
     ROOT / "README.md",

@@ -11,6 +11,8 @@ from keras import layers, ops
 import keras_tickets as kt
 from keras_tickets.kernels import find_kernels
 
+pytestmark = pytest.mark.lowest
+
 
 def masked_net() -> keras.Model:
     return keras.Sequential(

@@ -15,6 +15,8 @@ from benchmarks import export_matrix, export_table, zoo
 from benchmarks.record import RESULTS
 from benchmarks.worker import Worker
 
+pytestmark = pytest.mark.backend_independent
+
 SLICE = (
     "transformer",
     "text_gru",

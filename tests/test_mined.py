@@ -19,6 +19,8 @@ from keras_tickets.recipe.schedules import (
     Run,
 )
 
+pytestmark = pytest.mark.lowest
+
 MINED = {
     "gem_miner": lambda **kw: kt.GemMiner(
         **{"sparsity": 0.7, "every": 1, "seed": 1} | kw

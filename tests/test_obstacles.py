@@ -15,6 +15,8 @@ from keras import layers, ops
 import keras_tickets as kt
 from keras_tickets.mobile.preparing.building import build
 
+pytestmark = pytest.mark.backend_independent
+
 SIZE, CHANNELS = 12, 8
 
 
@@ -165,7 +167,6 @@ def answers(case: str) -> tuple[bool, bool, str]:
     return plan.ready, sparse, f"{[*map(str, plan.left)]} {told}"
 
 
-@pytest.mark.any_backend
 @pytest.mark.parametrize(
     "case",
     [

@@ -30,7 +30,7 @@ LATEST_OPSET = onnx.defs.onnx_opset_version()
 # Released with ONNX 1.17, which the lowest ONNX Runtime claimed can run.
 RUN_OPSETS = (LOWEST_OPSET, 13, 15, 18, 21)
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 
 def sparse_array(shape, sparsity, seed=0):

@@ -40,7 +40,7 @@ from keras_tickets.tflite.tensor import (
     read,
 )
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 PRECISIONS = ("float32", "float16", "int8-dynamic", "int8")
 

@@ -19,6 +19,8 @@ from keras_tickets.mobile.preparing.building import build
 from keras_tickets.mobile.preparing.rewrite_table import REWRITES
 from keras_tickets.mobile.preparing.rewrites.kernel_padding import Axis
 
+pytestmark = pytest.mark.backend_independent
+
 TOLERANCE = 1e-5
 
 
@@ -581,6 +583,7 @@ def test_heads_with_statistics_of_their_own_are_left_alone():
     assert found == ["folded_scale"]
 
 
+@pytest.mark.backend_independent(False)
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="It has none on CPUs.")
 def test_channels_first_is_left_alone():
     x = keras.Input((3, 9, 9))
@@ -690,6 +693,7 @@ def base(size: int = 17) -> keras.Model:
     return keras.Model(x, layers.Conv2D(8, 1, name="mix")(y), name="base")
 
 
+@pytest.mark.backend_independent(False)
 def test_nested_model():
     inner = base()
     inner.trainable = False
@@ -771,6 +775,7 @@ def test_mixed_precision():
     assert compared(model, result) <= 2e-2
 
 
+@pytest.mark.backend_independent(False)
 def test_the_result_trains_and_saves(tmp_path):
     result, _ = prepared(gated(by_operators)())
     result.compile("sgd", "mse")
@@ -826,7 +831,6 @@ def stock(name: str, size: int) -> keras.Model:
 
 
 @pytest.mark.slow
-@pytest.mark.any_backend
 @pytest.mark.parametrize(("name", "size"), STOCK)
 def test_stock_networks(name, size):
     model = stock(name, size)
@@ -837,7 +841,6 @@ def test_stock_networks(name, size):
 
 @pytest.mark.lab
 @pytest.mark.slow
-@pytest.mark.any_backend
 @pytest.mark.parametrize(("name", "size"), [("MobileNetV2", 97), ("MobileNet", 96)])
 def test_every_pruned_convolution_runs_sparse(name, size):
     available("arm64", ".tflite")

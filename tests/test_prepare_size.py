@@ -10,6 +10,8 @@ from test_prepare import TOLERANCE, compared, end, image, randomise, stem, stock
 
 import keras_tickets as kt
 
+pytestmark = pytest.mark.backend_independent
+
 
 def moved(model: keras.Model, size) -> keras.Model:
     return kt.mobile.prepare(model, size=size, verbose=False)
@@ -167,6 +169,7 @@ def test_can_not_move(case):
         kt.mobile.prepare_plan(model, size=size)
 
 
+@pytest.mark.backend_independent(False)
 def test_channels_first_can_not_move():
     x = keras.Input((3, 16, 16))
     y = layers.GlobalAveragePooling2D(data_format="channels_first", name="mean")(x)

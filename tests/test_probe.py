@@ -21,7 +21,7 @@ from keras_tickets.mobile import sparse_kernels
 from keras_tickets.runtime.folders import VARIABLE
 from keras_tickets.tflite.file import TfliteFile
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 PLACES = ("arm64", "wasm")
 

@@ -14,6 +14,8 @@ from keras_tickets.kernels import (
     why_not,
 )
 
+pytestmark = pytest.mark.backend_independent
+
 BIAS, NORM, DEPTHWISE = "bias", "normalization", "depthwise kernel"
 TABLE_OF = "embedding or position table"
 FROZEN = "frozen: trainable is False"
@@ -624,6 +626,7 @@ def test_a_row_taken_out(model, exclusions):
     assert "net/table/embeddings" in chosen(model)
 
 
+@pytest.mark.backend_independent(False)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_any_float_is_pruned(dtype):
     """Half precision is floating point too."""

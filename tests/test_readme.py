@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+pytestmark = pytest.mark.backend_independent
+
 ROOT = pathlib.Path(__file__).parent.parent
 README = ROOT / "README.md"
 DOCS = sorted((ROOT / "docs").glob("*.md"))

@@ -30,6 +30,8 @@ from keras_tickets._util.registry import (
 )
 from keras_tickets.recipe.groups import WeightGroups
 
+pytestmark = [pytest.mark.backend_independent, pytest.mark.lowest]
+
 FAMILIES = sorted(
     {
         id(value): value

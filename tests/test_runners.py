@@ -23,12 +23,14 @@ from keras_tickets.tflite.schema import (
     unpack,
 )
 
+pytestmark = pytest.mark.backend_independent
+
 # An emulated processor takes seconds only to load what runs a file; what a backend may
 # change, such as the outputs that a file is compared with, shows on this machine too.
 MARKS = {
-    "wasm": [pytest.mark.lab, pytest.mark.any_backend],
-    "arm64": [pytest.mark.lab, pytest.mark.any_backend, pytest.mark.slow],
-    "android": [pytest.mark.any_backend, pytest.mark.slow],
+    "wasm": [pytest.mark.lab, pytest.mark.backend_independent],
+    "arm64": [pytest.mark.lab, pytest.mark.backend_independent, pytest.mark.slow],
+    "android": [pytest.mark.backend_independent, pytest.mark.slow],
 }
 PLACES = [
     pytest.param(
@@ -101,6 +103,7 @@ def test_a_report_names_the_place(place, file):
     assert report.runs == 2
 
 
+@pytest.mark.backend_independent(False)
 def test_verify_agrees_with_and_without_the_model(place, file):
     runner, _ = place
     with_model = kt.verify(file, sparse_cnn(), on=runner.name)

@@ -23,6 +23,8 @@ from keras_tickets.recipe.schedules import (
     Run,
 )
 
+pytestmark = [pytest.mark.backend_independent, pytest.mark.lowest]
+
 RAMPS = (Polynomial, Exponential, Cosine)
 
 # -- goldens -------------------------------------------------------------------

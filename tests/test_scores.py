@@ -14,6 +14,8 @@ from keras_tickets import (
     scores,
 )
 
+pytestmark = pytest.mark.lowest
+
 BACKEND = keras.backend.backend()
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(12, 5)).astype("float32")

@@ -14,6 +14,8 @@ from keras import layers, ops
 
 import keras_tickets as kt
 
+pytestmark = pytest.mark.backend_independent
+
 TOLERANCE = 1e-5
 
 
@@ -734,6 +736,7 @@ def test_the_table_tells_what_goes_and_what_stays(capsys):
 # -- what is carried over --------------------------------------------------------------
 
 
+@pytest.mark.backend_independent(False)
 def test_a_ticket_shrinks_to_what_its_masks_leave():
     model, expected = vgg()
     ticket = kt.wrap(model, kt.Magnitude(0.3))
@@ -792,6 +795,7 @@ def test_multiplications_are_those_of_the_channels_that_stay():
     assert kt.flops(small).macs == expected
 
 
+@pytest.mark.backend_independent(False)
 def test_what_was_shrunk_saves_loads_and_trains(tmp_path):
     model, _ = inverted_residual()
     small = kt.shrink(model, verbose=False)
@@ -843,6 +847,7 @@ def test_models_that_can_not_be_looked_into_are_refused(build, error, message):
         kt.shrink(build())
 
 
+@pytest.mark.backend_independent(False)
 def test_the_advice_for_a_class_of_its_own_works():
     mine = Functional()
     randomise(mine)

@@ -15,6 +15,8 @@ from keras_tickets.masks.snapshot import (
 )
 from keras_tickets.ticket.parts import values_of
 
+pytestmark = pytest.mark.lowest
+
 MODEL = "functional"  # it has a BatchNorm, biases and kernels
 
 

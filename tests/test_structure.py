@@ -34,6 +34,8 @@ from keras_tickets.recipe.selection import (
     select,
 )
 
+pytestmark = [pytest.mark.backend_independent, pytest.mark.lowest]
+
 INPUT4, OUTPUT2 = structure.Block(4, "input"), structure.Block(2, "output")
 
 
@@ -541,6 +543,7 @@ def test_scores_rank_weight_groups(words):
     assert kept.min() > dropped.max()
 
 
+@pytest.mark.backend_independent(False)
 @pytest.mark.parametrize("rule", ["global", "uniform", "erk"])
 def test_a_gradual_pattern_ends_on_exactly_n_of_m(rule):
     """It passes through denser masks, and no kernel is pruned below what it ends on."""
@@ -563,6 +566,7 @@ def test_a_gradual_pattern_ends_on_exactly_n_of_m(rule):
         assert (mask.reshape(inputs // 4, 4, outputs).sum(axis=1) == 2).all()
 
 
+@pytest.mark.backend_independent(False)
 def test_synflow_keeps_a_path_of_channels_of_any_size():
     """Down to one channel in each kernel; by mean alone the widest would be cut."""
     model = dense(3, 200, 3, 1, inputs=4)
@@ -684,6 +688,7 @@ def test_summary_names_the_structure(words, shown):
     assert shown in kt.summary(ticket, print_fn=None)
 
 
+@pytest.mark.backend_independent(False)
 def test_a_saved_ticket_knows_its_structure(tmp_path):
     ticket = kt.wrap(dense(12, 4), kt.Magnitude(0.5, structure="block_1x4"))
     ticket.draw()
@@ -699,7 +704,6 @@ def stored(path):
     return [t for t in file.tensors(path.read_bytes()) if t.values.ndim == 2]
 
 
-@pytest.mark.any_backend
 @pytest.mark.parametrize("words", ["block_1x4", "block_4x1"])
 def test_blocks_of_inputs_run_sparse_in_litert(tmp_path, words):
     """1x4: no DENSIFY in front of the dense kernels, attention's among them."""

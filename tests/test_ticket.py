@@ -12,7 +12,9 @@ import keras_tickets as kt
 from keras_tickets.kernels import find_kernels
 
 BACKEND = keras.backend.backend()
-ALL = sorted(zoo.BUILDERS)
+# Two kinds will do on the lowest versions.
+LOWEST = dict.fromkeys(("functional", "subclassed"), pytest.mark.lowest)
+ALL = [pytest.param(n, marks=LOWEST.get(n, ())) for n in sorted(zoo.BUILDERS)]
 # torch draws unseeded dropout from one global generator; here every seed is given.
 
 

@@ -20,7 +20,8 @@ from keras_tickets.ticket import (
 )
 from keras_tickets.ticket.parts import values_of
 
-ALL = sorted(zoo.BUILDERS)
+LOWEST = dict.fromkeys(("functional", "subclassed"), pytest.mark.lowest)
+ALL = [pytest.param(n, marks=LOWEST.get(n, ())) for n in sorted(zoo.BUILDERS)]
 
 
 def same(first, second) -> bool:

@@ -23,6 +23,8 @@ from keras_tickets.tflite.schema import (
     unpack,
 )
 
+pytestmark = pytest.mark.backend_independent
+
 IMAGES = np.random.default_rng(1).random((20, 12, 12, 3)).astype("float32")
 
 
@@ -54,6 +56,7 @@ def two_outputs() -> keras.Model:
     return keras.Model(image, [layers.Dense(5)(x), layers.Dense(5)(x)])
 
 
+@pytest.mark.backend_independent(False)
 @pytest.mark.parametrize(
     ("model", "error", "message"),
     [
@@ -132,6 +135,7 @@ def test_the_tolerance_is_the_callers(file):
     assert kt.verify(file, worse, tolerance=0.1).max_rel > 1e-5
 
 
+@pytest.mark.backend_independent(False)
 def test_several_inputs_are_given_by_name(tmp_path):
     model = make_sparse(dict_model())
     path = tmp_path / "m.onnx"
@@ -153,7 +157,6 @@ def test_a_file_without_a_signature_is_run_by_its_tensors_names(file):
     assert kt.verify(file, sparse_cnn()).max_rel < 1e-5
 
 
-@pytest.mark.any_backend
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8-dynamic", "int8"])
 def test_the_precision_is_read_from_the_file(precision, tmp_path):
     path, data = tmp_path / "m.tflite", IMAGES[:, 0, :, 0]

@@ -30,7 +30,7 @@ from keras_tickets.runtime.wasm import (
 
 LAB = pathlib.Path(__file__).parents[1] / "export" / "wasm"
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 
 @pytest.fixture
