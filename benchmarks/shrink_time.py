@@ -154,7 +154,7 @@ def settle(model: keras.Model, images: np.ndarray) -> None:
 
 def macs(model: keras.Model) -> int:
     """Return the multiplications of a model by weights that are not zero."""
-    return kt.flops(model, print_fn=None).sparse_macs
+    return kt.flops(model, verbose=False).sparse_macs
 
 
 def models(name: str):

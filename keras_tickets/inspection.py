@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 from typing import Any
 
 from keras_tickets._util.file_tensor import FileTensor
@@ -20,7 +19,7 @@ from keras_tickets._util.model_file import (
 from keras_tickets._util.size_bound import size_bound
 from keras_tickets._util.tables import (
     facts,
-    render,
+    table,
 )
 from keras_tickets.runtime import formats
 from keras_tickets.runtime.formats import SUFFIXES
@@ -174,35 +173,29 @@ def _numbers(tensor: FileTensor) -> dict[str, Any]:
 
 
 def _tensor_table(shown: list[FileTensor], every: tuple[FileTensor, ...]) -> str:
-    # Imported late, as everywhere: most of the package prints nothing.
-    import rich.box
-    import rich.table
-
-    table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-    table.add_column("tensor", overflow="fold", min_width=30, ratio=1)
-    for name in ("shape", "dtype", "encoding"):
-        table.add_column(name, no_wrap=True)
-    for name in ("sparsity", "stored bytes", "dense bytes"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for tensor in shown:
-        table.add_row(
-            tensor.name,
-            str(tensor.shape),
-            tensor.dtype,
-            tensor.encoding,
-            *_columns([tensor]),
-        )
-    shown_ids = {id(tensor) for tensor in shown}
-    small = [tensor for tensor in every if id(tensor) not in shown_ids]
-    table.add_section()
-    if small:
-        row = f"{len(small)} of less than {_SMALL:,} bytes"
-        table.add_row(row, "", "", "", *_columns(small))
+    named = {id(tensor) for tensor in shown}
+    small = [tensor for tensor in every if id(tensor) not in named]
     weights = [tensor for tensor in every if tensor.is_weight]
-    table.add_row(f"{len(weights)} weights", "", "", "", *_columns(weights))
-    table.add_row(f"{len(every)} tensors", "", "", "", *_columns(list(every)))
-    width = shutil.get_terminal_size(fallback=(120, 24)).columns
-    return render(table, width=max(112, width))
+    sums = [
+        (f"{len(small)} of less than {_SMALL:,} bytes", small),
+        (f"{len(weights)} weights", weights),
+        (f"{len(every)} tensors", list(every)),
+    ]
+    return table(
+        "",
+        (
+            *("tensor", "shape", "dtype", "encoding"),
+            *(">sparsity", ">stored bytes", ">dense bytes"),
+        ),
+        [(t.name, str(t.shape), t.dtype, t.encoding, *_columns([t])) for t in shown],
+        [
+            [
+                (what, "", "", "", *_columns(tensors))
+                for what, tensors in sums
+                if tensors is not small or small
+            ]
+        ],
+    )
 
 
 def _columns(tensors: list[FileTensor]) -> tuple[str, str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from keras_tickets import (
     flow,
     pruners,
@@ -54,7 +56,10 @@ from keras_tickets.reports.cost import (
     Cost,
     flops,
 )
-from keras_tickets.reports.summarizing import summary
+from keras_tickets.reports.summarizing import (
+    COLUMNS,
+    summary,
+)
 from keras_tickets.ticket.saved_file import load_ticket
 from keras_tickets.ticket.ticket import Ticket
 
@@ -101,4 +106,13 @@ __all__ = [
     "wrap",
 ]
 
+
+def _sparse_kernels(ticket: Ticket) -> Mapping[str, str]:
+    # Imported here: what knows files loads at first use.
+    from keras_tickets.mobile.probe_model import sparse_kernels
+
+    return sparse_kernels(ticket)
+
+
+COLUMNS["mobile"] = _sparse_kernels
 keep_old_paths()

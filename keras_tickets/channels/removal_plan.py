@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_tickets._util.checks import check_model
+from keras_tickets._util.tables import table
 from keras_tickets.backend.rebuilding import graph_of_layers
 from keras_tickets.channels.coupling import Kept
 from keras_tickets.channels.edits import Part
@@ -72,9 +73,7 @@ class ShrinkPlan:
 
     def __str__(self) -> str:
         """Return the table."""
-        from keras_tickets.channels.plan_table import table
-
-        return table(self)
+        return _table(self)
 
 
 def plan(model: keras.Model) -> ShrinkPlan:
@@ -127,3 +126,35 @@ def _dead_but_kept(trace: Trace, makers: list[Linear], kept: Kept) -> list[Left]
 
 def _left(trace: Trace) -> list[Left]:
     return [Left(name, 0, why) for name, why in trace.left.items()]
+
+
+# -- as a table ------------------------------------------------------------------------
+
+
+def _table(plan: ShrinkPlan) -> str:
+    before, after = plan.parameters
+    share = f"{after / before:.3f} of " if before else ""
+    counts = {
+        name: (count, count - len(plan.removed.get(name, ())))
+        for name, count in plan.channels.items()
+    }
+    return table(
+        f"{plan.name}: {after:,} parameters, {share}{before:,}",
+        ("layer", ">channels", ">kept", "not removed because"),
+        [
+            (name, f"{count:,}", f"{kept:,}", _reasons(plan, name))
+            for name, (count, kept) in counts.items()
+        ],
+        [
+            [
+                (left.layer, "", "all", f"it {left.reason}")
+                for left in plan.left
+                if not left.channels
+            ]
+        ],
+    )
+
+
+def _reasons(plan: ShrinkPlan, name: str) -> str:
+    rows = (left for left in plan.left if left.layer == name and left.channels)
+    return "; ".join(f"{row.channels:,} dead: {row.reason}" for row in rows)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from keras_tickets._util.tables import render
+from keras_tickets._util.tables import table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,18 +117,10 @@ class ComparisonTable:
         return "\n".join([*lines, "", *(f"- {note}" for note in self._notes())])
 
     def __str__(self) -> str:
-        """Returns the table."""
-        import rich.box
-        import rich.table
-
-        header, *cells = self._cells()
-        table = rich.table.Table(box=rich.box.SIMPLE)
-        table.add_column(header[0], overflow="fold")
-        for name in header[1:]:
-            table.add_column(name, justify="right")
-        for row in cells:
-            table.add_row(*row)
-        return "\n".join([render(table, width=110), *self._notes()])
+        """Return the table."""
+        (first, *others), *cells = self._cells()
+        columns = (first, *(f">{name}" for name in others))
+        return table("", columns, cells, notes=self._notes())
 
     def _cells(self) -> list[list[str]]:
         rated = any(row.accuracy is not None for row in self.rows)

@@ -179,6 +179,20 @@ def diagnose_drawn(
     return dataclasses.replace(told, assumed=found.assumed)
 
 
+def sparse_kernels(ticket: Ticket) -> dict[str, str]:
+    """Return what `summary` says of the kernels of a ticket that run sparse.
+
+    Args:
+        ticket: The ticket, drawn or not.
+
+    Returns:
+        The path of each such kernel, with its sparse kernel.
+    """
+    found = diagnose_drawn(drawn(ticket), ticket.name, "float32", named=str)
+    sparse = [layer for layer in found.layers if layer.runs == "sparse"]
+    return {layer.name: f"yes, {layer.kernel}" for layer in sparse}
+
+
 def _prints(found: Drawn) -> dict[bytes, str]:
     """The paths of kernels, by where their zeros are; without any that are alike."""
     paths: dict[bytes, list[str]] = {}

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_tickets._util.tables import render
+from keras_tickets._util.tables import table
 from keras_tickets.reports.contestants import (
     KINDS,
     Contestants,
@@ -235,32 +235,32 @@ def _figure(value: Any, name: str, seed: int) -> float:
 
 
 def _table(result: Challenge) -> str:
-    import rich.box
-    import rich.table
-
-    table = rich.table.Table(
-        title=f"{result.name}: sparsity {result.sparsity:.4g}, seeds {result.seeds}",
-        box=rich.box.SIMPLE_HEAD,
-        title_justify="left",
-    )
-    for column in ("contestant", "masks", "weights"):
-        table.add_column(column)
-    for column in ("mean ± spread", "ticket ahead by"):
-        table.add_column(column, justify="right")
     mean, spread = result.mean, result.spread
-    for name in result.runs:
-        ahead = "" if name == "ticket" else f"{result.lead(name):+.4f}"
-        figure = f"{mean[name]:.4f} ± {_shown(spread[name])}"
-        table.add_row(name, KINDS[name].masks, KINDS[name].weights, figure, ahead)
     start = (
         "as remembered from before the draw."
         if result.remembered
         else "what the ticket's weights were when it was challenged (it does not "
         "remember others)."
     )
-    lines = [render(table, width=88), f"start: {start}"]
-    lines += [f"{name} left out: {why}" for name, why in result.left_out.items()]
-    return "\n".join([*lines, f"Verdict: {result.verdict}"])
+    return table(
+        f"{result.name}: sparsity {result.sparsity:.4g}, seeds {result.seeds}",
+        ("contestant", "masks", "weights", ">mean ± spread", ">ticket ahead by"),
+        [
+            (
+                name,
+                KINDS[name].masks,
+                KINDS[name].weights,
+                f"{mean[name]:.4f} ± {_shown(spread[name])}",
+                "" if name == "ticket" else f"{result.lead(name):+.4f}",
+            )
+            for name in result.runs
+        ],
+        notes=[
+            f"start: {start}",
+            *(f"{name} left out: {why}" for name, why in result.left_out.items()),
+            f"Verdict: {result.verdict}",
+        ],
+    )
 
 
 def _shown(spread: float) -> str:

@@ -17,7 +17,7 @@ import keras
 from keras import ops
 
 from keras_tickets._util.checks import check_model
-from keras_tickets._util.tables import render
+from keras_tickets._util.tables import table
 from keras_tickets.kernels import find_kernels
 from keras_tickets.kernels.usage import uses
 from keras_tickets.masks.masked_call import (
@@ -179,6 +179,7 @@ def flops(
     input_signature: Any = None,
     epochs: int | None = None,
     steps_per_epoch: int | None = None,
+    verbose: bool = True,
     print_fn: Callable[[str], object] | None = print,
 ) -> Cost:
     """Print what a ticket, or any built Keras model, costs for one sample.
@@ -198,7 +199,8 @@ def flops(
         epochs: Length of the run, for pruners whose schedule is not given in
             fractions of it.
         steps_per_epoch: Likewise.
-        print_fn: Where the table goes; `None` prints nothing.
+        verbose: Whether to print the table.
+        print_fn: What prints it; `None` is the same as `verbose=False`.
 
     Returns:
         A `Cost`: operations and bytes, dense and sparse, by kernel and in all. What
@@ -214,7 +216,7 @@ def flops(
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
     >>> ticket = kt.wrap(model, kt.RigL(sparsity=0.75))
     >>> curve = ticket.draw()
-    >>> cost = kt.flops(ticket, print_fn=None)
+    >>> cost = kt.flops(ticket, verbose=False)
     >>> cost.macs, cost.sparse_macs
     (32, 8)
 
@@ -233,7 +235,7 @@ def flops(
         sum(math.prod(variable.shape) for variable in variables),
         _training(model, kernels, epochs, steps_per_epoch),
     )
-    if print_fn is not None:
+    if verbose and print_fn is not None:
         print_fn(str(cost))
     return cost
 
@@ -355,25 +357,16 @@ def _budgets(group: Group, alive: Sequence[int]) -> list[int] | None:
 
 
 def _table(cost: Cost) -> str:
-    import rich.box
-    import rich.table
-
-    table = rich.table.Table(
-        title=f"{cost.name}: operations for one sample",
-        box=rich.box.SIMPLE_HEAD,
-        title_justify="left",
+    size = f"{cost.biases:,}"
+    biases = ("biases", size, size, "", "", f"{4 * cost.biases:,}")
+    whole = "all kernels" + " and biases" * bool(cost.biases)
+    return table(
+        f"{cost.name}: operations for one sample",
+        ("kernel", ">weights", ">kept", ">dense", ">sparse", ">bytes"),
+        [(kernel.path, *_cells(kernel)) for kernel in cost.kernels],
+        [[*[biases] * bool(cost.biases), (whole, *_cells(cost))]],
+        _sentences(cost),
     )
-    table.add_column("kernel", overflow="fold")
-    for column in ("weights", "kept", "dense", "sparse", "bytes"):
-        table.add_column(column, justify="right")
-    for kernel in cost.kernels:
-        table.add_row(kernel.path, *_cells(kernel))
-    table.add_section()
-    if cost.biases:
-        size = f"{4 * cost.biases:,}"
-        table.add_row("biases", f"{cost.biases:,}", f"{cost.biases:,}", "", "", size)
-    table.add_row("all kernels" + " and biases" * bool(cost.biases), *_cells(cost))
-    return "\n".join([render(table, width=100), *_sentences(cost)])
 
 
 def _cells(cost: KernelCost | Cost) -> tuple[str, ...]:

@@ -1,13 +1,10 @@
-"""`summary`: what is masked, what is kept, and what was left alone."""
+"""`summary`: what is masked, what is kept, and what is not pruned."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-import rich.box
-import rich.table
-
-from keras_tickets._util.tables import render
+from keras_tickets._util.tables import table
 from keras_tickets.masks.masked_call import (
     Count,
     count,
@@ -15,12 +12,19 @@ from keras_tickets.masks.masked_call import (
 from keras_tickets.recipe.structures import Unstructured
 from keras_tickets.ticket.ticket import Ticket
 
+COLUMNS: dict[str, Callable[[Ticket], Mapping[str, str]]] = {}
+"""Further columns: what to write for each kernel, by its path.
+
+`"mobile"` is registered by `keras_tickets.public`: this package does not know `mobile`.
+"""
+
 
 def summary(
     ticket: Ticket,
     *,
     skipped: bool = True,
     mobile: bool = False,
+    verbose: bool = True,
     print_fn: Callable[[str], object] | None = print,
 ) -> str:
     """Print a table of the kernels of a ticket and return it as a string.
@@ -30,7 +34,8 @@ def summary(
         skipped: Whether to list what is not pruned, with the reason.
         mobile: Whether to say of each kernel if it runs sparse on a phone, as
             `keras_tickets.diagnose` does; it takes a conversion to `.tflite`.
-        print_fn: Where the text goes; `None` prints nothing.
+        verbose: Whether to print the table.
+        print_fn: What prints it; `None` is the same as `verbose=False`.
 
     Returns:
         The table: layer, shape, weights, kept and sparsity for each kernel, totals
@@ -42,7 +47,7 @@ def summary(
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
     >>> ticket = kt.wrap(model, kt.Magnitude(sparsity=0.75))
     >>> curve = ticket.draw()
-    >>> "75.00 %" in kt.summary(ticket, print_fn=None)
+    >>> "75.00 %" in kt.summary(ticket, verbose=False)
     True
     """
     if not isinstance(ticket, Ticket):
@@ -50,31 +55,36 @@ def summary(
             "kt.summary expects a Ticket, which kt.wrap(model, pruner) makes. "
             f"Received: {type(ticket).__name__}."
         )
-    masks = ticket.mask_set.values()
-    rows = [
-        (kernel.path, str(kernel.shape), count([mask]))
-        for kernel, mask in zip(ticket.kernels, masks, strict=True)
-    ]
-    kernels = _sparse_kernels(ticket) if mobile else None
-    table = _table(f"{ticket.name}: {_state(ticket)}", mobile)
-    for path, shape, kept in rows:
-        runs = [] if kernels is None else ["", kernels.get(path, "no")]
-        table.add_row(path, shape, *_numbers(kept), *runs)
-    table.add_section()
-    prunable = count(masks)
-    table.add_row("prunable weights", "", *_numbers(prunable))
-    whole = ticket.model.count_params()
-    table.add_row("all parameters", "", *_numbers(Count(whole, whole - prunable.zeros)))
-    if skipped and ticket.skipped:
-        table.add_section()
-        for kernel, reason in ticket.skipped:
-            table.add_row(
-                kernel.path, str(kernel.shape), f"{kernel.size:,}", "", "", reason
-            )
-    text = render(table, width=110)
-    if print_fn is not None:
+    text = _table(ticket, skipped, COLUMNS["mobile"](ticket) if mobile else None)
+    if verbose and print_fn is not None:
         print_fn(text)
     return text
+
+
+def _table(ticket: Ticket, skipped: bool, sparse: Mapping[str, str] | None) -> str:
+    """Return the table; with what runs sparse, if that is given."""
+    masks = ticket.mask_set.values()
+    columns = ["layer", "shape", ">weights", ">kept", ">sparsity", "not pruned because"]
+    rows = [
+        [kernel.path, str(kernel.shape), *_numbers(count([mask])), ""]
+        for kernel, mask in zip(ticket.kernels, masks, strict=True)
+    ]
+    prunable, whole = count(masks), ticket.model.count_params()
+    every = Count(whole, whole - prunable.zeros)
+    sums = [
+        ["prunable weights", "", *_numbers(prunable), ""],
+        ["all parameters", "", *_numbers(every), ""],
+    ]
+    others = [
+        [kernel.path, str(kernel.shape), f"{kernel.size:,}", "", "", reason]
+        for kernel, reason in ticket.skipped
+        if skipped
+    ]
+    if sparse is not None:
+        columns.append("runs sparse on mobile?")
+        rows = [[*row, sparse.get(row[0], "no")] for row in rows]
+    title = f"{ticket.name}: {_state(ticket)}"
+    return table(title, columns, rows, [sums, others])
 
 
 def _state(ticket: Ticket) -> str:
@@ -88,34 +98,6 @@ def _state(ticket: Ticket) -> str:
     return f"{how}, {'drawn' if ticket.drawn else 'not drawn yet'}"
 
 
-def _sparse_kernels(ticket: Ticket) -> dict[str, str]:
-    """Return path -> yes and the sparse kernel, of what runs in one on a phone."""
-    # Imported here: it converts, and most tables are of training.
-    from keras_tickets.mobile.probe_model import (
-        diagnose_drawn,
-        drawn,
-    )
-
-    found = diagnose_drawn(drawn(ticket), ticket.name, "float32", named=str)
-    sparse = [layer for layer in found.layers if layer.runs == "sparse"]
-    return {layer.name: f"yes, {layer.kernel}" for layer in sparse}
-
-
 def _numbers(counted: Count) -> tuple[str, str, str]:
     percent = f"{100 * counted.sparsity:.2f} %"
     return f"{counted.total:,}", f"{counted.kept:,}", percent
-
-
-def _table(title: str, mobile: bool) -> rich.table.Table:
-    table = rich.table.Table(
-        title=title, box=rich.box.SIMPLE_HEAD, title_justify="left"
-    )
-    table.add_column("layer", overflow="fold")
-    table.add_column("shape")
-    table.add_column("weights", justify="right")
-    table.add_column("kept", justify="right")
-    table.add_column("sparsity", justify="right")
-    table.add_column("left alone because", overflow="fold")
-    if mobile:
-        table.add_column("runs sparse on mobile?")
-    return table

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import shutil
 from typing import Any
 
 from keras_tickets._util.tables import (
     facts,
-    render,
+    table,
 )
 from keras_tickets.xnnpack import speed
 
@@ -218,30 +217,25 @@ class Diagnosis:
         ]
 
     def _layer_table(self) -> str:
-        # Imported late, as everywhere: most of the package prints nothing.
-        import rich.box
-        import rich.table
-
-        table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-        table.add_column("layer", overflow="fold", ratio=2, min_width=18)
-        for name in ("operator", "weights"):
-            table.add_column(name, no_wrap=True)
-        table.add_column("zeros", justify="right", no_wrap=True)
-        table.add_column("cluster", justify="right", no_wrap=True)
-        table.add_column("runs sparse?", no_wrap=True)
-        table.add_column("why not", overflow="fold", ratio=3, min_width=24)
-        for layer in self.layers:
-            table.add_row(
-                layer.name,
-                layer.op,
-                "x".join(map(str, layer.shape)),
-                f"{layer.sparsity:.1%}" if layer.weights else "",
-                str(layer.cluster or ""),
-                _answer(layer),
-                layer.reason,
-            )
-        width = shutil.get_terminal_size(fallback=(120, 24)).columns
-        return render(table, width=max(112, width))
+        return table(
+            "",
+            (
+                *("layer", "operator", "weights", ">zeros", ">cluster"),
+                *("runs sparse?", "why not"),
+            ),
+            [
+                (
+                    layer.name,
+                    layer.op,
+                    "x".join(map(str, layer.shape)),
+                    f"{layer.sparsity:.1%}" if layer.weights else "",
+                    str(layer.cluster or ""),
+                    _answer(layer),
+                    layer.reason,
+                )
+                for layer in self.layers
+            ],
+        )
 
 
 def _answer(layer: Layer) -> str:

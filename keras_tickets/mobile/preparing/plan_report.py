@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keras_tickets._util.tables import render
+from keras_tickets._util.tables import table as text_table
 
 if TYPE_CHECKING:
     from keras_tickets.mobile.preparing.preparation_plan import (
@@ -14,28 +14,19 @@ if TYPE_CHECKING:
 
 
 def table(plan: PreparePlan) -> str:
-    """Return a plan as text of at most 100 columns."""
-    import rich.box
-    import rich.table
-
-    rows = rich.table.Table(
-        title=f"{plan.name}: {_verdict(plan)}",
-        box=rich.box.SIMPLE_HEAD,
-        title_justify="left",
-        width=100,
+    """Return a plan as text."""
+    reasons: dict[str, list[str]] = {}
+    for left in plan.left:
+        reasons.setdefault(left.reason, []).append(left.layer)
+    return text_table(
+        f"{plan.name}: {_verdict(plan)}",
+        ("layer", "rewrite", "exact", ">difference", "not rewritten because"),
+        [
+            (step.layer, step.rewrite, _yes(step.exact), _difference(step), "")
+            for step in plan.done
+        ],
+        [[(", ".join(same), "", "", "", why) for why, same in reasons.items()]],
     )
-    rows.add_column("layer", overflow="fold", ratio=2)
-    rows.add_column("rewrite", overflow="fold")
-    rows.add_column("exact")
-    rows.add_column("difference", justify="right")
-    rows.add_column("left alone: this", overflow="fold", ratio=3)
-    for step in plan.done:
-        rows.add_row(step.layer, step.rewrite, _yes(step.exact), _difference(step), "")
-    rows.add_section()
-    for reason in dict.fromkeys(left.reason for left in plan.left):
-        same = [left.layer for left in plan.left if left.reason == reason]
-        rows.add_row(", ".join(same), "", "", "", reason)
-    return render(rows, width=100)
 
 
 def _verdict(plan: PreparePlan) -> str:
