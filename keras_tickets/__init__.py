@@ -7,6 +7,8 @@ import pkgutil
 import sys
 from typing import TYPE_CHECKING, Any
 
+from keras_tickets._util.version import __version__
+
 if TYPE_CHECKING:
     from keras_tickets import mobile
     from keras_tickets.convert.comparison import Comparison
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     )
     from keras_tickets.mobile.diagnosing import diagnose
     from keras_tickets.mobile.verifying import verify
-
-__version__ = "0.1.0"
 
 # What writes and reads files is half of the package, and names no class that a saved
 # ticket needs: it loads at first use.

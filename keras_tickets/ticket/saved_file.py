@@ -29,6 +29,7 @@ from keras_tickets._util.files import (
     check_target,
     replace,
 )
+from keras_tickets._util.version import __version__
 from keras_tickets.backend.copying import SavedState
 from keras_tickets.ticket.architecture import (
     Weight,
@@ -167,8 +168,6 @@ def load_ticket(path: str | os.PathLike[str], model: keras.Model) -> Ticket:
 
 def _provenance(ticket: Ticket, parts: Parts, weights: list[Weight]) -> dict[str, Any]:
     """Return how the ticket came about; a ticket from a file keeps its origin."""
-    from keras_tickets import __version__
-
     drawn = ticket.provenance or {}
     pruner = drawn.get("pruner")
     if ticket.pruner is not None:
