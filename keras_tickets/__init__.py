@@ -7,7 +7,7 @@ import pkgutil
 import sys
 from typing import TYPE_CHECKING, Any
 
-from keras_tickets._util.version import __version__
+from keras_tickets._util.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from keras_tickets import mobile
