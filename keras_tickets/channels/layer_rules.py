@@ -29,6 +29,10 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_tickets._util.layer_traits import (
+    ELEMENTWISE,
+    IDENTITY,
+)
 from keras_tickets.backend.rebuilding import (
     LeftAlone,
     is_of_keras,
@@ -70,14 +74,19 @@ REASONS = (
 )
 
 
-def rule(names: str) -> Callable[[Rule], Rule]:
-    """Decorate a function as the rule of classes of Keras, named in one string."""
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Decorate a function as the rule of classes of Keras, by their names."""
 
     def register(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(names.split(), function))
+        RULES.update(dict.fromkeys(names, function))
         return function
 
     return register
+
+
+def _of_each_rank(*names: str) -> list[str]:
+    """Return the names of the layers of one, two and three dimensions."""
+    return [f"{name}{rank}D" for name in names for rank in (1, 2, 3)]
 
 
 def find(operation: Any) -> Rule:
@@ -99,8 +108,9 @@ def find(operation: Any) -> Rule:
 
 
 @rule(
-    "Dense Conv1D Conv2D Conv3D Conv1DTranspose Conv2DTranspose Conv3DTranspose "
-    "SeparableConv1D SeparableConv2D"
+    *("Dense", *_of_each_rank("Conv")),
+    *("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
+    *("SeparableConv1D", "SeparableConv2D"),
 )
 def linear(trace: Trace, layer: Any, x: Channels) -> Channels:
     """Make new channels, constant where only constants lead to one."""
@@ -143,10 +153,7 @@ def activation(trace: Trace, layer: Any, x: Channels) -> Channels:
     return elementwise(trace, layer, x)
 
 
-@rule(
-    "ReLU LeakyReLU ELU Relu Relu6 LeakyRelu Elu Selu Celu Silu Gelu Sigmoid "
-    "HardSigmoid HardSilu Tanh HardTanh Softplus Softsign Absolute Abs Negative Square"
-)
+@rule(*ELEMENTWISE, "Square")
 def elementwise(trace: Trace, operation: Any, x: Channels) -> Channels:
     """Activate constants."""
     constants = apply(operation.call, x.constants)
@@ -163,20 +170,17 @@ def rescaling(trace: Trace, layer: Any, x: Channels) -> Channels:
 
 
 @rule(
-    "Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianNoise "
-    "GaussianDropout AlphaDropout ActivityRegularization Identity RepeatVector "
-    "MaxPooling1D MaxPooling2D MaxPooling3D "
-    "AveragePooling1D AveragePooling2D AveragePooling3D "
-    "GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D "
-    "GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D "
-    "UpSampling1D UpSampling2D UpSampling3D Cropping1D Cropping2D Cropping3D"
+    *(*IDENTITY, "RepeatVector"),
+    *_of_each_rank("MaxPooling", "AveragePooling"),
+    *_of_each_rank("GlobalMaxPooling", "GlobalAveragePooling"),
+    *_of_each_rank("UpSampling", "Cropping"),
 )
 def same(trace: Trace, layer: Any, x: Channels) -> Channels:
     """Leave channels and constants as they are."""
     return trace.output(layer, x, wires=x.wires, constants=x.constants)
 
 
-@rule("ZeroPadding1D ZeroPadding2D ZeroPadding3D")
+@rule(*_of_each_rank("ZeroPadding"))
 def zero_padding(trace: Trace, layer: Any, x: Channels) -> Channels:
     """Leave a constant only where it is the zero that is padded with."""
     constants = np.where(x.constants == 0, 0, np.nan)
@@ -209,7 +213,7 @@ def prelu(trace: Trace, layer: Any, x: Channels) -> Channels:
     return trace.output(layer, x, wires=x.wires, constants=only_finite(constants))
 
 
-@rule("DepthwiseConv1D DepthwiseConv2D")
+@rule("DepthwiseConv1D", "DepthwiseConv2D")
 def depthwise(trace: Trace, layer: Any, x: Channels) -> Channels:
     """Filter each channel alone, perhaps several times."""
     _check_plain(layer)
@@ -224,7 +228,7 @@ def depthwise(trace: Trace, layer: Any, x: Channels) -> Channels:
 # -- other shapes -------------------------------------------------------------------
 
 
-@rule("Flatten Reshape")
+@rule("Flatten", "Reshape")
 def reshape(trace: Trace, layer: Any, x: Channels) -> Channels:
     """Carry the wire of each number along; every row must have the same ones."""
     wires, constants = _last_axis(layer, x)
@@ -290,7 +294,7 @@ COMBINE: dict[str, Callable[[list[Any]], Any]] = {
 """What becomes of constants; NaN, the unknown, stays NaN."""
 
 
-@rule(" ".join(COMBINE))
+@rule(*COMBINE)
 def combine(trace: Trace, layer: Any, *args: Any) -> Channels:
     """Tie the channels of all branches; numbers may stand among them."""
     branches = _branches(args)

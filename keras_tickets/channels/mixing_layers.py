@@ -7,13 +7,13 @@ constant adds to the outputs goes into the bias.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from keras_tickets._util.layer_traits import same_padding
 from keras_tickets.backend.rebuilding import numbers
 from keras_tickets.channels.channel_state import (
     Channels,
@@ -169,7 +169,7 @@ def _padding(
     reach = (kernel - 1) * dilation
     if padding == "causal" or size is None:
         return reach
-    return (math.ceil(size / stride) - 1) * stride + reach + 1 - size
+    return sum(same_padding(size, reach + 1, stride))
 
 
 def depthwise_constants(layer: Any, x: Channels) -> np.ndarray:
