@@ -8,6 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_tickets._util.layer_traits import (
+    ELEMENTWISE,
+    IDENTITY,
+    SPATIAL_DROPOUT,
+)
 from keras_tickets.backend.rebuilding import (
     LeftAlone,
     numbers,
@@ -21,17 +26,10 @@ from keras_tickets.mobile.preparing.network_graph import (
 
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2D")
 
-# Nothing in inference.
-TRANSPARENT = (
-    *("Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout"),
-    *("AlphaDropout", "Identity", "ActivityRegularization"),
-)
-
 # Layers and operators that do the same to a number wherever it stands.
 ALIKE = (
-    *("Activation", "ReLU", "LeakyReLU", "ELU", "Dropout", "GaussianNoise", "Identity"),
-    *("GaussianDropout", "AlphaDropout", "ActivityRegularization"),
-    *("Relu", "Relu6", "Sigmoid", "Silu", "HardSigmoid", "HardSilu", "Tanh", "Gelu"),
+    *("Activation", *ELEMENTWISE),
+    *(name for name in IDENTITY if name not in SPATIAL_DROPOUT),
 )
 
 
@@ -70,7 +68,7 @@ class Site:
         """Return the linear convolution whose output only leads to this value."""
         node = value.node
         while node is not None and self.graph.next(node) is not None:
-            if node.kind not in TRANSPARENT:
+            if node.kind not in IDENTITY:
                 return node if is_linear(node) else None
             node = node.input.node
         return None
@@ -135,8 +133,13 @@ def like(
 
 def renamed(layer: Any, shape: tuple[int | None, ...], name: str) -> Any:
     """Return a layer like this one under another name."""
-    weights = {v.name: numbers(v) for v in getattr(layer, "weights", ())}
+    weights = weights_of(layer)
     config = {**layer.get_config(), "name": name}
     if not weights:
         return type(layer).from_config(config)
     return made(type(layer), shape, weights, **config)
+
+
+def weights_of(layer: Any) -> dict[str, np.ndarray]:
+    """Return the values of a layer's weights, by attribute; operations have none."""
+    return {v.name: numbers(v) for v in getattr(layer, "weights", ())}
