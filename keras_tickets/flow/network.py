@@ -184,7 +184,7 @@ class Network:
                 graph = keras.Function(placeholders, layer.call(*args, **kwargs))
         except Exception as error:
             raise NotLinearError(
-                _no_rule(layer, f"its call can not be followed ({error})")
+                _no_rule(layer, f"its call cannot be followed ({error})")
             ) from error
         return keras_private.run_graph(graph, found, self._step)
 

@@ -230,7 +230,7 @@ def multiply(network: Network, layer: Any, *args: Any, **kwargs: Any) -> Signal:
 def product(network: Network, factors: list[Signal]) -> Signal:
     """Return the geometric mean of signals."""
     if not network.strict:
-        # A gate that is never zero can not cut what it scales.
+        # A gate that is never zero cannot cut what it scales.
         factors = [f for f in factors if not f.always] or factors
     total = factors[0]
     for factor in factors[1:]:

@@ -8,11 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_tickets._util.layer_traits import (
-    ELEMENTWISE,
-    IDENTITY,
-    SPATIAL_DROPOUT,
-)
+from keras_tickets._util import layer_traits
 from keras_tickets.backend.rebuilding import (
     LeftAlone,
     numbers,
@@ -26,10 +22,13 @@ from keras_tickets.mobile.preparing.network_graph import (
 
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2D")
 
+# Nothing in inference.
+TRANSPARENT = layer_traits.IDENTITY
+
 # Layers and operators that do the same to a number wherever it stands.
 ALIKE = (
-    *("Activation", *ELEMENTWISE),
-    *(name for name in IDENTITY if name not in SPATIAL_DROPOUT),
+    *("Activation", *layer_traits.ELEMENTWISE),
+    *(name for name in TRANSPARENT if name not in layer_traits.SPATIAL_DROPOUT),
 )
 
 
@@ -68,7 +67,7 @@ class Site:
         """Return the linear convolution whose output only leads to this value."""
         node = value.node
         while node is not None and self.graph.next(node) is not None:
-            if node.kind not in IDENTITY:
+            if node.kind not in TRANSPARENT:
                 return node if is_linear(node) else None
             node = node.input.node
         return None
@@ -133,13 +132,8 @@ def like(
 
 def renamed(layer: Any, shape: tuple[int | None, ...], name: str) -> Any:
     """Return a layer like this one under another name."""
-    weights = weights_of(layer)
+    weights = {v.name: numbers(v) for v in getattr(layer, "weights", ())}
     config = {**layer.get_config(), "name": name}
     if not weights:
         return type(layer).from_config(config)
     return made(type(layer), shape, weights, **config)
-
-
-def weights_of(layer: Any) -> dict[str, np.ndarray]:
-    """Return the values of a layer's weights, by attribute; operations have none."""
-    return {v.name: numbers(v) for v in getattr(layer, "weights", ())}

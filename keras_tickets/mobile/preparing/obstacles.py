@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 
 import keras
 
-from keras_tickets._util.layer_traits import IDENTITY
 from keras_tickets.backend.rebuilding import (
     LeftAlone,
     is_of_keras,
 )
 from keras_tickets.mobile.preparing.match import (
+    TRANSPARENT,
     Site,
     behind_convolutions,
     is_image,
@@ -145,7 +145,7 @@ def _is_known(site: Site) -> bool:
         return False
     if _foreign_function(node):
         return False
-    if node.kind in (*IDENTITY, "Activation"):
+    if node.kind in (*TRANSPARENT, "Activation"):
         return True
     rule = _RULES.get(node.kind)
     return _is_function(node.kind) if rule is None else rule(site)
@@ -203,7 +203,7 @@ def _is_mean(site: Site) -> bool:
         if site.graph.is_output(value):
             return False
         for reader in site.graph.readers(value):
-            if reader.kind in IDENTITY:
+            if reader.kind in TRANSPARENT:
                 open_values.append(reader.output)
             elif reader.kind not in ("Conv2D", "Dense"):
                 return False

@@ -24,7 +24,6 @@ from keras_tickets.mobile.preparing.match import (
     like,
     made,
     renamed,
-    weights_of,
 )
 from keras_tickets.mobile.preparing.network_graph import (
     Node,
@@ -202,7 +201,10 @@ def _padding(site: Site) -> Any:
 
 def _norm(site: Site) -> Any:
     layer = site.node.layer
-    return like(layer, site.node.input.shape, weights_of(layer), axis=-1)
+    names = ("gamma", "beta", "moving_mean", "moving_variance")
+    held = {name: getattr(layer, name, None) for name in names}
+    weights = {k: numbers(v) for k, v in held.items() if v is not None}
+    return like(layer, site.node.input.shape, weights, axis=-1)
 
 
 def _join(site: Site) -> Any:

@@ -13,17 +13,16 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from keras_tickets._util.layer_traits import IDENTITY
 from keras_tickets.backend.rebuilding import (
     LeftAlone,
     numbers,
 )
 from keras_tickets.mobile.preparing.match import (
+    TRANSPARENT,
     Site,
     is_image,
     is_linear,
     like,
-    weights_of,
 )
 from keras_tickets.mobile.preparing.network_graph import (
     Node,
@@ -103,7 +102,9 @@ def _add_three(site: Site, node: Node) -> None:
     """Let a layer give x + 3; one with a hard sigmoid, ReLU6 of that."""
     layer = node.layer
     if node.kind == "BatchNormalization":
-        weights = weights_of(layer)
+        names = ("gamma", "beta", "moving_mean", "moving_variance")
+        held = {name: getattr(layer, name, None) for name in names}
+        weights = {k: numbers(v) for k, v in held.items() if v is not None}
         weights["beta"] = weights.get("beta", 0 * weights["moving_mean"]) + 3
         site.graph.change(node, like(layer, node.input.shape, weights, center=True))
         return
@@ -121,7 +122,7 @@ def _linear_readers(site: Site) -> list[Node]:
         if site.graph.is_output(value):
             raise LeftAlone("multiplies by a hard sigmoid for an output of the model")
         for reader in site.graph.readers(value):
-            if reader.kind in (*IDENTITY, "ZeroPadding2D", "GlobalAveragePooling2D"):
+            if reader.kind in (*TRANSPARENT, "ZeroPadding2D", "GlobalAveragePooling2D"):
                 open_values.append(reader.output)
             elif reader.kind in ("Conv2D", "DepthwiseConv2D", "Dense"):
                 site.own(reader)

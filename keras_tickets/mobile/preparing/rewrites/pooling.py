@@ -23,7 +23,6 @@ from keras_tickets.mobile.preparing.match import (
     like,
     made,
     renamed,
-    weights_of,
 )
 from keras_tickets.mobile.preparing.network_graph import (
     Graph,
@@ -150,7 +149,10 @@ def _convert(graph: Graph, node: Node, mixing: Callable[[Node], Any]) -> None:
     if node.kind in ("Conv2D", "Dense"):
         layer = mixing(node)
     elif node.kind == "BatchNormalization":
-        layer = like(layer, node.input.shape, weights_of(layer), axis=-1)
+        names = ("gamma", "beta", "moving_mean", "moving_variance")
+        held = {name: getattr(layer, name, None) for name in names}
+        weights = {k: numbers(v) for k, v in held.items() if v is not None}
+        layer = like(layer, node.input.shape, weights, axis=-1)
     graph.change(node, layer)
 
 
