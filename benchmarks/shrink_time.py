@@ -77,21 +77,21 @@ NETWORKS = {
 
 
 def dead_channels(trace: Trace) -> np.ndarray:
-    """Return by wire whether it dies: the lesser half of each set of tied layers."""
-    roots, pinned = trace.wires.roots(), trace.wires.kept()
+    """Return by channel whether it dies: the lesser half of each coupled set."""
+    groups, kept = trace.coupling.groups(), trace.coupling.kept()
     makers = [part for part in trace.parts.values() if isinstance(part, Linear)]
-    scores = np.zeros(len(roots))
+    scores = np.zeros(len(groups))
     sets: dict[tuple[int, ...], np.ndarray] = {}
     for part in makers:
         norms = np.abs(values(part.layer.kernel)).reshape(-1, len(part.outs)).sum(0)
-        np.add.at(scores, roots[part.outs], norms / norms.mean())
-        if not pinned[part.outs].any():
-            group = np.unique(roots[part.outs])
+        np.add.at(scores, groups[part.outs], norms / norms.mean())
+        if not kept[part.outs].any():
+            group = np.unique(groups[part.outs])
             sets[tuple(group)] = group
-    dead = np.zeros(len(roots), bool)
+    dead = np.zeros(len(groups), bool)
     for group in sets.values():
         dead[group[np.argsort(scores[group])][: len(group) // 2]] = True
-    return dead[roots]
+    return dead[groups]
 
 
 def kill(trace: Trace, dead: np.ndarray) -> None:

@@ -630,7 +630,7 @@ BARRIERS = {
     "attends": attention,
     "2 groups": lambda: after_conv1d(layers.Conv1D(4, 3, groups=2, name="barrier")),
     "a class of its own, Own": lambda: after_conv1d(Own(name="barrier")),
-    "normalises over several": lambda: after_conv1d(
+    "normalizes over several": lambda: after_conv1d(
         layers.LayerNormalization(name="barrier")
     ),
     "axis 1, not the last": first_axis,
@@ -643,7 +643,7 @@ BARRIERS = {
     "mixes channels and positions": lambda: after_conv1d(
         layers.Reshape((16, 4), name="barrier")
     ),
-    "can not be looked into": lambda: after_conv1d(
+    "cannot be looked into": lambda: after_conv1d(
         layers.Lambda(lambda x: x * 2, output_shape=(8, 8), name="barrier")
     ),
     "no rule for Permute": lambda: after_conv1d(layers.Permute((2, 1), name="barrier")),
@@ -712,7 +712,7 @@ def test_layers_behind_and_before_a_barrier_shrink():
     ("build", "layer", "channels", "reason"),
     [
         (surviving_shift, 0, 1, "pads with zeros"),
-        (residual_identity, 0, 1, "tied to other channels by 'add"),
+        (residual_identity, 0, 1, "coupled to other channels by 'add"),
         (several_outputs, 1, 1, "an output of the model"),
         (all_dead, 0, 1, "the last channel of"),
         (shared, 1, 1, "read by"),

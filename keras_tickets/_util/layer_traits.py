@@ -8,6 +8,25 @@ from __future__ import annotations
 import re
 from typing import Any
 
+SPATIAL_DROPOUT = ("SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D")
+
+IDENTITY = (
+    *("Dropout", "GaussianDropout", "GaussianNoise", "AlphaDropout"),
+    *("ActivityRegularization", "Identity", *SPATIAL_DROPOUT),
+)
+"""Layers that do nothing in inference."""
+
+POSITIVE_AT_ZERO = ("Sigmoid", "HardSigmoid", "Softplus")
+"""Operations on each number alone that make a positive one of zero."""
+
+ELEMENTWISE = (
+    *("ReLU", "LeakyReLU", "ELU"),
+    *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "Silu", "Gelu"),
+    *("HardSilu", "Tanh", "HardTanh", "Softsign", "Absolute", "Abs", "Negative"),
+    *POSITIVE_AT_ZERO,
+)
+"""Layers and operations that compute each number from the one at its place alone."""
+
 
 def is_bias(name: str) -> bool:
     """Return whether a variable of this name is a bias."""
@@ -27,3 +46,20 @@ def is_quantized(layer: Any) -> bool:
 def has_lora(layer: Any) -> bool:
     """Return whether a layer computes with LoRA weights beside its kernel."""
     return bool(getattr(layer, "lora_enabled", False))
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Return how many zeros "same" padding adds before and after along one axis.
+
+    Args:
+        size: Of the input.
+        kernel: Of the window, holes included.
+        stride: From one output to the next.
+
+    Example:
+    >>> same_padding(224, 3, 2)
+    (0, 1)
+    """
+    outputs = -(-size // stride)
+    total = max(0, (outputs - 1) * stride + kernel - size)
+    return total // 2, total - total // 2

@@ -8,6 +8,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_tickets._util.layer_traits import (
+    has_lora,
+    is_quantized,
+)
 from keras_tickets.backend import keras_private
 
 
@@ -67,8 +71,8 @@ def numbers(variable: Any) -> np.ndarray:
 
 def weights_beside(layer: Any) -> str:
     """Tell which numbers a layer computes with besides its weights; empty if none."""
-    if getattr(layer, "lora_enabled", False):
+    if has_lora(layer):
         return "has LoRA weights beside its kernel"
-    if getattr(layer, "quantization_mode", None):
-        return "is quantised"
+    if is_quantized(layer):
+        return "is quantized"
     return ""

@@ -19,17 +19,18 @@ class Channels:
 
     Args:
         spec: Its shape and dtype.
-        wires: The wire of each channel; none if the last axis has no known size.
+        ids: The id of each channel (see `coupling`); none if the last axis has no
+            known size.
         constants: The value of each channel that has the same value at all positions,
             for any input of the model; NaN for the others.
     """
 
     spec: keras.KerasTensor
-    wires: np.ndarray = field(default_factory=lambda: np.empty(0, int))
+    ids: np.ndarray = field(default_factory=lambda: np.empty(0, int))
     constants: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     def __len__(self) -> int:
-        return len(self.wires)
+        return len(self.ids)
 
 
 def unknown(count: int) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""Which channels of a network live or die together.
+"""Which channels of a network are coupled: kept or removed together.
 
-A channel keeps its identity from the layer that computes it to the layers that read it:
-activations, BatchNorm, pooling and concatenation carry it along, an addition ties those
-that it adds. Such a path is a *wire*. A tensor is described by the wire of each of its
-channels, and a wire is kept or removed in all tensors at once.
+A channel has the same id from the layer that computes it to the layers that read it:
+activations, BatchNorm, pooling and concatenation carry it along, an addition couples
+those that it adds. A tensor is described by the ids of its channels, and coupled
+channels are kept or removed in all tensors at once.
 """
 
 from __future__ import annotations
@@ -13,65 +13,65 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 
-class Wires:
-    """The wires of a network: made by layers, tied by additions.
+class Coupling:
+    """The channels of a network: made by layers, coupled by additions.
 
     Example:
-    >>> wires = Wires()
-    >>> first, second = wires.new(2), wires.new(2)
-    >>> wires.tie([first, second], by="add")
-    >>> wires.pin(second[:1], "an output of the model")
-    >>> kept = wires.kept()
+    >>> coupling = Coupling()
+    >>> first, second = coupling.new(2), coupling.new(2)
+    >>> coupling.couple([first, second], by="add")
+    >>> coupling.keep(second[:1], "an output of the model")
+    >>> kept = coupling.kept()
     >>> kept[first].tolist()
     [True, False]
     """
 
     def __init__(self) -> None:
         self._parent: list[int] = []
-        self._pins: list[tuple[np.ndarray, str]] = []
-        self._ties: dict[int, str] = {}
+        self._keep: list[tuple[np.ndarray, str]] = []
+        self._coupled_by: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self._parent)
 
     def new(self, count: int) -> np.ndarray:
-        """Return the numbers of `count` wires that did not exist before."""
+        """Return the ids of `count` channels that did not exist before."""
         first = len(self._parent)
         self._parent.extend(range(first, first + count))
         return np.arange(first, first + count)
 
-    def pin(self, wires: np.ndarray, why: str) -> None:
-        """Keep these wires, whoever reads them."""
-        self._pins.append((wires, why))
+    def keep(self, ids: np.ndarray, why: str) -> None:
+        """Keep these channels, whoever reads them."""
+        self._keep.append((ids, why))
 
-    def tie(self, tensors: Iterable[np.ndarray], by: str) -> None:
+    def couple(self, tensors: Iterable[np.ndarray], by: str) -> None:
         """Keep or remove the same channels in all of these tensors."""
         first, *others = tensors
         for other in others:
             for a, b in zip(first[first != other], other[first != other], strict=True):
                 self._union(int(a), int(b))
-                self._ties.setdefault(int(a), by)
-                self._ties.setdefault(int(b), by)
+                self._coupled_by.setdefault(int(a), by)
+                self._coupled_by.setdefault(int(b), by)
 
-    def roots(self) -> np.ndarray:
-        """Return by wire the one that stands for all that are tied to it."""
-        return np.array([self._find(wire) for wire in range(len(self))], int)
+    def groups(self) -> np.ndarray:
+        """Return by id the group of coupled channels: the least id among them."""
+        return np.array([self._find(each) for each in range(len(self))], int)
 
     def kept(self) -> Kept:
-        """Return which wires are kept so far: those that are pinned."""
-        roots = self.roots()
-        ties = {int(roots[wire]): by for wire, by in reversed(self._ties.items())}
-        kept = Kept(roots, ties)
-        for wires, why in self._pins:
-            kept.keep(wires, why)
+        """Return which channels are kept so far, whoever reads them."""
+        groups = self.groups()
+        by = {int(groups[i]): by for i, by in reversed(self._coupled_by.items())}
+        kept = Kept(groups, by)
+        for ids, why in self._keep:
+            kept.keep(ids, why)
         return kept
 
-    def _find(self, wire: int) -> int:
-        root = wire
+    def _find(self, each: int) -> int:
+        root = each
         while self._parent[root] != root:
             root = self._parent[root]
-        while self._parent[wire] != root:
-            self._parent[wire], wire = root, self._parent[wire]
+        while self._parent[each] != root:
+            self._parent[each], each = root, self._parent[each]
         return root
 
     def _union(self, a: int, b: int) -> None:
@@ -80,33 +80,33 @@ class Wires:
 
 
 class Kept:
-    """Which wires are kept, and for which reason; grows only.
+    """Which channels are kept, and for which reason; grows only.
 
     Args:
-        roots: By wire, the one that stands for all that are tied to it.
-        ties: By such a wire, the layer that tied them.
+        groups: By id, the group of coupled channels that it belongs to.
+        coupled_by: By group, the layer that coupled it.
     """
 
-    def __init__(self, roots: np.ndarray, ties: dict[int, str]) -> None:
-        self._roots = roots
-        self._ties = ties
-        self._kept = np.zeros(len(roots), bool)
+    def __init__(self, groups: np.ndarray, coupled_by: dict[int, str]) -> None:
+        self._groups = groups
+        self._coupled_by = coupled_by
+        self._kept = np.zeros(len(groups), bool)
         self._why: dict[int, str] = {}
 
-    def __getitem__(self, wires: np.ndarray) -> np.ndarray:
-        """Return a mask of these wires, True where one is kept."""
-        return self._kept[self._roots[wires]]
+    def __getitem__(self, ids: np.ndarray) -> np.ndarray:
+        """Return a mask of these channels, True where one is kept."""
+        return self._kept[self._groups[ids]]
 
-    def keep(self, wires: np.ndarray, why: str) -> bool:
-        """Keep these wires; return whether one of them was not kept before."""
-        new = np.unique(self._roots[wires[~self[wires]]])
+    def keep(self, ids: np.ndarray, why: str) -> bool:
+        """Keep these channels; return whether one of them was not kept before."""
+        new = np.unique(self._groups[ids[~self[ids]]])
         self._kept[new] = True
         self._why.update(dict.fromkeys(new.tolist(), why))
         return len(new) > 0
 
-    def why(self, wires: np.ndarray) -> Iterator[str]:
-        """Yield for each of these kept wires why it is kept."""
-        for root in self._roots[wires].tolist():
-            by = self._ties.get(root)
-            tie = f", tied to other channels by {by}" if by else ""
-            yield self._why[root] + tie
+    def why(self, ids: np.ndarray) -> Iterator[str]:
+        """Yield for each of these kept channels why it is kept."""
+        for group in self._groups[ids].tolist():
+            by = self._coupled_by.get(group)
+            coupled = f", coupled to other channels by {by}" if by else ""
+            yield self._why[group] + coupled

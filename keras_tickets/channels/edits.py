@@ -1,6 +1,6 @@
 """The parts of a network that change when channels go: layers with weights or sizes.
 
-A part knows the wires that come in and go out, and says for any choice of kept wires
+A part knows the channels that come in and go out, and says for any choice of kept ones
 what becomes of the layer's config and weights.
 """
 
@@ -16,22 +16,22 @@ from keras_tickets.channels.coupling import Kept
 
 
 class Part:
-    """A layer and the wires of its input and output.
+    """A layer and the channels of its input and output.
 
     Args:
         layer: The layer.
         name: How the user finds it: nested models in front, with slashes.
         x: Its input, at the first call.
-        outs: The wires of its output.
+        outs: The channels of its output.
     """
 
     def __init__(self, layer: Any, name: str, x: Channels, outs: np.ndarray) -> None:
         self.layer = layer
         self.name = name
-        self.ins = x.wires
+        self.ins = x.ids
         self.outs = outs
 
-    def meet(self, x: Channels) -> None:
+    def merge_call(self, x: Channels) -> None:
         """Take note of another call of a shared layer."""
 
     def config(self, kept: Kept) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class Shape(Part):
         return {"target_shape": [*others, last if last == -1 else count]}
 
 
-class Door(Part):
+class NestedInput(Part):
     """The input of a nested model."""
 
     def config(self, kept: Kept) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What each kind of layer does to the channels that it is given.
 
 A rule is a function `rule(trace, layer, *args)` that takes `Channels` where the layer
-takes tensors and returns what comes out. It raises `LeftAlone` for a layer that can not
+takes tensors and returns what comes out. It raises `LeftAlone` for a layer that cannot
 lose a channel.
 
 | layer | its output channels |
@@ -14,7 +14,7 @@ lose a channel.
 | ZeroPadding | the same; a constant stays one only if it is zero |
 | Flatten, Reshape | the same at each position, in the new order |
 | Concatenate | those of all, one after the other |
-| Add, Subtract, Multiply, Average, Maximum, Minimum | the same in all, tied |
+| Add, Subtract, Multiply, Average, Maximum, Minimum | the same in all, coupled |
 | everything else | left alone, with all it reads |
 """
 
@@ -29,6 +29,10 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_tickets._util.layer_traits import (
+    ELEMENTWISE,
+    IDENTITY,
+)
 from keras_tickets.backend.rebuilding import (
     LeftAlone,
     is_of_keras,
@@ -64,20 +68,25 @@ REASONS = (
     (r"RNN|LSTM|GRU|Bidirectional", "is recurrent"),
     (r"Attention", "attends"),
     (r"Embedding", "looks its vectors up in a table"),
-    (r"Normalization", "normalises over several channels"),
+    (r"Normalization", "normalizes over several channels"),
     (r"Softmax|Sparsemax|Glu", "computes each channel from several"),
-    (r"Lambda", "is a function that can not be looked into"),
+    (r"Lambda", "is a function that cannot be looked into"),
 )
 
 
-def rule(names: str) -> Callable[[Rule], Rule]:
-    """Decorate a function as the rule of classes of Keras, named in one string."""
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Decorate a function as the rule of classes of Keras, by their names."""
 
     def register(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(names.split(), function))
+        RULES.update(dict.fromkeys(names, function))
         return function
 
     return register
+
+
+def _of_each_rank(*names: str) -> list[str]:
+    """Return the names of the layers of one, two and three dimensions."""
+    return [f"{name}{rank}D" for name in names for rank in (1, 2, 3)]
 
 
 def find(operation: Any) -> Rule:
@@ -99,8 +108,9 @@ def find(operation: Any) -> Rule:
 
 
 @rule(
-    "Dense Conv1D Conv2D Conv3D Conv1DTranspose Conv2DTranspose Conv3DTranspose "
-    "SeparableConv1D SeparableConv2D"
+    *("Dense", *_of_each_rank("Conv")),
+    *("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
+    *("SeparableConv1D", "SeparableConv2D"),
 )
 def linear(trace: Trace, layer: Any, x: Channels) -> Channels:
     """Make new channels, constant where only constants lead to one."""
@@ -112,9 +122,11 @@ def linear(trace: Trace, layer: Any, x: Channels) -> Channels:
         constants = apply(layer.activation, part.constant_outputs(x))
     else:
         name = getattr(layer.activation, "__name__", "activation")
-        trace.wires.pin(part.outs, f"read as a whole by the {name} of '{part.name}'")
+        trace.coupling.keep(
+            part.outs, f"read as a whole by the {name} of '{part.name}'"
+        )
         constants = none_constant(layer)
-    return trace.output(layer, x, wires=part.outs, constants=constants)
+    return trace.output(layer, x, ids=part.outs, constants=constants)
 
 
 def _check_plain(layer: Any) -> None:
@@ -143,14 +155,11 @@ def activation(trace: Trace, layer: Any, x: Channels) -> Channels:
     return elementwise(trace, layer, x)
 
 
-@rule(
-    "ReLU LeakyReLU ELU Relu Relu6 LeakyRelu Elu Selu Celu Silu Gelu Sigmoid "
-    "HardSigmoid HardSilu Tanh HardTanh Softplus Softsign Absolute Abs Negative Square"
-)
+@rule(*ELEMENTWISE, "Square")
 def elementwise(trace: Trace, operation: Any, x: Channels) -> Channels:
     """Activate constants."""
     constants = apply(operation.call, x.constants)
-    return trace.output(operation, x, wires=x.wires, constants=constants)
+    return trace.output(operation, x, ids=x.ids, constants=constants)
 
 
 @rule("Rescaling")
@@ -159,42 +168,39 @@ def rescaling(trace: Trace, layer: Any, x: Channels) -> Channels:
     if not all(isinstance(n, int | float) for n in (layer.scale, layer.offset)):
         raise LeftAlone("scales each channel by a number of its own")
     constants = only_finite(x.constants * layer.scale + layer.offset)
-    return trace.output(layer, x, wires=x.wires, constants=constants)
+    return trace.output(layer, x, ids=x.ids, constants=constants)
 
 
 @rule(
-    "Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianNoise "
-    "GaussianDropout AlphaDropout ActivityRegularization Identity RepeatVector "
-    "MaxPooling1D MaxPooling2D MaxPooling3D "
-    "AveragePooling1D AveragePooling2D AveragePooling3D "
-    "GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D "
-    "GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D "
-    "UpSampling1D UpSampling2D UpSampling3D Cropping1D Cropping2D Cropping3D"
+    *(*IDENTITY, "RepeatVector"),
+    *_of_each_rank("MaxPooling", "AveragePooling"),
+    *_of_each_rank("GlobalMaxPooling", "GlobalAveragePooling"),
+    *_of_each_rank("UpSampling", "Cropping"),
 )
 def same(trace: Trace, layer: Any, x: Channels) -> Channels:
     """Leave channels and constants as they are."""
-    return trace.output(layer, x, wires=x.wires, constants=x.constants)
+    return trace.output(layer, x, ids=x.ids, constants=x.constants)
 
 
-@rule("ZeroPadding1D ZeroPadding2D ZeroPadding3D")
+@rule(*_of_each_rank("ZeroPadding"))
 def zero_padding(trace: Trace, layer: Any, x: Channels) -> Channels:
     """Leave a constant only where it is the zero that is padded with."""
     constants = np.where(x.constants == 0, 0, np.nan)
-    return trace.output(layer, x, wires=x.wires, constants=constants)
+    return trace.output(layer, x, ids=x.ids, constants=constants)
 
 
 @rule("BatchNormalization")
 def batch_normalization(trace: Trace, layer: Any, x: Channels) -> Channels:
     """Shift and scale constants; what is scaled by zero becomes its shift."""
     if layer.axis % len(x.spec.shape) != len(x.spec.shape) - 1:
-        raise LeftAlone(f"normalises along axis {layer.axis}, not the last one")
-    trace.part(Norm, layer, x, x.wires)
+        raise LeftAlone(f"normalizes along axis {layer.axis}, not the last one")
+    trace.part(Norm, layer, x, x.ids)
     gamma = numbers(layer.gamma) if layer.scale else np.ones(len(x))
     scale = gamma / np.sqrt(numbers(layer.moving_variance) + layer.epsilon)
     moved = (x.constants - numbers(layer.moving_mean)) * scale
     shift = numbers(layer.beta) if layer.center else 0
     constants = only_finite(np.where(gamma == 0, 0, moved) + shift)
-    return trace.output(layer, x, wires=x.wires, constants=constants)
+    return trace.output(layer, x, ids=x.ids, constants=constants)
 
 
 @rule("PReLU")
@@ -202,51 +208,51 @@ def prelu(trace: Trace, layer: Any, x: Channels) -> Channels:
     """Scale negative constants, if the slope is the same at all positions."""
     alpha = numbers(layer.alpha)
     if alpha.shape[-1] == len(x):
-        trace.part(Slope, layer, x, x.wires)
+        trace.part(Slope, layer, x, x.ids)
     slopes = alpha.reshape(-1, alpha.shape[-1])
     slope = np.where((slopes == slopes[0]).all(0), slopes[0], np.nan)
     constants = np.where(x.constants >= 0, x.constants, slope * x.constants)
-    return trace.output(layer, x, wires=x.wires, constants=only_finite(constants))
+    return trace.output(layer, x, ids=x.ids, constants=only_finite(constants))
 
 
-@rule("DepthwiseConv1D DepthwiseConv2D")
+@rule("DepthwiseConv1D", "DepthwiseConv2D")
 def depthwise(trace: Trace, layer: Any, x: Channels) -> Channels:
     """Filter each channel alone, perhaps several times."""
     _check_plain(layer)
     if not is_elementwise(layer.activation):
         raise LeftAlone("has an activation that is not known to be elementwise")
-    wires = np.repeat(x.wires, layer.depth_multiplier)
-    trace.part(Depthwise, layer, x, wires)
+    ids = np.repeat(x.ids, layer.depth_multiplier)
+    trace.part(Depthwise, layer, x, ids)
     constants = apply(layer.activation, depthwise_constants(layer, x))
-    return trace.output(layer, x, wires=wires, constants=constants)
+    return trace.output(layer, x, ids=ids, constants=constants)
 
 
 # -- other shapes -------------------------------------------------------------------
 
 
-@rule("Flatten Reshape")
+@rule("Flatten", "Reshape")
 def reshape(trace: Trace, layer: Any, x: Channels) -> Channels:
-    """Carry the wire of each number along; every row must have the same ones."""
-    wires, constants = _last_axis(layer, x)
+    """Carry the channel of each number along; every row must have the same ones."""
+    ids, constants = _last_axis(layer, x)
     if type(layer).__name__ == "Reshape":
-        trace.part(Shape, layer, x, wires)
-    return trace.output(layer, x, wires=wires, constants=constants)
+        trace.part(Shape, layer, x, ids)
+    return trace.output(layer, x, ids=ids, constants=constants)
 
 
 def _last_axis(layer: Any, x: Channels) -> tuple[np.ndarray, np.ndarray]:
-    """Return the wires and constants along the last axis of a reshaped tensor."""
+    """Return the channels and constants along the last axis of a reshaped tensor."""
     old, new = x.spec.shape[1:], layer.compute_output_spec(x.spec).shape[1:]
     if old[-1] == new[-1]:
-        return x.wires, x.constants
+        return x.ids, x.constants
     if None in (*old, *new):
         raise LeftAlone(f"reshapes {old} to {new}: not every size is known")
     rows = math.prod(old[:-1])
-    wires = np.tile(x.wires, rows).reshape(-1, new[-1])
-    if (wires != wires[0]).any():
+    ids = np.tile(x.ids, rows).reshape(-1, new[-1])
+    if (ids != ids[0]).any():
         raise LeftAlone(f"reshapes {old} to {new}, which mixes channels and positions")
     constants = np.tile(x.constants, rows).reshape(-1, new[-1])
     uniform = (constants == constants[0]).all(0)
-    return wires[0], np.where(uniform, constants[0], np.nan)
+    return ids[0], np.where(uniform, constants[0], np.nan)
 
 
 # -- where branches meet ------------------------------------------------------------
@@ -254,14 +260,14 @@ def _last_axis(layer: Any, x: Channels) -> tuple[np.ndarray, np.ndarray]:
 
 @rule("Concatenate")
 def concatenate(trace: Trace, layer: Any, *args: Any) -> Channels:
-    """Put the channels one after the other, or tie them along another axis."""
+    """Put the channels one after the other, or couple them along another axis."""
     branches = _branches(args)
     rank = len(branches[0].spec.shape)
     if layer.axis % rank != rank - 1:
-        return _tied(trace, layer, args, branches, _equal)
-    wires = np.concatenate([branch.wires for branch in branches])
+        return _coupled(trace, layer, args, branches, _equal)
+    ids = np.concatenate([branch.ids for branch in branches])
     constants = np.concatenate([branch.constants for branch in branches])
-    return trace.output(layer, *args, wires=wires, constants=constants)
+    return trace.output(layer, *args, ids=ids, constants=constants)
 
 
 def _equal(constants: list[Any]) -> np.ndarray:
@@ -290,11 +296,11 @@ COMBINE: dict[str, Callable[[list[Any]], Any]] = {
 """What becomes of constants; NaN, the unknown, stays NaN."""
 
 
-@rule(" ".join(COMBINE))
+@rule(*COMBINE)
 def combine(trace: Trace, layer: Any, *args: Any) -> Channels:
-    """Tie the channels of all branches; numbers may stand among them."""
+    """Couple the channels of all branches; numbers may stand among them."""
     branches = _branches(args)
-    return _tied(trace, layer, args, branches, COMBINE[type(layer).__name__])
+    return _coupled(trace, layer, args, branches, COMBINE[type(layer).__name__])
 
 
 def _branches(args: Any) -> list[Channels]:
@@ -305,7 +311,7 @@ def _branches(args: Any) -> list[Channels]:
     return tensors_in(args)
 
 
-def _tied(
+def _coupled(
     trace: Trace,
     layer: Any,
     args: Any,
@@ -314,12 +320,12 @@ def _tied(
 ) -> Channels:
     """Return one tensor whose channels are those of every branch at once."""
     wide = max(branches, key=len)
-    # A branch of one channel, broadcast over the others, can not lose its last one.
-    alike = [branch.wires for branch in branches if len(branch) == len(wide)]
-    trace.wires.tie(alike, by=f"'{trace.name(layer)}'")
+    # A branch of one channel, broadcast over the others, cannot lose its last one.
+    equal = [branch.ids for branch in branches if len(branch) == len(wide)]
+    trace.coupling.couple(equal, by=f"'{trace.name(layer)}'")
     values = [
         x.constants if isinstance(x, Channels) else float(x) for x in tree.flatten(args)
     ]
     with np.errstate(all="ignore"):
         constants = only_finite(np.broadcast_to(function(values), len(wide)))
-    return trace.output(layer, *args, wires=wide.wires, constants=constants)
+    return trace.output(layer, *args, ids=wide.ids, constants=constants)

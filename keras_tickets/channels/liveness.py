@@ -9,22 +9,23 @@ from keras_tickets.channels.mixing_layers import Linear
 from keras_tickets.channels.tracing import Trace
 
 
-def demand(trace: Trace) -> Kept:
-    """Return the wires that stay.
+def live_channels(trace: Trace) -> Kept:
+    """Return the channels that stay.
 
-    From what is pinned (inputs, outputs, whatever is left alone) backwards: a kept
-    output of a layer keeps the inputs that it reads. No tensor loses all its channels.
+    From what is kept in any case (inputs, outputs, whatever is left alone) backwards: a
+    kept output of a layer keeps the inputs that it reads. No tensor loses all of its
+    channels.
     """
-    kept = trace.wires.kept()
+    kept = trace.coupling.kept()
     while True:
         _follow(trace, kept)
-        empty = next((t for t in trace.tensors if not kept[t[1].wires].any()), None)
+        empty = next((t for t in trace.tensors if not kept[t[1].ids].any()), None)
         if empty is None:
             return kept
         name, x = empty
         # A constant one reads nothing, so that keeping it keeps nothing else.
         first = int(np.argmax(~np.isnan(x.constants)))
-        kept.keep(x.wires[first : first + 1], f"the last channel of '{name}'")
+        kept.keep(x.ids[first : first + 1], f"the last channel of '{name}'")
 
 
 def _follow(trace: Trace, kept: Kept) -> None:
@@ -34,5 +35,5 @@ def _follow(trace: Trace, kept: Kept) -> None:
     while grows:
         grows = False
         for layer in reversed(layers):  # from the outputs: most are done in one pass
-            for wires, why in layer.needs(kept):
-                grows |= kept.keep(wires, why)
+            for ids, why in layer.needs(kept):
+                grows |= kept.keep(ids, why)

@@ -7,13 +7,13 @@ constant adds to the outputs goes into the bias.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from keras_tickets._util.layer_traits import same_padding
 from keras_tickets.backend.rebuilding import numbers
 from keras_tickets.channels.channel_state import (
     Channels,
@@ -33,25 +33,25 @@ class Linear(Part):
         self.pads = pads(layer, x.spec.shape)
         self.reads = reads(layer)
 
-    def meet(self, x: Channels) -> None:
+    def merge_call(self, x: Channels) -> None:
         """Fold only what is the same constant at each call."""
         same = self.constants == x.constants
         self.constants = np.where(same, self.constants, np.nan)
         self.pads = self.pads or pads(self.layer, x.spec.shape)
 
     def needs(self, kept: Kept) -> Iterator[tuple[np.ndarray, str]]:
-        """Yield the wires that the kept outputs need, with the reason."""
+        """Yield the channels that the kept outputs need, with the reason."""
         read = self.reads[:, kept[self.outs]].any(1)
-        live = np.isnan(self.constants)
-        yield self.ins[read & live], f"read by '{self.name}'"
+        varies = np.isnan(self.constants)
+        yield self.ins[read & varies], f"read by '{self.name}'"
         if self.pads:
             yield (
-                self.ins[read & ~live & (self.constants != 0)],
+                self.ins[read & ~varies & (self.constants != 0)],
                 f"a constant other than zero, which '{self.name}' pads with zeros",
             )
 
     def constant_outputs(self, x: Channels) -> np.ndarray:
-        """Return the outputs, before the activation, that no live channel reaches."""
+        """Return the outputs before the activation, NaN where one is not constant."""
         folds = ~np.isnan(x.constants)
         if pads(self.layer, x.spec.shape):
             folds &= x.constants == 0
@@ -169,7 +169,7 @@ def _padding(
     reach = (kernel - 1) * dilation
     if padding == "causal" or size is None:
         return reach
-    return (math.ceil(size / stride) - 1) * stride + reach + 1 - size
+    return sum(same_padding(size, reach + 1, stride))
 
 
 def depthwise_constants(layer: Any, x: Channels) -> np.ndarray:

@@ -15,7 +15,7 @@ from keras_tickets._util.tables import table
 from keras_tickets.backend.rebuilding import graph_of_layers
 from keras_tickets.channels.coupling import Kept
 from keras_tickets.channels.edits import Part
-from keras_tickets.channels.liveness import demand
+from keras_tickets.channels.liveness import live_channels
 from keras_tickets.channels.mixing_layers import Linear
 from keras_tickets.channels.tracing import Trace
 
@@ -85,7 +85,7 @@ def plan(model: keras.Model) -> ShrinkPlan:
     """
     check_model(model)
     trace = Trace(graph_of_layers(model, "shrink()"))
-    kept = demand(trace)
+    kept = live_channels(trace)
     changes = {
         key: Change(part.config(kept), part.weights(kept))
         for key, part in trace.parts.items()
@@ -113,9 +113,9 @@ def _growth(part: Part, change: Change) -> int:
 
 def _dead_but_kept(trace: Trace, makers: list[Linear], kept: Kept) -> list[Left]:
     """Return the channels that are constant somewhere, and stay."""
-    dead = np.zeros(len(trace.wires), bool)
+    dead = np.zeros(len(trace.coupling), bool)
     for _, x in trace.tensors:
-        dead[x.wires[~np.isnan(x.constants)]] = True
+        dead[x.ids[~np.isnan(x.constants)]] = True
     rows = []
     for part in makers:
         stay = part.outs[dead[part.outs] & kept[part.outs]]

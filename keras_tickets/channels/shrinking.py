@@ -1,8 +1,8 @@
 """Physical removal of dead channels: a smaller dense model with the same outputs.
 
-`wires` says which channels live or die together, `rules` what each kind of layer does
-to channels, `trace` runs them through a model, `demand` decides, `plan` says what
-becomes of each layer, and `rebuild` makes the model.
+`coupling` says which channels are kept or removed together, `layer_rules` what each
+kind of layer does to channels, `tracing` runs them through a model, `liveness` decides,
+`removal_plan` says what becomes of each layer, and `smaller_model` makes the model.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def shrink(model: keras.Model, verbose: bool = True) -> keras.Model:
     """Return a smaller dense model without the channels that change no output.
 
     A channel goes if no weight that is left reads it, or if it is constant and what it
-    adds fits into the biases of those that read it. Channels that are added live or
-    die together; BatchNorm, depthwise kernels, nested and shared layers follow. What no
-    rule covers (recurrent layers, attention, grouped convolutions, classes of your
-    own) stays as it is, with all it reads: the table says what, and why.
+    adds fits into the biases of those that read it. Channels that are added are kept or
+    removed together; BatchNorm, depthwise kernels, nested and shared layers follow.
+    What no rule covers (recurrent layers, attention, grouped convolutions, classes of
+    your own) stays as it is, with all it reads: the table says what, and why.
 
     The outputs are equal up to rounding in inference. Inputs, outputs and the names of
     layers stay; the result is not compiled, and `model` is not changed.
@@ -42,7 +42,7 @@ def shrink(model: keras.Model, verbose: bool = True) -> keras.Model:
 
     Raises:
         TypeError: If `model` is no Keras 3 model.
-        ValueError: If it is not built, has no graph of layers, or can not be rebuilt
+        ValueError: If it is not built, has no graph of layers, or cannot be rebuilt
             from its config.
 
     Example:

@@ -23,9 +23,9 @@ from keras_tickets.channels.channel_state import (
     tensors_in,
     unknown,
 )
-from keras_tickets.channels.coupling import Wires
+from keras_tickets.channels.coupling import Coupling
 from keras_tickets.channels.edits import (
-    Door,
+    NestedInput,
     Part,
 )
 
@@ -39,15 +39,15 @@ class Trace:
         graph: The graph of a plain Functional or Sequential model.
 
     Attributes:
-        wires: The wires, with what is pinned and tied.
-        parts: By `id` of layer, what changes with the wires.
+        coupling: The channels, which are coupled, and which are kept.
+        parts: By `id` of layer, what changes with its channels.
         tensors: What every layer gave, in order.
         left: By name of layer, why it is left alone with all that it reads.
         fixed: The `id` of each of these, and of the layers below them.
     """
 
     def __init__(self, graph: keras.Function) -> None:
-        self.wires = Wires()
+        self.coupling = Coupling()
         self.parts: dict[int, Part] = {}
         self.tensors: list[tuple[str, Channels]] = []
         self.left: dict[str, str] = {}
@@ -56,7 +56,7 @@ class Trace:
         inputs = [self._new(tensor, "an input of the model") for tensor in graph.inputs]
         outputs = keras_private.run_graph(graph, inputs, self.call)
         for output in tensors_in(outputs):
-            self.wires.pin(output.wires, "an output of the model")
+            self.coupling.keep(output.ids, "an output of the model")
 
     def name(self, operation: Any) -> str:
         """Return how the user finds a layer: nested models in front."""
@@ -79,31 +79,31 @@ class Trace:
         x: Channels,
         outs: np.ndarray | int,
     ) -> P:
-        """Return the part of a layer; at a further call, tie the inputs of both.
+        """Return the part of a layer; at a further call, couple the inputs of both.
 
         Args:
             kind: Which kind of part.
             layer: The layer.
             x: Its input at this call.
-            outs: The wires of its output, or how many new ones it makes.
+            outs: The channels of its output, or how many new ones it makes.
         """
         if id(layer) not in self.parts:
-            wires = self.wires.new(outs) if isinstance(outs, int) else outs
-            self.parts[id(layer)] = kind(layer, self.name(layer), x, wires)
+            ids = self.coupling.new(outs) if isinstance(outs, int) else outs
+            self.parts[id(layer)] = kind(layer, self.name(layer), x, ids)
         else:
             part = self.parts[id(layer)]
             if len(part.ins) != len(x):
                 raise LeftAlone("is called on inputs of several sizes")
-            self.wires.tie([part.ins, x.wires], by=f"two calls of '{part.name}'")
-            part.meet(x)
+            self.coupling.couple([part.ins, x.ids], by=f"two calls of '{part.name}'")
+            part.merge_call(x)
         return self.parts[id(layer)]  # type: ignore[return-value]
 
     def output(
-        self, operation: Any, *args: Any, wires: np.ndarray, constants: np.ndarray
+        self, operation: Any, *args: Any, ids: np.ndarray, constants: np.ndarray
     ) -> Channels:
         """Return what an operation gives, by channel."""
         spec = operation.compute_output_spec(*specs(args))
-        made = Channels(spec, wires, constants)
+        made = Channels(spec, ids, constants)
         self.tensors.append((self.name(operation), made))
         return made
 
@@ -123,16 +123,16 @@ class Trace:
     def _nested(self, model: Any, graph: keras.Function, *args: Any) -> Any:
         """Pass channels through the layers of a nested model."""
         given = tree.flatten(args)
-        doors = [input_layer(graph, tensor) for tensor in graph.inputs]
+        inputs = [input_layer(graph, tensor) for tensor in graph.inputs]
         if not is_of_keras(type(model)):
             raise LeftAlone(f"is a class of its own, {type(model).__name__}")
         named = isinstance(args[0], dict) != isinstance(graph.input, dict)
-        if named or len(given) != len(doors) or None in doors:
+        if named or len(given) != len(inputs) or None in inputs:
             raise LeftAlone("is a nested model that is called in a way of its own")
         self._scope = (*self._scope, model.name)
         try:
-            for door, x in zip(doors, given, strict=True):
-                self.part(Door, door, x, x.wires)
+            for layer, x in zip(inputs, given, strict=True):
+                self.part(NestedInput, layer, x, x.ids)
             return keras_private.run_graph(graph, given, self.call)
         finally:
             self._scope = self._scope[:-1]
@@ -142,13 +142,13 @@ class Trace:
         name = self.name(operation)
         self.left[name] = reason
         for x in tensors_in(args, kwargs):
-            self.wires.pin(x.wires, f"read by '{name}', which {reason}")
+            self.coupling.keep(x.ids, f"read by '{name}', which {reason}")
         for layer in (operation, *below(operation)):
             self.fixed.add(id(layer))
             if (part := self.parts.get(id(layer))) is not None:
                 why = f"part of '{name}', which {reason}"
-                self.wires.pin(part.ins, why)
-                self.wires.pin(part.outs, why)
+                self.coupling.keep(part.ins, why)
+                self.coupling.keep(part.outs, why)
         made = operation.compute_output_spec(*specs(args), **specs(kwargs))
         return tree.map_structure(lambda spec: self._new(spec, f"made by {name}"), made)
 
@@ -157,6 +157,6 @@ class Trace:
         if len(spec.shape) < 2 or spec.shape[-1] is None:
             return Channels(spec)
         count = spec.shape[-1]
-        made = Channels(spec, self.wires.new(count), unknown(count))
-        self.wires.pin(made.wires, why)
+        made = Channels(spec, self.coupling.new(count), unknown(count))
+        self.coupling.keep(made.ids, why)
         return made

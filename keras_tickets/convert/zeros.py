@@ -11,6 +11,7 @@ from keras_tickets._util.file_tensor import (
     Array,
     FileTensor,
 )
+from keras_tickets._util.layer_traits import is_bias
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,7 @@ def model_weights(model: keras.Model) -> list[Weight]:
                 "finite (NaN or infinite), so no file of this model can be checked. "
                 "Restore weights from before the training diverged."
             )
-        if values.ndim >= 2 and "bias" not in variable.name:
+        if values.ndim >= 2 and not is_bias(variable.name):
             weights.append(Weight(variable.path, values))
     return weights
 

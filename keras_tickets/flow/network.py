@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import keras
 from keras import ops, tree
 
+from keras_tickets._util.layer_traits import is_added
 from keras_tickets._util.signature import input_signature
 from keras_tickets.backend import keras_private
 from keras_tickets.flow import rules
@@ -184,7 +184,7 @@ class Network:
                 graph = keras.Function(placeholders, layer.call(*args, **kwargs))
         except Exception as error:
             raise NotLinearError(
-                _no_rule(layer, f"its call can not be followed ({error})")
+                _no_rule(layer, f"its call cannot be followed ({error})")
             ) from error
         return keras_private.run_graph(graph, found, self._step)
 
@@ -221,7 +221,7 @@ class Network:
 
 def _positive(variable: keras.Variable) -> Any:
     """Return a weight's absolute value; a bias is left out."""
-    if re.search(r"(^|_)(bias|beta)$", variable.name):
+    if is_added(variable.name):
         return ops.zeros_like(variable.value)
     return ops.abs(variable.value)
 

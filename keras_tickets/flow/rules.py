@@ -34,6 +34,11 @@ from typing import TYPE_CHECKING, Any
 import keras
 from keras import ops, tree
 
+from keras_tickets._util.layer_traits import (
+    ELEMENTWISE,
+    IDENTITY,
+    POSITIVE_AT_ZERO,
+)
 from keras_tickets.backend import keras_private
 from keras_tickets.flow.signal import (
     Signal,
@@ -96,16 +101,14 @@ def signals_in(*structure: Any) -> list[Signal]:
 # -- activations -------------------------------------------------------------------
 
 
-ACTIVATIONS = """
-    Activation ReLU LeakyReLU PReLU ELU Dropout BaseSpatialDropout GaussianDropout
-    GaussianNoise AlphaDropout ActivityRegularization StochasticDepth Identity
-    UnitNormalization Relu Relu6 LeakyRelu Elu Selu Celu Silu Gelu HardSilu Tanh
-    HardTanh TanhShrink SoftShrink HardShrink Threshold Softsign
-    Absolute Abs Negative Clip Cast StopGradient Sparsemax
-"""
+ACTIVATIONS = (
+    *(name for name in ELEMENTWISE if name not in POSITIVE_AT_ZERO),
+    *("Activation", "PReLU", "UnitNormalization", "TanhShrink", "SoftShrink"),
+    *("HardShrink", "Threshold", "Clip", "Cast", "StopGradient", "Sparsemax"),
+)
 
 
-@rule(*ACTIVATIONS.split())
+@rule(*IDENTITY, "StochasticDepth", *ACTIVATIONS)
 def identity(network: Network, layer: Any, x: Signal, *args: Any, **kwargs: Any) -> Any:
     """Pass the signal through."""
     return x.of(x.value, always=x.always or _nonzero_at_zero(layer))
@@ -117,7 +120,7 @@ def _nonzero_at_zero(layer: Any) -> bool:
     return name in ("sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential")
 
 
-@rule("Sigmoid", "HardSigmoid", "Softmax", "Softplus")
+@rule(*POSITIVE_AT_ZERO, "Softmax")
 def always_positive(
     network: Network, layer: Any, x: Signal, *args: Any, **kwargs: Any
 ) -> Signal:
@@ -227,7 +230,7 @@ def multiply(network: Network, layer: Any, *args: Any, **kwargs: Any) -> Signal:
 def product(network: Network, factors: list[Signal]) -> Signal:
     """Return the geometric mean of signals."""
     if not network.strict:
-        # A gate that is never zero can not cut what it scales.
+        # A gate that is never zero cannot cut what it scales.
         factors = [f for f in factors if not f.always] or factors
     total = factors[0]
     for factor in factors[1:]:

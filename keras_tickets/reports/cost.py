@@ -8,7 +8,6 @@ is what Keras computes: a masked kernel is multiplied as a dense one.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ import keras
 from keras import ops
 
 from keras_tickets._util.checks import check_model
+from keras_tickets._util.layer_traits import is_added
 from keras_tickets._util.tables import table
 from keras_tickets.kernels import find_kernels
 from keras_tickets.kernels.usage import uses
@@ -227,7 +227,7 @@ def flops(
     check_model(model)
     kernels = _Kernels(model, input_signature)
     variables = without_masks(kernels.model, kernels.model.weights)
-    biases = [v for v in variables if _is_bias(v) and id(v) not in kernels.kept]
+    biases = [v for v in variables if is_added(v.name) and id(v) not in kernels.kept]
     cost = Cost(
         kernels.model.name,
         kernels.rows(kernels.kept),
@@ -258,7 +258,7 @@ class _Kernels:
         self._kernels = [
             kernel
             for kernel in find_kernels(self.model)
-            if id(kernel.variable) in masked or not _is_bias(kernel.variable)
+            if id(kernel.variable) in masked or not is_added(kernel.variable.name)
         ]
         self._uses = uses(self.model, self._kernels, signature)
         self.kept = {
@@ -288,10 +288,6 @@ def _masked(model: keras.Model) -> list[MaskedKernel]:
         return list(model.mask_set.masked)
     layers = [layer for layer in masked_layers(model) if not layer.bypass]
     return [masked for layer in layers for masked in layer.mask_set.masked]
-
-
-def _is_bias(variable: keras.Variable) -> bool:
-    return re.search(r"bias$|^beta$", variable.name) is not None
 
 
 def _training(

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_tickets._util.layer_traits import same_padding
 from keras_tickets.tflite.file import TfliteFile
 from keras_tickets.tflite.graph import (
     Graph,
@@ -75,11 +76,12 @@ def _half(graph: Graph, node: Node) -> int:
     windows = graph.values[node.inputs[1]].shape[1:3]
     sizes = graph.values[node.inputs[0]].shape[1:3]
     added = {
-        max((-(-size // 2) - 1) * 2 + window - size, 0)
+        same_padding(size, window, 2)
         for size, window in zip(sizes, windows, strict=True)
     }
-    same = len(added) == 1 and set(windows) == {(half := min(added) // 2) * 2 + 1}
-    return half if same and min(added) == 2 * half else 0
+    (before, after), *others = added
+    equal = before == after and not others and set(windows) == {2 * before + 1}
+    return before if equal else 0
 
 
 def _is_of_one_size(graph: Any, op: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_tickets._util import layer_traits
 from keras_tickets.backend.rebuilding import (
     LeftAlone,
     numbers,
@@ -22,16 +23,12 @@ from keras_tickets.mobile.preparing.network_graph import (
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2D")
 
 # Nothing in inference.
-TRANSPARENT = (
-    *("Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout"),
-    *("AlphaDropout", "Identity", "ActivityRegularization"),
-)
+TRANSPARENT = layer_traits.IDENTITY
 
 # Layers and operators that do the same to a number wherever it stands.
 ALIKE = (
-    *("Activation", "ReLU", "LeakyReLU", "ELU", "Dropout", "GaussianNoise", "Identity"),
-    *("GaussianDropout", "AlphaDropout", "ActivityRegularization"),
-    *("Relu", "Relu6", "Sigmoid", "Silu", "HardSigmoid", "HardSilu", "Tanh", "Gelu"),
+    *("Activation", *layer_traits.ELEMENTWISE),
+    *(name for name in TRANSPARENT if name not in layer_traits.SPATIAL_DROPOUT),
 )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_tickets._util.layer_traits import same_padding
 from keras_tickets.mobile.preparing.building import (
     MisfitError,
     build,
@@ -22,7 +23,6 @@ from keras_tickets.mobile.preparing.network_graph import (
     read,
     values_in,
 )
-from keras_tickets.mobile.preparing.rewrites.kernel_padding import same
 
 Size = int | tuple[int, int]
 Shape = tuple[int | None, ...]
@@ -162,7 +162,7 @@ def _same(size: int | None, kernel: int, stride: int) -> tuple[int, int]:
 
     `keras.applications` pads images of unknown size as it does even ones.
     """
-    return same(size or stride * kernel, kernel, stride)
+    return same_padding(size or stride * kernel, kernel, stride)
 
 
 def _whole(node: Node, old: Shape) -> dict[str, Any]:

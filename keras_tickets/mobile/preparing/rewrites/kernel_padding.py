@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_tickets._util.layer_traits import same_padding
 from keras_tickets.backend.rebuilding import (
     LeftAlone,
     numbers,
@@ -164,13 +165,7 @@ _NO_SIZE = (
 def _same(size: int | None, kernel: int, stride: int) -> tuple[int, int]:
     if stride > 1 and size is None:
         raise LeftAlone(_NO_SIZE)
-    return same(size or kernel, kernel, stride)
-
-
-def same(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Return the padding that `same` means along an axis."""
-    over = max(0, (-(-size // stride) - 1) * stride + kernel - size)
-    return over // 2, over - over // 2
+    return same_padding(size or kernel, kernel, stride)
 
 
 def stands(site: Site, sizes: tuple[int, ...], axes: list[Axis]) -> bool:
