@@ -120,7 +120,7 @@ def test_exact_count_after_fit_and_logged_each_epoch(name, model):
     ).history
     zeros = sum(int((~mask).sum()) for mask in masks_of(ticket))
     total = sum(mask.size for mask in masks_of(ticket))
-    granules = ticket.pruner.granules(ticket.kernels)
+    granules = ticket.pruner.weight_groups(ticket.kernels)
     within = range(max(own.kinds[0] for own in granules))  # [0] for single weights
     if not isinstance(ticket.pruner.allocation, kt.allocation.Explicit):
         assert zeros - round(ticket.pruner.sparsity * total) in within

@@ -474,7 +474,7 @@ def dense(*units, inputs=16):
 
 
 def fitting(ticket) -> bool:
-    granules = ticket.pruner.granules(ticket.kernels)
+    granules = ticket.pruner.weight_groups(ticket.kernels)
     masks = ticket.mask_set.values()
     return all(own.fits(mask) for own, mask in zip(granules, masks, strict=True))
 
@@ -503,7 +503,7 @@ def test_pruners_that_draw_at_once(pruner, words):
     ticket.draw(verbose=0)
     assert fitting(ticket)
     target = ticket.pruner.target(ticket.mask_set)
-    largest = max(own.kinds[0] for own in ticket.pruner.granules(ticket.kernels))
+    largest = max(own.kinds[0] for own in ticket.pruner.weight_groups(ticket.kernels))
     assert 0 <= target.kept - ticket.mask_set.count().kept < largest
 
 
@@ -515,7 +515,7 @@ def test_scores_rank_granules(words):
     pooled = [
         (own.pool(np.abs(on_host(kernel.variable.value))), own.count(mask) > 0)
         for own, kernel, mask in zip(
-            ticket.pruner.granules(ticket.kernels),
+            ticket.pruner.weight_groups(ticket.kernels),
             ticket.kernels,
             ticket.mask_set.values(),
             strict=True,

@@ -24,6 +24,15 @@ def own_variables(layer: keras.Layer) -> list[keras.Variable]:
     return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
+def show_to_object_checkpoints(layer: keras.Layer) -> None:
+    """Let TensorFlow's object checkpoints find the variables that `layer` created.
+
+    They go by attributes, of which a tuple of variables may be one; Keras' files go by
+    the lists that `add_weight` fills.
+    """
+    layer._created_variables = tuple(own_variables(layer))
+
+
 def take_training_argument_like(host: keras.Layer, inner: keras.Layer) -> None:
     """Let Keras pass `training` to `host` exactly when it would to `inner`.
 

@@ -17,6 +17,7 @@ from keras_tickets import scores
 from keras_tickets.backend import keras_private, on_host
 from keras_tickets.kernels.prunable import find_kernels
 from keras_tickets.masks.stripping import rebuild
+from keras_tickets.pruners.base import pruner_of
 from keras_tickets.pruners.drawing import check_finite
 from keras_tickets.recipe.allocation import Group
 from keras_tickets.recipe.groups import Granules
@@ -140,8 +141,8 @@ def granules_of(ticket: Ticket, parts: Parts) -> dict[int, Granules]:
     Single weights where its masks were drawn otherwise.
     """
     own: list[Granules] = []
-    if ticket.pruner is not None:
-        own = ticket.pruner.granules(ticket.kernels)
+    if pruner := pruner_of(ticket):
+        own = pruner.weight_groups(ticket.kernels)
     found = {}
     for i, (position, mask) in enumerate(parts.masks.items()):
         fits = bool(own) and own[i].fits(mask)
@@ -171,7 +172,7 @@ def inverted(ticket: Ticket, parts: Parts) -> dict[int, np.ndarray]:
 
 def scores_again(ticket: Ticket, parts: Parts) -> list[np.ndarray]:
     """Return what each weight is worth at the start, by the ticket's own score."""
-    pruner = ticket.pruner
+    pruner = pruner_of(ticket)
     if pruner is None:
         raise ValueError("The ticket has no pruner that could score its weights again.")
     learned = pruner.learned_scores(ticket)
