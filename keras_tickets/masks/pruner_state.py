@@ -33,8 +33,8 @@ class Holder(Protocol):
 class PrunerState:
     """The masks of a ticket, and the seeds, which Keras leaves out of a checkpoint.
 
-    A pruner that needs more derives a state of its own. What its variables say must
-    follow from them alone, so that a run which is killed can be resumed.
+    A pruner that needs more derives a state of its own, with all that a run needs to
+    be resumed in variables of the ticket.
 
     Args:
         ticket: What owns the variables.

@@ -37,7 +37,7 @@ S = TypeVar("S", bound=PrunerState)
 
 
 class Pruner(PruningRecipe, keras.callbacks.Callback):
-    """A sentence of four words: score, allocation, structure, schedule.
+    """Score, allocation, structure and schedule, run as a callback.
 
     Bound to a ticket by `keras_tickets.wrap` it runs by itself in `fit`; in a model
     with `Masked` layers it is listed as a callback, before any callback that saves.

@@ -29,10 +29,10 @@ class EdgePopup(Supermask):
         sparsity: Fraction of the prunable weights that are zero, in [0, 1).
         allocation: `"uniform"` (the paper's: each kernel by itself), `"global"` (one
             threshold for all), or any other.
-        until: The fraction of the run that is mining; 1.0 only mines.
+        until: The fraction of the run that the search takes; 1.0 only searches.
         initial: `"signed_constant"` or `"model"`; see `GemMiner`.
         optimizer: What moves the scores; SGD with rate 0.1 and momentum 0.9 by
-            default. The rate falls along a cosine while mining.
+            default. The rate falls along a cosine during the search.
         structure: What is kept together, once the ticket settles.
         seed: Integer that fixes the first scores, on every backend alike.
         on_collapse: `"raise"` or `"warn"` when the ticket lets no signal pass.

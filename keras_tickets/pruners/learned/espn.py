@@ -37,8 +37,8 @@ class ESPN(LearnedMaskPruner):
         sparsity: Fraction of the prunable weights that are zero in the end, in [0, 1).
         penalty: Weight of the l1 norm of the soft masks (the paper's alpha).
         until: The fraction of the run in which the ticket must be found.
-        rewind: Whether the weights go back to where they were before mining.
-        warmup: Epochs of dense training before mining, to which is rewound.
+        rewind: Whether the weights go back to where they were before the search.
+        warmup: Epochs of dense training before the search, to which is rewound.
         allocation: `"global"` (the paper's) or how many weights each kernel keeps.
         structure: What is kept together.
         on_collapse: `"raise"` or `"warn"` when the ticket lets no signal pass.
@@ -80,10 +80,10 @@ class ESPN(LearnedMaskPruner):
 
     def warmup_done(self, epoch: int) -> bool:
         """Return whether the warm-up is over."""
-        mining = self.until * self._run.epochs
-        if self.warmup >= mining:
+        available = self.until * self._run.epochs
+        if self.warmup >= available:
             raise ValueError(
-                f"warmup={self.warmup:g} epochs leave nothing of the {mining:g} "
+                f"warmup={self.warmup:g} epochs leave nothing of the {available:g} "
                 f"epochs (until={self.until:g} of {self._run.epochs}) in which ESPN is "
                 "to find its ticket. Lower warmup=, raise until=, or train for more "
                 "epochs."
