@@ -113,7 +113,7 @@ def measure(name: str) -> dict:
             float(
                 np.mean(
                     [
-                        np.mean(kt.growth.magnitude(m.companion.variable) == 0)
+                        np.mean(kt.growth.magnitude(m.auxiliary.variable) == 0)
                         for m in tickets["rigl"].mask_set.masked
                     ]
                 )

@@ -78,10 +78,10 @@ class Spy(keras.callbacks.Callback):
             {
                 "weight": copy(m.kernel.variable.value),
                 "mask": copy(m.mask.value),
-                "gradient": m.companion and copy(m.companion.variable.value),
+                "gradient": m.auxiliary and copy(m.auxiliary.variable.value),
                 "slots": [
                     (copy(s.variable.value), np.full(s.variable.shape, s.initial()))
-                    for s in self.ticket.slots.of(m.kernel.variable)
+                    for s in self.ticket.pruner_state.slots.of(m.kernel.variable)
                 ],
             }
             for m in self.ticket.mask_set.masked
@@ -193,7 +193,7 @@ def linear(pruner, **compiling):
 
 
 def captured(ticket):
-    return [on_host(m.companion.variable.value) for m in ticket.mask_set.masked]
+    return [on_host(m.auxiliary.variable.value) for m in ticket.mask_set.masked]
 
 
 @pytest.mark.parametrize(

@@ -80,5 +80,5 @@ def test_masked_equals_the_layer_while_nothing_is_dead():
 
 
 def test_masked_refuses_a_layer_without_weights():
-    with pytest.raises(ValueError, match=r"Masked can not prune layer 'flatten'"):
+    with pytest.raises(ValueError, match=r"Masked cannot prune layer 'flatten'"):
         kt.Masked(layers.Flatten()).build((None, 3, 3))

@@ -62,10 +62,10 @@ class Watch(keras.callbacks.Callback):
                 "weights": [np.array(on_host(v.value)) for v in ticket.model.weights],
                 "masks": ticket.mask_set.values(),
                 "scores": [
-                    np.array(on_host(m.companion.variable.value))
+                    np.array(on_host(m.auxiliary.variable.value))
                     for m in ticket.mask_set.masked
                 ],
-                "mining": bool(on_host(ticket.mining.value)),
+                "mining": bool(ticket.pruner_state.searching),
             }
         )
 
@@ -89,7 +89,7 @@ def test_scores_follow_the_gradient_straight_through_the_rounding():
     ticket, x, y = linear(pruner)
     [masked] = ticket.mask_set.masked
     weight = np.array(on_host(masked.kernel.variable.value))
-    first = np.array(on_host(masked.companion.variable.value))
+    first = np.array(on_host(masked.auxiliary.variable.value))
     loss = ticket.fit(x, y, batch_size=8, epochs=2, steps_per_epoch=1, verbose=0)
     after_one = np.clip(
         first
@@ -105,7 +105,7 @@ def test_scores_follow_the_gradient_straight_through_the_rounding():
         1,
     )
     np.testing.assert_allclose(
-        on_host(masked.companion.variable.value), after_two, atol=1e-6
+        on_host(masked.auxiliary.variable.value), after_two, atol=1e-6
     )
     np.testing.assert_array_equal(on_host(masked.kernel.variable.value), weight)
     penalty = 0.01 * (first**2).sum()
@@ -119,13 +119,13 @@ def test_popup_scores_follow_the_sign():
     ticket, x, y = linear(pruner)
     [masked] = ticket.mask_set.masked
     weight = np.array(on_host(masked.kernel.variable.value))
-    first = np.array(on_host(masked.companion.variable.value))
+    first = np.array(on_host(masked.auxiliary.variable.value))
     kept = np.abs(first) >= np.sort(np.abs(first).ravel())[-6]
     assert kept.sum() == 6
     ticket.fit(x, y, batch_size=8, epochs=1, verbose=0)
     expected = first - 0.5 * gradient(x, y, weight * kept) * weight * np.sign(first)
     np.testing.assert_allclose(
-        on_host(masked.companion.variable.value), expected, atol=1e-6
+        on_host(masked.auxiliary.variable.value), expected, atol=1e-6
     )
 
 
@@ -133,7 +133,7 @@ def test_soft_threshold_in_numbers():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(1, use_bias=False)])
     model.layers[0].kernel.assign([[-0.5], [-0.1], [0.05], [0.3]])
     ticket = kt.wrap(model, kt.STR(0.5, start=-2.0))
-    ticket.mining.assign(True)
+    ticket.pruner_state.searching.set()
     [masked] = ticket.mask_set.masked
     np.testing.assert_allclose(
         np.ravel(ops.convert_to_numpy(masked.effective())),
@@ -146,17 +146,17 @@ def test_soft_masks_train_with_the_weights():
     ticket, x, y = linear(kt.ESPN(0.5, penalty=0.01, until=1.0))
     [masked] = ticket.mask_set.masked
     weight = np.array(on_host(masked.kernel.variable.value))
-    ticket.mining.assign(True)
+    ticket.pruner_state.searching.set()
     ticket.start.take()
-    ticket.pruner.found = lambda *_: False
-    ticket.pruner.settle = lambda *_: None
+    ticket.pruner.should_stop = lambda *_: False
+    ticket.pruner.finalize = lambda *_: None
     ticket.fit(x, y, batch_size=8, epochs=1, verbose=0)
     slope = gradient(x, y, weight)
     np.testing.assert_allclose(
         on_host(masked.kernel.variable.value), weight - 0.5 * slope, atol=1e-6
     )
     np.testing.assert_allclose(
-        on_host(masked.companion.variable.value),
+        on_host(masked.auxiliary.variable.value),
         1 - 0.5 * (slope * weight + 0.01),
         atol=1e-6,
     )
@@ -253,7 +253,7 @@ def test_settling_does_not_change_the_network(name):
         outputs.append(ops.convert_to_numpy(ticket(x)))
         settle(ticket)
 
-    ticket.pruner.settle = spy
+    ticket.pruner.finalize = spy
     zoo.train("sequential", ticket, epochs=2)
     np.testing.assert_allclose(ops.convert_to_numpy(ticket(x)), outputs[0], atol=1e-5)
     np.testing.assert_array_equal(
@@ -453,7 +453,10 @@ def imp(optimizer, epochs=6, **arguments):
                 (
                     [np.array(on_host(v.value)) for v in ticket.model.weights],
                     ticket.mask_set.values(),
-                    [np.array(on_host(v.value)) for v in ticket.rewind.variables],
+                    [
+                        np.array(on_host(v.value))
+                        for v in ticket.pruner_state.rewind.variables
+                    ],
                 )
             )
 
@@ -477,7 +480,9 @@ def test_imp_goes_back_to_the_initial_state():
         weights, _, optimizer = states[end_of_round]
         for value, start in zip(weights, ticket.start.values(), strict=True):
             np.testing.assert_array_equal(value, start)
-        for value, start in zip(optimizer, ticket.rewind.values(), strict=True):
+        for value, start in zip(
+            optimizer, ticket.pruner_state.rewind.values(), strict=True
+        ):
             np.testing.assert_array_equal(value, start)
     total = ticket.mask_set.count().total
     kept = [sum(int(m.sum()) for m in states[i][1]) for i in (0, 1, 3)]
@@ -529,7 +534,9 @@ def test_imp_rewinds_the_learning_rate_alone():
     assert any(
         (a != b).any() for a, b in zip(weights, ticket.start.values(), strict=True)
     )
-    for value, start in zip(optimizer, ticket.rewind.values(), strict=True):
+    for value, start in zip(
+        optimizer, ticket.pruner_state.rewind.values(), strict=True
+    ):
         np.testing.assert_array_equal(value, start)
 
 

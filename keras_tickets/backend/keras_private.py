@@ -34,6 +34,15 @@ def set_own_trainable(layer: keras.Layer, trainable: bool) -> None:
     layer._trainable = trainable
 
 
+def show_to_object_checkpoints(layer: keras.Layer) -> None:
+    """Let TensorFlow's object checkpoints find the variables that `layer` created.
+
+    They go by attributes, of which a tuple of variables may be one; Keras' files go by
+    the lists that `add_weight` fills.
+    """
+    layer._created_variables = tuple(own_variables(layer))
+
+
 def take_training_argument_like(host: keras.Layer, inner: keras.Layer) -> None:
     """Let Keras pass `training` to `host` exactly when it would to `inner`.
 

@@ -1,8 +1,8 @@
-"""What accompanies a kernel in the forward pass of a ticket.
+"""Auxiliary variables: what enters the forward pass of a ticket beside a kernel.
 
 A pruner that needs more in the ticket than masks (a captured gradient, trainable
-scores) declares it as a companion of each kernel. `wrap` creates it before any
-optimizer is built, so that checkpoints hold it.
+scores) has an auxiliary variable for each kernel. They are made with the ticket,
+before any optimizer is built, so that checkpoints hold them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 
-class Companion(ABC):
+class AuxiliaryVariable(ABC):
     """A variable beside one kernel, and how it enters the forward pass."""
 
     variable: keras.Variable

@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 from keras import ops
 
 from keras_tickets.kernels import Kernel
-from keras_tickets.masks.auxiliary import Companion
+from keras_tickets.masks.auxiliary import AuxiliaryVariable
+from keras_tickets.masks.flag import Owner
 
 
-class Capture(Companion):
+class Capture(AuxiliaryVariable):
     """Holds the dense gradient of one kernel, or a running average of it.
 
     Args:
@@ -30,7 +30,7 @@ class Capture(Companion):
             step; with zero it is the gradient itself.
     """
 
-    def __init__(self, host: keras.Layer, kernel: Kernel, decay: float = 0.0) -> None:
+    def __init__(self, host: Owner, kernel: Kernel, decay: float = 0.0) -> None:
         self.decay = decay
         self.variable = host.add_weight(
             shape=kernel.shape,

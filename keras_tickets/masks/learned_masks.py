@@ -1,8 +1,8 @@
-"""Companions whose variables are trained to tell which weights to keep.
+"""Auxiliary variables that are trained to tell which weights to keep.
 
-Each enters the forward pass in its own way while the ticket is mined, and not at all
-before and after. Gradients through a rounding are those of the identity (the
-straight-through estimator).
+Each enters the forward pass in its own way while the search for the ticket goes on,
+and not at all before and after. Gradients through a rounding are those of the identity
+(the straight-through estimator).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from keras import ops
 
 from keras_tickets.backend import on_host
 from keras_tickets.kernels import Kernel
-from keras_tickets.masks.auxiliary import Companion
+from keras_tickets.masks.auxiliary import AuxiliaryVariable
 from keras_tickets.masks.masked_call import MaskSet
 from keras_tickets.masks.regrowth import magnitude
 
@@ -38,12 +38,12 @@ class UnitInterval(keras.constraints.Constraint):
         return ops.clip(w, 0.0, 1.0)
 
 
-class Learned(Companion):
+class LearnedMask(AuxiliaryVariable):
     """A trainable variable beside a kernel that says what each weight is worth.
 
     Args:
-        ticket: What holds the variable, and says with its variable `mining` when it
-            enters the forward pass.
+        state: Whose ticket owns the variable; its flag `searching` says when it enters
+            the forward pass.
         kernel: The kernel.
         initial: What the variable starts as.
         penalty: Weight of the regularisation of the variable.
@@ -53,7 +53,7 @@ class Learned(Companion):
 
     def __init__(
         self,
-        ticket: Any,
+        state: Any,
         kernel: Kernel,
         initial: np.ndarray,
         penalty: float = 0.0,
@@ -61,10 +61,10 @@ class Learned(Companion):
         constraint: Any = None,
     ) -> None:
         self.kernel = kernel
-        self.mining = ticket.mining
+        self.searching = state.searching
         self.penalty = penalty
         self.norm = norm
-        self.variable = ticket.add_weight(
+        self.variable = state.ticket.add_weight(
             shape=initial.shape,
             initializer="zeros",
             dtype=kernel.variable.dtype,
@@ -74,16 +74,16 @@ class Learned(Companion):
         self.variable.assign(initial)
 
     @abstractmethod
-    def mined(self, value: Any) -> Any:
-        """Return the kernel of the forward pass while the ticket is mined."""
+    def during_search(self, value: Any) -> Any:
+        """Return the kernel of the forward pass while the search goes on."""
 
     @abstractmethod
     def scores(self) -> np.ndarray:
         """Return what each weight is worth; higher is worth keeping."""
 
     def effective(self, value: Any, mask: Any) -> Any:
-        """Return the masked kernel, as mined or as it is."""
-        kept = ops.where(self.mining.value, self.mined(value), value)
+        """Return the masked kernel, as the search sees it or as it is."""
+        kept = ops.where(self.searching.value, self.during_search(value), value)
         return ops.where(mask, kept, 0)
 
     def losses(self) -> Sequence[Any]:
@@ -91,18 +91,19 @@ class Learned(Companion):
         if not self.penalty:
             return ()
         loss = self.penalty * PENALTIES[self.norm](self.variable.value)
-        return (ops.where(self.mining.value, loss, 0.0),)
+        return (ops.where(self.searching.value, loss, 0.0),)
 
 
 def learned(masks: MaskSet) -> list[Any]:
-    """Return the companions that learn, in the order of the kernels."""
-    return [m.companion for m in masks.masked if isinstance(m.companion, Learned)]
+    """Return the learned masks, in the order of the kernels."""
+    held = [m.auxiliary for m in masks.masked]
+    return [auxiliary for auxiliary in held if isinstance(auxiliary, LearnedMask)]
 
 
-class Rounded(Learned):
+class Rounded(LearnedMask):
     """Gem-Miner: frozen weights times scores in [0, 1] rounded to 0 or 1."""
 
-    def mined(self, value: Any) -> Any:
+    def during_search(self, value: Any) -> Any:
         """Return `w * 1[p > 0.5]`; the gradient for `p` is `dL/dw_eff * w`."""
         p = self.variable.value
         kept = ops.cast(p > 0.5, p.dtype)
@@ -113,7 +114,7 @@ class Rounded(Learned):
         return on_host(self.variable.value)
 
 
-class Popup(Learned):
+class Popup(LearnedMask):
     """Edge-popup: frozen weights, those of highest `|score|` in each forward pass.
 
     `rivals` and `budget` say which scores share how many weights; the pruner sets
@@ -123,7 +124,7 @@ class Popup(Learned):
     rivals: Sequence[Popup]
     budget: int
 
-    def mined(self, value: Any) -> Any:
+    def during_search(self, value: Any) -> Any:
         """Return `w * 1[|s| in the top k]`; `|s|` has the gradient `dL/dw_eff * w`."""
         size = ops.abs(self.variable.value)
         kept = ops.cast(size >= self._threshold(), size.dtype)
@@ -141,10 +142,10 @@ class Popup(Learned):
         return magnitude(self.variable)
 
 
-class Soft(Learned):
+class Soft(LearnedMask):
     """ESPN: weights times a soft mask, trained together with them."""
 
-    def mined(self, value: Any) -> Any:
+    def during_search(self, value: Any) -> Any:
         """Return `w * c`."""
         return value * self.variable.value
 
@@ -153,10 +154,10 @@ class Soft(Learned):
         return magnitude(self.variable)
 
 
-class SoftThreshold(Learned):
+class SoftThreshold(LearnedMask):
     """STR: weights shrunk by a threshold `sigmoid(s)`, one for each kernel."""
 
-    def mined(self, value: Any) -> Any:
+    def during_search(self, value: Any) -> Any:
         """Return `sign(w) * relu(|w| - sigmoid(s))`."""
         excess = ops.abs(value) - ops.sigmoid(self.variable.value)
         return ops.sign(value) * ops.relu(excess)
@@ -167,26 +168,26 @@ class SoftThreshold(Learned):
         return magnitude(self.kernel.variable) - threshold
 
 
-class ChannelScale(Learned):
+class ChannelScale(LearnedMask):
     """Early-Bird: the BatchNorm scale of a kernel's output channels, held small.
 
     Args:
-        ticket: Says with its variable `mining` when the penalty counts.
+        state: Its flag `searching` says when the penalty counts.
         kernel: The kernel.
         gamma: The scale, a variable of the model.
         penalty: Weight of the l1 norm of the scale.
     """
 
     def __init__(
-        self, ticket: Any, kernel: Kernel, gamma: keras.Variable, penalty: float
+        self, state: Any, kernel: Kernel, gamma: keras.Variable, penalty: float
     ) -> None:
         self.kernel = kernel
-        self.mining = ticket.mining
+        self.searching = state.searching
         self.penalty = penalty
         self.norm = "l1"
         self.variable = gamma
 
-    def mined(self, value: Any) -> Any:
+    def during_search(self, value: Any) -> Any:
         """Return the kernel as it is."""
         return value
 

@@ -19,30 +19,35 @@ from keras import ops
 
 from keras_tickets.backend import keras_private
 from keras_tickets.kernels import Kernel
-from keras_tickets.masks.auxiliary import Companion
+from keras_tickets.masks.auxiliary import AuxiliaryVariable
+from keras_tickets.masks.flag import (
+    Flag,
+    Owner,
+)
+from keras_tickets.masks.snapshot import array_of
 
 
 @dataclass(frozen=True, eq=False)
 class MaskedKernel:
-    """A kernel, the boolean variable that masks it, and maybe a companion.
+    """A kernel, the boolean variable that masks it, and maybe an auxiliary variable.
 
     Args:
         kernel: The kernel.
         mask: `True` = kept.
-        companion: What else enters the forward pass, for a pruner that needs it.
+        auxiliary: What else enters the forward pass, for a pruner that needs it.
     """
 
     kernel: Kernel
     mask: keras.Variable
-    companion: Companion | None = None
+    auxiliary: AuxiliaryVariable | None = None
 
     def effective(self) -> Any:
         """Return the kernel as the forward pass sees it: `where(mask, kernel, 0)`."""
-        # `.value`, not the variable: JAX can not trace a Variable inside `where`.
+        # `.value`, not the variable: JAX cannot trace a Variable inside `where`.
         value, mask = self.kernel.variable.value, self.mask.value
-        if self.companion is None:
+        if self.auxiliary is None:
             return ops.where(mask, value, 0)
-        return self.companion.effective(value, mask)
+        return self.auxiliary.effective(value, mask)
 
 
 def state_variables(inner: keras.Layer) -> list[keras.Variable]:
@@ -72,7 +77,7 @@ class MaskedCall:
         host: The layer whose `call` this is; losses are added to it.
         inner: The built layer or model to run.
         masked: The kernels of `inner` to mask, with their masks.
-        stand_ins: Variables read and written in place of variables of `inner`, by
+        replacements: Variables read and written in place of variables of `inner`, by
             `id` (the seeds, which Keras leaves out of a checkpoint).
     """
 
@@ -81,14 +86,14 @@ class MaskedCall:
         host: keras.Layer,
         inner: keras.Layer,
         masked: Sequence[MaskedKernel],
-        stand_ins: Mapping[int, keras.Variable] | None = None,
+        replacements: Mapping[int, keras.Variable] | None = None,
     ) -> None:
         self.host = host
         self.inner = inner
         self.masked = tuple(masked)
-        self.others = other_variables(inner, [m.kernel for m in masked])
-        held = stand_ins or {}
-        self.holders = [held.get(id(v), v) for v in self.others]
+        self.other_variables = other_variables(inner, [m.kernel for m in masked])
+        given = replacements or {}
+        self.targets = [given.get(id(v), v) for v in self.other_variables]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return `inner(*args, **kwargs)` computed with the effective kernels."""
@@ -96,11 +101,11 @@ class MaskedCall:
         # to the outer one, so a variable left out of the mapping would read as None.
         kernels = [(m.kernel.variable, m.effective()) for m in self.masked]
         state = [
-            (variable, holder.value)
-            for variable, holder in zip(self.others, self.holders, strict=True)
+            (variable, target.value)
+            for variable, target in zip(self.other_variables, self.targets, strict=True)
         ]
         scope = keras.StatelessScope(state_mapping=kernels + state, collect_losses=True)
-        given = [scope.get_current_value(v) for v in self.others]
+        given = [scope.get_current_value(v) for v in self.other_variables]
         with scope:
             outputs = self.inner(*args, **kwargs)
         self._write_back(scope, given)
@@ -108,12 +113,12 @@ class MaskedCall:
         return outputs
 
     def _write_back(self, scope: keras.StatelessScope, given: Sequence[Any]) -> None:
-        for variable, holder, before in zip(
-            self.others, self.holders, given, strict=True
+        for variable, target, before in zip(
+            self.other_variables, self.targets, given, strict=True
         ):
             after = scope.get_current_value(variable)
             if after is not before:
-                holder.assign(after)
+                target.assign(after)
 
     def _add_losses(
         self,
@@ -125,7 +130,7 @@ class MaskedCall:
             # tensor in the inner and the outer layer would count twice.
             self.host.add_loss(loss * 1)
         for m in self.masked:
-            for loss in m.companion.losses() if m.companion else ():
+            for loss in m.auxiliary.losses() if m.auxiliary else ():
                 self.host.add_loss(loss)
         for variable, effective in kernels:
             if variable.regularizer is not None:
@@ -180,25 +185,26 @@ class MaskSet:
 
     Args:
         masked: Kernels and masks, in the model's order.
-        flags: Boolean scalars, one for each holder, that say whether the masks were
-            ever drawn.
+        flags: One for each layer that owns masks: whether they were ever drawn.
     """
 
-    def __init__(
-        self, masked: Sequence[MaskedKernel], flags: Sequence[keras.Variable]
-    ) -> None:
+    def __init__(self, masked: Sequence[MaskedKernel], flags: Sequence[Flag]) -> None:
         self.masked = tuple(masked)
         self.flags = tuple(flags)
+        self.kernels = tuple(m.kernel for m in self.masked)
 
-    @property
-    def kernels(self) -> tuple[Kernel, ...]:
-        """The kernels that are masked."""
-        return tuple(m.kernel for m in self.masked)
+    @classmethod
+    def joined(cls, sets: Sequence[MaskSet]) -> MaskSet:
+        """Return the masks of several owners as one set."""
+        return cls(
+            [m for part in sets for m in part.masked],
+            [flag for part in sets for flag in part.flags],
+        )
 
     @property
     def drawn(self) -> bool:
         """Whether every mask was drawn at least once."""
-        return all(bool(ops.convert_to_numpy(flag.value)) for flag in self.flags)
+        return all(self.flags)
 
     def values(self) -> list[np.ndarray]:
         """Return the masks as boolean arrays."""
@@ -209,7 +215,14 @@ class MaskSet:
         for m, value in zip(self.masked, masks, strict=True):
             m.mask.assign(value)
         for flag in self.flags:
-            flag.assign(True)
+            flag.set()
+
+    def assign_from(self, other: MaskSet) -> None:
+        """Assign the masks of `other`, and whether they were drawn."""
+        for own, source in zip(self.masked, other.masked, strict=True):
+            own.mask.assign(array_of(source.mask))
+        for flag, old in zip(self.flags, other.flags, strict=True):
+            flag.set(bool(old))
 
     def count(self) -> Count:
         """Count kept and total weights over all masks."""
@@ -217,11 +230,17 @@ class MaskSet:
 
 
 def add_masks(
-    host: keras.Layer,
+    host: Owner,
     kernels: Sequence[Kernel],
-    companion: Callable[[Any, Kernel, int], Companion | None] = lambda *kernel: None,
+    auxiliary: Callable[[Kernel, int], AuxiliaryVariable | None] | None = None,
 ) -> MaskSet:
-    """Give `host` a mask for each kernel, all `True`, a companion, and `drawn`."""
+    """Give `host` a mask for each kernel, all `True`, and the flag `drawn`.
+
+    Args:
+        host: The layer that owns the variables.
+        kernels: The kernels to mask.
+        auxiliary: Returns the auxiliary variable of a kernel at a position.
+    """
     masked = [
         MaskedKernel(
             kernel,
@@ -232,11 +251,8 @@ def add_masks(
                 trainable=False,
                 name=kernel.path.replace("/", "_") + "_mask",
             ),
-            companion(host, kernel, position),
+            auxiliary(kernel, position) if auxiliary else None,
         )
         for position, kernel in enumerate(kernels)
     ]
-    drawn = host.add_weight(
-        shape=(), initializer="zeros", dtype="bool", trainable=False, name="drawn"
-    )
-    return MaskSet(masked, [drawn])
+    return MaskSet(masked, [Flag(host, "drawn")])

@@ -82,12 +82,13 @@ class Masked(keras.layers.Wrapper):
         preferred = [kernel for kernel in kernels if why_not(kernel) is None]
         if not kernels:
             raise ValueError(
-                f"Masked can not prune layer {self.layer.name!r} of type "
+                f"Masked cannot prune layer {self.layer.name!r} of type "
                 f"{type(self.layer).__name__}: expected a trainable floating-point "
                 "weight of rank two or more. Use the layer without Masked."
             )
         self.mask_set = add_masks(self, preferred or kernels)
         self._masked_call = MaskedCall(self, self.layer, self.mask_set.masked)
+        keras_private.show_to_object_checkpoints(self)
 
     def call(
         self, inputs: Any, *args: Any, training: bool | None = None, **kwargs: Any

@@ -114,7 +114,7 @@ def build(
 
     Raises:
         ValueError: If it was built before, elsewhere or for other weights: its slots
-            can not be told apart any more, or are not those of `weights`.
+            cannot be told apart any more, or are not those of `weights`.
 
     Warns:
         UserWarning: If it keeps variables that belong to no weight it tells of.

@@ -1,8 +1,7 @@
-"""What comes back: where new weights grow after others were dropped.
+"""Regrowth: where new weights grow after others were dropped.
 
-The fifth word of a pruner's sentence, for those whose masks move while the model
-trains. A growth scores every position; where the score is highest, and nothing is
-kept, a weight grows.
+For pruners whose masks move while the model trains. A growth scores every position;
+where the score is highest, and nothing is kept, a weight grows.
 """
 
 from __future__ import annotations
@@ -61,12 +60,12 @@ class Gradient(Growth):
 
     def scores(self, masked: MaskedKernel, index: int, step: int) -> np.ndarray:
         """Return the magnitude of the dense gradient."""
-        if masked.companion is None:
+        if masked.auxiliary is None:
             raise ValueError(
                 f"The ticket holds no dense gradient of {masked.kernel.path!r}. Bind "
                 "the pruner that reads it to the ticket: kt.wrap(model, pruner)."
             )
-        return magnitude(masked.companion.variable)
+        return magnitude(masked.auxiliary.variable)
 
 
 @registry.register

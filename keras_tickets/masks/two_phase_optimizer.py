@@ -1,6 +1,6 @@
 """Two optimizers for two phases of one `fit`.
 
-`trainable` can not be toggled while a model trains: JAX raises, TensorFlow goes on
+`trainable` cannot be toggled while a model trains: JAX raises, TensorFlow goes on
 with the old set. So both phases' variables are trainable all the time, and a gate,
 an optimizer variable, says whose optimizer moves them.
 """
@@ -8,7 +8,6 @@ an optimizer variable, says whose optimizer moves them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -17,9 +16,9 @@ from keras import ops
 from keras_tickets._util.registry import PACKAGE
 
 
-@keras.saving.register_keras_serializable(package=PACKAGE)
-class Split(keras.optimizers.Optimizer):
-    """Moves scores while a ticket is mined, and everything else afterwards.
+@keras.saving.register_keras_serializable(package=PACKAGE, name="Split")
+class TwoPhaseOptimizer(keras.optimizers.Optimizer):
+    """Moves scores while a ticket is searched for, and everything else afterwards.
 
     A phase that is not on moves nothing: neither its variables nor the slots and the
     step count of its optimizer, so learning-rate schedules and Adam's corrections
@@ -40,21 +39,11 @@ class Split(keras.optimizers.Optimizer):
         name: str = "split",
     ) -> None:
         super().__init__(learning_rate=0.0, name=name)
-        self.mining = self.add_variable((), dtype="float32", name="mining")
-        # In a namespace: Keras would take lists of variables for its own to track.
-        self._parts = SimpleNamespace(
-            scores=scores, weights=weights, chosen={id(v) for v in chosen}
-        )
-
-    @property
-    def scores(self) -> keras.optimizers.Optimizer:
-        """What moves the scores."""
-        return self._parts.scores
-
-    @property
-    def weights(self) -> keras.optimizers.Optimizer:
-        """What moves everything else."""
-        return self._parts.weights
+        self.searching = self.add_variable((), dtype="float32", name="searching")
+        self.scores = scores
+        self.weights = weights
+        # Not the variables: Keras would take them for the optimizer's own.
+        self._chosen = frozenset(id(variable) for variable in chosen)
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -87,15 +76,15 @@ class Split(keras.optimizers.Optimizer):
         if not self.built:
             self.build(variables)
         pairs = list(zip(grads, variables, strict=True))
-        mining = ops.convert_to_tensor(self.mining.value) > 0
+        searching = ops.convert_to_tensor(self.searching.value) > 0
         scores = [(g, v) for g, v in pairs if self._is_score(v)]
         weights = [(g, v) for g, v in pairs if not self._is_score(v)]
-        _step_if(mining, self.scores, scores)
-        _step_if(ops.logical_not(mining), self.weights, weights)
+        _step_if(searching, self.scores, scores)
+        _step_if(ops.logical_not(searching), self.weights, weights)
         self._iterations.assign_add(1)
 
     def _is_score(self, variable: keras.Variable) -> bool:
-        return id(variable) in self._parts.chosen
+        return id(variable) in self._chosen
 
     def get_config(self) -> dict[str, Any]:
         """Return both optimizers; which variables are scores, a ticket knows."""
@@ -106,7 +95,7 @@ class Split(keras.optimizers.Optimizer):
         }
 
     @classmethod
-    def from_config(cls, config: Any, custom_objects: Any = None) -> Split:
+    def from_config(cls, config: Any, custom_objects: Any = None) -> TwoPhaseOptimizer:
         """Rebuild the optimizer from `get_config()`."""
         revive = keras.saving.deserialize_keras_object
         parts = {

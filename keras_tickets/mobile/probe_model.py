@@ -35,6 +35,7 @@ from keras_tickets.masks.stripping import (
     rebuild,
     strip,
 )
+from keras_tickets.pruners.base import pruner_of
 from keras_tickets.pruners.wrapping import wrap
 from keras_tickets.ticket.ticket import Ticket
 from keras_tickets.xnnpack.analysis import analyze
@@ -112,7 +113,7 @@ def pruned(
     """
     ticket = model if isinstance(model, Ticket) else None
     inner = model if ticket is None else ticket.model
-    pruner = None if ticket is None else ticket.pruner
+    pruner = None if ticket is None else pruner_of(ticket)
     if sparsity is None:
         sparsity = SPARSITY if pruner is None else pruner.sparsity
     if structure is None:

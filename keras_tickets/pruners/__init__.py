@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from keras_tickets.pruners.base import (
@@ -10,28 +11,30 @@ from keras_tickets.pruners.base import (
 )
 from keras_tickets.pruners.collapse import LayerCollapseError
 from keras_tickets.pruners.dynamic import Dynamic
-from keras_tickets.pruners.early_bird import EarlyBird
-from keras_tickets.pruners.edge_popup import EdgePopup
-from keras_tickets.pruners.espn import ESPN
-from keras_tickets.pruners.fisher import Fisher
-from keras_tickets.pruners.gem_miner import GemMiner
-from keras_tickets.pruners.grasp import GraSP
-from keras_tickets.pruners.imp import IMP
-from keras_tickets.pruners.magnitude import (
-    GradualMagnitude,
-    Magnitude,
-)
-from keras_tickets.pruners.mined import Mined
-from keras_tickets.pruners.random import (
-    Random,
+from keras_tickets.pruners.dynamic_variants import (
+    SET,
+    SNFS,
+    RigL,
     Static,
 )
-from keras_tickets.pruners.rigl import RigL
-from keras_tickets.pruners.set import SET
-from keras_tickets.pruners.snfs import SNFS
-from keras_tickets.pruners.snip import SNIP
-from keras_tickets.pruners.str import STR
-from keras_tickets.pruners.synflow import SynFlow
+from keras_tickets.pruners.early_bird import EarlyBird
+from keras_tickets.pruners.imp import IMP
+from keras_tickets.pruners.learned.base import LearnedMaskPruner
+from keras_tickets.pruners.learned.edge_popup import EdgePopup
+from keras_tickets.pruners.learned.espn import ESPN
+from keras_tickets.pruners.learned.gem_miner import GemMiner
+from keras_tickets.pruners.learned.str import STR
+from keras_tickets.pruners.one_shot import (
+    GradualMagnitude,
+    Magnitude,
+    Random,
+    SynFlow,
+)
+from keras_tickets.pruners.with_data import (
+    SNIP,
+    Fisher,
+    GraSP,
+)
 from keras_tickets.ticket.curve import Curve
 
 __all__ = [
@@ -50,8 +53,8 @@ __all__ = [
     "GraSP",
     "GradualMagnitude",
     "LayerCollapseError",
+    "LearnedMaskPruner",
     "Magnitude",
-    "Mined",
     "Pruner",
     "Random",
     "RigL",
@@ -69,3 +72,15 @@ def get(identifier: Any, **arguments: Any) -> Pruner:
     0.8
     """
     return registry.get(identifier, **arguments)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Mined":
+        warnings.warn(
+            "keras_tickets.pruners.Mined is now LearnedMaskPruner; the old name goes "
+            "with the next release.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return LearnedMaskPruner
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

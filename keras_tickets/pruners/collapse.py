@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,13 +23,11 @@ from keras_tickets.flow import (
 )
 from keras_tickets.kernels import Kernel
 from keras_tickets.masks.masked_call import count
+from keras_tickets.pruners.pruning_recipe import PruningRecipe
 from keras_tickets.scores.base import (
     masked,
     weights,
 )
-
-if TYPE_CHECKING:
-    from keras_tickets.pruners.base import Pruner
 
 
 class LayerCollapseError(ValueError):
@@ -50,7 +48,7 @@ def check_flow(
     kernels: Sequence[Kernel],
     before: Sequence[np.ndarray],
     kept: Sequence[np.ndarray],
-    pruner: Pruner,
+    pruner: PruningRecipe,
 ) -> None:
     """Raise or warn, as the pruner says, if `kept` lets no signal pass.
 
@@ -125,7 +123,7 @@ def _paths(layer: Any, kernels: Sequence[Kernel]) -> list[str]:
 
 
 def check_paths(
-    model: keras.Model, kernels: Sequence[Kernel], keep: int, pruner: Pruner
+    model: keras.Model, kernels: Sequence[Kernel], keep: int, pruner: PruningRecipe
 ) -> None:
     """Raise if `keep` weights are fewer than any path needs: a group per kernel.
 

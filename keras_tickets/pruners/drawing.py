@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,6 +14,7 @@ from keras_tickets.backend import on_host
 from keras_tickets.kernels import Kernel
 from keras_tickets.masks.masked_call import count
 from keras_tickets.pruners import collapse
+from keras_tickets.pruners.pruning_recipe import PruningRecipe
 from keras_tickets.recipe.allocation import budget
 from keras_tickets.recipe.groups import WeightGroups
 from keras_tickets.recipe.selection import select
@@ -24,9 +25,6 @@ from keras_tickets.scores.base import (
     Task,
 )
 from keras_tickets.ticket.curve import Curve
-
-if TYPE_CHECKING:
-    from keras_tickets.pruners.base import Pruner
 
 
 def begun(
@@ -42,7 +40,7 @@ def begun(
 
 
 def draw(
-    pruner: Pruner,
+    pruner: PruningRecipe,
     task: Task,
     alive: Sequence[np.ndarray],
     sparsity: float,
@@ -51,9 +49,9 @@ def draw(
     """Return the masks at `sparsity`, and how they came about.
 
     A round that would cut the flow is taken back and made in two halves, down to
-    single weights: tied scores on the last paths then can not cut them all at once. A
-    group of weights without which nothing flows stays, and the next one goes: of groups
-    of different sizes the last of a kernel need not carry the most for each weight.
+    single weights: tied scores on the last paths then cannot cut them all at once. A
+    group without which nothing flows stays, and the next one goes: of groups of
+    different sizes the last of a kernel need not carry the most for each weight.
     """
     weight_groups = pruner.weight_groups(task.kernels)
     vital = [np.zeros(mask.shape, bool) for mask in alive]
@@ -157,6 +155,6 @@ def check_finite(kernels: Sequence[Kernel], values: Sequence[Any]) -> None:
         if bad := finite.size - int(np.count_nonzero(finite)):
             raise ValueError(
                 f"{bad} of {kernel.size} scores of {kernel.path!r} are NaN or "
-                "infinite, so its weights can not be ranked. Look for diverged or "
+                "infinite, so its weights cannot be ranked. Look for diverged or "
                 "damaged weights in that layer; no mask was changed."
             )

@@ -1,8 +1,10 @@
-"""Dynamic sparse training: masks that move while the model trains."""
+"""Dynamic sparse training: masks that move while the model trains.
+
+`Dynamic` is the algorithm; RigL, SET and SNFS differ in where weights grow.
+"""
 
 from __future__ import annotations
 
-import math
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,14 +18,23 @@ from keras_tickets.kernels import Kernel
 from keras_tickets.masks import optimizer_slots
 from keras_tickets.masks import regrowth as growths
 from keras_tickets.masks.dense_gradient import Capture
+from keras_tickets.masks.flag import Flag
 from keras_tickets.masks.masked_layer import masked_layers
+from keras_tickets.masks.pruner_state import PrunerState
 from keras_tickets.masks.regrowth import magnitude
 from keras_tickets.pruners.base import (
     Pruner,
     registry,
+    seed_or_new,
+    state_in,
 )
-from keras_tickets.pruners.random import seed_or_new
+from keras_tickets.pruners.dynamic_checks import (
+    check_optimizer,
+    check_run,
+    updates_due,
+)
 from keras_tickets.recipe import schedules
+from keras_tickets.recipe.groups import WeightGroups
 from keras_tickets.recipe.selection import exchange
 from keras_tickets.recipe.structures import (
     NM,
@@ -31,6 +42,27 @@ from keras_tickets.recipe.structures import (
 )
 from keras_tickets.ticket.curve import Curve
 from keras_tickets.ticket.ticket import Ticket
+
+
+class DynamicState(PrunerState):
+    """Masks, dense gradients if growth reads them, and whether masks have settled.
+
+    Args:
+        ticket: What owns the variables.
+        decay: Of the running average of dense gradients; `None` holds none.
+
+    Attributes:
+        settled: Whether the last update was made, so that masks stay.
+        slots: What the optimizer keeps for each weight, once the ticket is compiled.
+    """
+
+    def __init__(self, ticket: Ticket, decay: float | None) -> None:
+        def capture(state: DynamicState, kernel: Kernel, position: int) -> Any:
+            return None if decay is None else Capture(ticket, kernel, decay)
+
+        self.settled = Flag(ticket, "settled")
+        super().__init__(ticket, capture)
+        self.slots: optimizer_slots.Slots | None = None
 
 
 @registry.register
@@ -62,8 +94,6 @@ class Dynamic(Pruner):
         seed: Integer that fixes the first masks, and random growth.
         on_collapse: `"raise"` or `"warn"` when the first masks let no signal pass.
     """
-
-    flags = ("settled",)
 
     def __init__(
         self,
@@ -120,9 +150,14 @@ class Dynamic(Pruner):
 
     # -- what the ticket and its optimizer must give --------------------------------
 
-    def hold(self, ticket: Ticket) -> None:
-        """Raise if there are kernels whose dense gradient the ticket can not hold."""
-        super().hold(ticket)
+    def build(self, ticket: Ticket) -> DynamicState:
+        """Return masks, and what holds the dense gradients if `growth` reads them."""
+        self.check_ticket(ticket)
+        return DynamicState(ticket, self.growth.decay)
+
+    def check_ticket(self, ticket: Ticket) -> None:
+        """Raise if there are kernels whose dense gradient the ticket cannot hold."""
+        super().check_ticket(ticket)
         inside = masked_layers(ticket.model)
         if inside and self.growth.decay is not None:
             raise ValueError(
@@ -131,62 +166,18 @@ class Dynamic(Pruner):
                 "Wrap a model without Masked layers, or use kt.SET, which needs none."
             )
 
-    def companion(
-        self, ticket: Ticket, kernel: Kernel, position: int
-    ) -> Capture | None:
-        """Return what holds the dense gradient, if `growth` reads one."""
-        decay = self.growth.decay
-        return None if decay is None else Capture(ticket, kernel, decay)
-
-    def accept(
+    def wrap_optimizer(
         self, ticket: Ticket, optimizer: keras.optimizers.Optimizer, saved: bool = False
     ) -> keras.optimizers.Optimizer:
-        """Raise if slots, or dense gradients, can not be had under `optimizer`."""
-        if optimizer_slots.split_up(optimizer):
-            raise ValueError(
-                f"{type(self).__name__} restarts the optimizer's slots of the weights "
-                "that grow, and can not tell apart those of the several optimizers in "
-                f"{type(optimizer_slots.innermost(optimizer)).__name__}. Compile with "
-                "one optimizer for all weights."
-            )
-        if self.growth.decay is None:
-            return optimizer
-        inner = optimizer_slots.innermost(optimizer)
-        why = None
-        if inner.gradient_accumulation_steps:
-            steps = inner.gradient_accumulation_steps
-            why = (
-                f"gradient_accumulation_steps={steps} hands it a mix of {steps} "
-                "gradients that is not their mean. Use a larger batch_size instead"
-            )
-        elif inner.use_ema:
-            why = (
-                "use_ema=True would average these gradients as if they were weights. "
-                "Compile without it"
-            )
-        elif self.growth.decay and inner.loss_scale_factor:
-            why = (
-                f"loss_scale_factor={inner.loss_scale_factor:g} would multiply their "
-                "running average anew in every step. Compile without it, or use kt.RigL"
-            )
-        elif self.growth.decay and inner is not optimizer:
-            why = (
-                "the loss is scaled by a factor that changes, so gradients of "
-                "different steps can not be averaged. Use kt.RigL, or the dtype "
-                "policy mixed_bfloat16, which needs no scaling"
-            )
-        if why is not None:
-            raise ValueError(
-                f"{type(self).__name__} reads dense gradients, but {why}; or use "
-                "kt.SET, which reads no gradients."
-            )
+        """Raise if slots, or dense gradients, cannot be had under `optimizer`."""
+        check_optimizer(type(self).__name__, optimizer, self.growth.decay)
         return optimizer
 
-    def compiled(self, ticket: Ticket) -> None:
+    def on_compile(self, ticket: Ticket) -> None:
         """Note which slots of the optimizer belong to which weight."""
-        ticket.slots = optimizer_slots.build(
-            ticket.optimizer, ticket.trainable_variables
-        )
+        slots = optimizer_slots.build(ticket.optimizer, ticket.trainable_variables)
+        if state := state_in(ticket, DynamicState):
+            state.slots = slots
 
     # -- the callback ----------------------------------------------------------------
 
@@ -211,24 +202,25 @@ class Dynamic(Pruner):
     def set_model(self, model: keras.Model) -> None:
         """Find the ticket that `fit` trains."""
         super().set_model(model)
-        if not isinstance(model, Ticket) or model.slots is None:
+        state = state_in(model, DynamicState)
+        if state is None or state.slots is None:
             raise ValueError(
                 f"{type(self).__name__} restarts the optimizer's slots of the weights "
                 "that grow, which only its own ticket knows. Wrap the model with it: "
                 f"ticket = kt.wrap(model, kt.{type(self).__name__}(...)), then compile "
                 "and fit the ticket."
             )
-        if optimizer_slots.noted(model.optimizer) is not model.slots:
+        if optimizer_slots.noted(model.optimizer) is not state.slots:
             raise ValueError(
                 f"The optimizer of {model.name!r} was changed after compile, so which "
                 "of its variables belong to which weight is not known. Compile the "
                 "ticket with it: ticket.compile(optimizer, ...)."
             )
-        self._ticket = model
-        if self._slots is not model.slots:  # else compiled in an earlier fit
+        self._state = state
+        if self._slots is not state.slots:  # else compiled in an earlier fit
             kernels = [kernel.variable for kernel in self._masks.kernels]
-            self._restart = optimizer_slots.Restart(kernels, model.slots)
-            self._slots = model.slots
+            self._restart = optimizer_slots.Restart(kernels, state.slots)
+            self._slots = state.slots
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Begin to count what this `fit` does."""
@@ -237,9 +229,10 @@ class Dynamic(Pruner):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Draw the first masks; say which kernels will never have a weight."""
-        self._settled = bool(on_host(self._ticket.settled.value))
+        self._settled = bool(self._state.settled)
         if not self._settled:
-            self._check(schedules.Run(self.params["epochs"], self.params.get("steps")))
+            run = schedules.Run(self.params["epochs"], self.params.get("steps"))
+            check_run(self.update_every, self.until, run)
         super().on_epoch_begin(epoch, logs)
         if self._begun is None:  # not on_train_begin: a backup is restored after that
             self._begun = self._now
@@ -251,19 +244,15 @@ class Dynamic(Pruner):
         super().on_train_end(logs)
         if self._begun is None or self._begun_settled or self._exchanges:
             return
-        due = self._due(self._begun, self._now)
+        due = updates_due(
+            self.update_every, self.until, self._run, self._begun, self._now
+        )
         if due or not self._begun:  # else resumed after the last update
             warnings.warn(
                 f"{type(self).__name__} moved no weight up to step {self._now} of "
                 f"{self._run.length}: {self._why_not(due)}, or use kt.Static.",
                 stacklevel=2,
             )
-
-    def _due(self, begun: int, now: int) -> int:
-        """Return how many updates fall into the steps from `begun` to `now`."""
-        end = self._run.time(self.until, "fraction")
-        last = min(now, math.ceil(end) - 1)  # from `end` on masks stay
-        return max(0, last // self.update_every - begun // self.update_every)
 
     def _why_not(self, due: int) -> str:
         every = f"update_every={self.update_every}"
@@ -281,17 +270,6 @@ class Dynamic(Pruner):
             f"drop_fraction={self.drop_fraction:g}. Raise it, lower the sparsity"
         )
 
-    def _check(self, run: schedules.Run) -> None:
-        """Raise if no update falls into the run, or its steps are not known."""
-        end = run.time(self.until, "fraction")
-        if run.time(self.update_every, "steps") >= end:
-            raise ValueError(
-                f"update_every={self.update_every} steps, but the masks of this run "
-                f"may move in its first {end:g} steps only (until={self.until:g} of "
-                f"{run.epochs} epochs of {run.steps} steps), so they never would. "
-                "Lower update_every, train longer, or use kt.Static."
-            )
-
     def _advance(self, now: int) -> None:
         before = self._now
         super()._advance(now)
@@ -299,20 +277,23 @@ class Dynamic(Pruner):
             return
         end = self._run.time(self.until, "fraction")
         if now >= end:
-            _ = self.model  # see Pruner._update
-            self._ticket.settled.assign(True)
+            self._synchronize()
+            self._state.settled.set()
             self._settled = True
         elif now // self.update_every > before // self.update_every:
-            _ = self.model
+            self._synchronize()
             self._move(now, self.fraction(now / end))
 
     def _move(self, step: int, fraction: float) -> None:
         """Drop and grow in every kernel."""
         old = [on_host(masked.mask.value) for masked in self._masks.masked]
+        groups = self.weight_groups(self._masks.kernels)
         with ThreadPoolExecutor() as threads:  # NumPy's loops run side by side
             new = list(
                 threads.map(
-                    lambda index: self._moved(index, old[index], step, fraction),
+                    lambda index: self._moved(
+                        index, old[index], groups[index], step, fraction
+                    ),
                     range(len(old)),
                 )
             )
@@ -323,21 +304,25 @@ class Dynamic(Pruner):
             masked.mask.assign(mask)
 
     def _moved(
-        self, index: int, mask: np.ndarray, step: int, fraction: float
+        self,
+        index: int,
+        mask: np.ndarray,
+        groups: WeightGroups,
+        step: int,
+        fraction: float,
     ) -> np.ndarray:
         """Return the next mask of one kernel; the same one if nothing is to move."""
         masked = self._masks.masked[index]
         if not masked.kernel.variable.trainable:  # frozen since it was wrapped
             return mask
-        weight_groups = self._weight_groups[index]
-        if fraction * np.count_nonzero(weight_groups.count(mask)) < 1:
+        if fraction * np.count_nonzero(groups.count(mask)) < 1:
             return mask
-        worth = magnitude(masked.kernel.variable)
+        size = magnitude(masked.kernel.variable)
         wanted = self.growth.scores(masked, index, step)
-        if np.isnan(worth.sum() + wanted.sum()):
+        if np.isnan(size.sum() + wanted.sum()):
             raise ValueError(
                 f"Weights or gradients of {masked.kernel.path!r} are NaN at step "
                 f"{step}, so none can be dropped or grown. Training has diverged: "
                 "lower the learning rate, or clip the gradients. No mask was changed."
             )
-        return exchange(worth, wanted, mask, fraction, weight_groups)
+        return exchange(size, wanted, mask, fraction, groups)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,63 @@ from keras_tickets.masks.masked_call import MaskSet
 from keras_tickets.pruners import collapse
 from keras_tickets.pruners.base import registry
 from keras_tickets.pruners.drawing import begun
-from keras_tickets.pruners.mined import Mined
+from keras_tickets.pruners.learned.base import (
+    LearnedMaskPruner,
+    SearchState,
+)
 from keras_tickets.recipe.ranking import tie_order
-from keras_tickets.recipe.schedules import Once
 from keras_tickets.recipe.structures import Channel
 from keras_tickets.ticket.curve import Curve
 from keras_tickets.ticket.ticket import Ticket
 
 
+class EarlyBirdState(SearchState):
+    """What a search holds, and which channels the last epochs would have kept.
+
+    Args:
+        ticket: What owns the variables.
+        auxiliary: Returns the scale of a kernel's channels.
+        window: How many epochs are compared.
+    """
+
+    def __init__(
+        self,
+        ticket: Ticket,
+        auxiliary: Callable[[Any, Kernel, int], ChannelScale | None],
+        window: int,
+    ) -> None:
+        super().__init__(ticket, auxiliary)
+        total = sum(scale.variable.shape[0] for scale in learned(self.masks))
+        self._recent = ticket.add_weight(
+            shape=(window, total),
+            initializer="zeros",
+            dtype="bool",
+            trainable=False,
+            name="recent",
+        )
+        self._noted = ticket.add_weight(
+            shape=(), initializer="zeros", dtype="int32", trainable=False, name="noted"
+        )
+
+    @property
+    def full(self) -> bool:
+        """Whether as many epochs were noted as are compared."""
+        return int(on_host(self._noted.value)) >= self._recent.shape[0]
+
+    def note(self, kept: np.ndarray) -> None:
+        """Note the channels that this epoch would keep, in place of the oldest."""
+        older = on_host(self._recent.value)[:-1]
+        self._recent.assign(np.concatenate([kept[None], older]))
+        self._noted.assign(int(on_host(self._noted.value)) + 1)
+
+    def furthest(self) -> float:
+        """Return by how much the newest epoch differs from the others at most."""
+        newest, *older = on_host(self._recent.value)
+        return max(distance(newest, one) for one in older)
+
+
 @registry.register
-class EarlyBird(Mined):
+class EarlyBird(LearnedMaskPruner):
     """Drops output channels by the scale of their BatchNorm, as soon as that is clear.
 
     The model trains, with an l1 penalty on the scales. After each epoch the channels
@@ -61,6 +109,9 @@ class EarlyBird(Mined):
         deep networks", 2020.
     """
 
+    state_kind = EarlyBirdState
+    _state: EarlyBirdState
+
     def __init__(
         self,
         sparsity: float = 0.5,
@@ -77,7 +128,9 @@ class EarlyBird(Mined):
             )
         if not 0.0 <= distance < 1.0:
             raise ValueError(f"distance must lie in [0, 1). Received: {distance!r}.")
-        super().__init__(sparsity, "global", structure, Once(until), until, on_collapse)
+        super().__init__(
+            sparsity, structure=structure, until=until, on_collapse=on_collapse
+        )
         if not isinstance(self.structure, Channel):
             raise ValueError(
                 "EarlyBird ranks whole output channels by the scale of their "
@@ -88,67 +141,56 @@ class EarlyBird(Mined):
         self.distance = distance
         self.window = int(window)
 
-    def companion(
-        self, ticket: Ticket, kernel: Kernel, position: int
-    ) -> ChannelScale | None:
-        """Return the scale of the kernel's channels, if it has one."""
-        gamma = batchnorm_scales.scales(ticket.model, [kernel]).get(id(kernel.variable))
-        if gamma is None:
-            return None
-        return ChannelScale(ticket, kernel, gamma, self.penalty)
+    def build(self, ticket: Ticket) -> EarlyBirdState:
+        """Return masks, scales, and the masks of the last epochs."""
+        self.check_ticket(ticket)
+        return EarlyBirdState(ticket, self.auxiliary, self.window)
 
-    def hold(self, ticket: Ticket) -> None:
-        """Add the masks of the last epochs."""
-        super().hold(ticket)
-        scales = learned(ticket.mask_set)
-        if not scales:
+    def check_ticket(self, ticket: Ticket) -> None:
+        """Raise if no kernel has a scale to be ranked by."""
+        super().check_ticket(ticket)
+        if not batchnorm_scales.scales(ticket.model, ticket.kernels):
             raise ValueError(
                 "EarlyBird ranks channels by the scale of the BatchNorm after them, "
                 f"but in {ticket.model.name!r} none with a scale comes straight "
                 "after a prunable kernel. Expected a model such as Conv2D, "
                 "BatchNormalization, Activation, built with the functional API."
             )
-        total = sum(scale.variable.shape[0] for scale in scales)
-        ticket.recent = ticket.add_weight(
-            shape=(self.window, total),
-            initializer="zeros",
-            dtype="bool",
-            trainable=False,
-            name="recent",
-        )
-        ticket.noted = ticket.add_weight(
-            shape=(), initializer="zeros", dtype="int32", trainable=False, name="noted"
-        )
 
-    def found(self, ticket: Ticket, logs: dict) -> bool:
+    def auxiliary(
+        self, state: SearchState, kernel: Kernel, position: int
+    ) -> ChannelScale | None:
+        """Return the scale of the kernel's channels, if it has one."""
+        scales = batchnorm_scales.scales(state.ticket.model, [kernel])
+        gamma = scales.get(id(kernel.variable))
+        if gamma is None:
+            return None
+        return ChannelScale(state, kernel, gamma, self.penalty)
+
+    def should_stop(self, ticket: Ticket, logs: dict) -> bool:
         """Note the mask of this epoch; return whether the last ones agree with it."""
-        kept = np.concatenate(self._kept(ticket.mask_set))
-        recent = np.concatenate([kept[None], on_host(ticket.recent.value)[:-1]])
-        noted = int(on_host(ticket.noted.value)) + 1
-        ticket.recent.assign(recent)
-        ticket.noted.assign(noted)
-        logs["mask_distance"] = max(distance(kept, old) for old in recent[1:])
-        return noted >= self.window and logs["mask_distance"] <= self.distance
+        self._state.note(np.concatenate(self._kept(ticket.mask_set)))
+        logs["mask_distance"] = self._state.furthest()
+        return self._state.full and logs["mask_distance"] <= self.distance
 
     def update(self, masks: MaskSet, sparsity: float, verbose: int = 0) -> Curve:
         """Drop the channels of least scale."""
-        alive = masks.values()
-        self.curve = begun(masks.kernels, alive, self.score)
+        before = masks.values()
+        self.curve = begun(masks.kernels, before, self.score)
         scaled = iter(self._kept(masks))
         kept = [
-            mask & next(scaled) if masked.companion else mask
-            for mask, masked in zip(alive, masks.masked, strict=True)
+            mask & next(scaled) if masked.auxiliary else mask
+            for mask, masked in zip(before, masks.masked, strict=True)
         ]
-        collapse.check_flow(self._task.model, masks.kernels, alive, kept, self)
+        collapse.check_flow(self._task.model, masks.kernels, before, kept, self)
         masks.assign(kept)
         self.curve.add(kept, math.nan)
         return self.curve
 
-    def settle(self, ticket: Ticket) -> None:
+    def finalize(self, ticket: Ticket) -> None:
         """Warn if the channels had not settled."""
-        recent = on_host(ticket.recent.value)
-        far = max(distance(recent[0], old) for old in recent[1:])
-        if int(on_host(ticket.noted.value)) < self.window or far > self.distance:
+        far = self._state.furthest()
+        if not self._state.full or far > self.distance:
             warnings.warn(
                 "EarlyBird drew its ticket at the end of its time "
                 f"(until={self.until:g} of the run) before the last {self.window} "

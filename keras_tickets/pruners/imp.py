@@ -7,16 +7,36 @@ from typing import Any
 
 import keras
 
-from keras_tickets.backend import on_host
+from keras_tickets.masks.flag import Flag
+from keras_tickets.masks.pruner_state import PrunerState
 from keras_tickets.masks.snapshot import Snapshot
 from keras_tickets.pruners.base import (
     Pruner,
     registry,
+    state_in,
 )
 from keras_tickets.recipe.schedules import Rounds
 from keras_tickets.ticket.ticket import Ticket
 
 REWINDS = ("weights", "learning_rate")
+
+
+class IMPState(PrunerState):
+    """Masks, whether the last round trains, and the optimizer's state to go back to.
+
+    Args:
+        ticket: What owns the variables.
+
+    Attributes:
+        settled: Whether all rounds but the last are over, so that masks stay.
+        rewind: What the optimizer goes back to, once the ticket is compiled; held by
+            the optimizer.
+    """
+
+    def __init__(self, ticket: Ticket) -> None:
+        self.settled = Flag(ticket, "settled")
+        super().__init__(ticket)
+        self.rewind: Snapshot | None = None
 
 
 @registry.register
@@ -60,9 +80,8 @@ class IMP(Pruner):
         pruning", 2020.
     """
 
-    flags = ("settled",)
-    careful = True
-    remembers = True
+    check_every_update = True
+    keeps_initial_weights = True
 
     def __init__(
         self,
@@ -96,31 +115,37 @@ class IMP(Pruner):
         self.unit = unit
         self.rewind = rewind
 
-    def compiled(self, ticket: Ticket) -> None:
+    def build(self, ticket: Ticket) -> IMPState:
+        """Return masks, and whether they are those of the end."""
+        self.check_ticket(ticket)
+        return IMPState(ticket)
+
+    def on_compile(self, ticket: Ticket) -> None:
         """Let the optimizer hold copies of its own state."""
         optimizer = ticket.optimizer
         if not optimizer.built:
             optimizer.build(ticket.trainable_variables)
-        ticket.rewind = Snapshot(optimizer, optimizer.variables, "rewind")
+        if state := state_in(ticket, IMPState):
+            state.rewind = Snapshot(optimizer, optimizer.variables, "rewind")
 
     def set_model(self, model: keras.Model) -> None:
         """Find the ticket that `fit` trains."""
         super().set_model(model)
-        held = model.start if isinstance(model, Ticket) else None
-        if held is None or model.rewind is None:
+        state = state_in(model, IMPState)
+        if state is None or state.rewind is None or self._start is None:
             raise ValueError(
                 "IMP goes back to weights and optimizer state that its own ticket "
                 "holds. Wrap the model with it: ticket = kt.wrap(model, kt.IMP(...)), "
                 "then compile and fit the ticket."
             )
-        self._ticket, self._origin, self._optimizer = model, held, model.rewind
+        self._state, self._origin, self._optimizer = state, self._start, state.rewind
 
-    def _remember(self) -> None:
+    def _take_start(self) -> None:
         """Do nothing: `_advance` notes the state at `rewind_to`."""
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Note the state to go back to, if that is the initial one."""
-        self._settled = bool(on_host(self._ticket.settled.value))
+        self._settled = bool(self._state.settled)
         self._noted = self._origin.taken
         if not self._noted:
             self._check_target()
@@ -143,17 +168,17 @@ class IMP(Pruner):
         self._note()
         over = self._rounds.over(now, self._run)
         if over > self._rounds.over(before, self._run):
-            _ = self.model  # see Pruner._update
+            self._synchronize()
             self._go_back()
         if over == self.pruned:
-            self._ticket.settled.assign(True)
+            self._state.settled.set()
             self._settled = True
 
     def _note(self) -> None:
         """Note the state to go back to, once it is there."""
         if self._noted or self._now < self.schedule.span(self._run)[0]:
             return
-        _ = self.model
+        self._synchronize()
         self._origin.take()
         self._optimizer.take()
         self._noted = True

@@ -14,7 +14,6 @@ from keras_tickets.kernels import (
     choose_kernels,
 )
 from keras_tickets.masks.masked_layer import masked_layers
-from keras_tickets.masks.snapshot import array_of
 from keras_tickets.pruners.base import Pruner
 from keras_tickets.ticket.ticket import Ticket
 from keras_tickets.ticket.wrappable import check_wrappable
@@ -62,7 +61,7 @@ def wrap(
     Raises:
         TypeError: If `model` is no Keras 3 model.
         ValueError: If the model is not built, trains itself, has nothing to prune, or
-            if a filter can not be met.
+            if a filter cannot be met.
 
     Example:
     >>> import keras, keras_tickets as kt
@@ -95,13 +94,15 @@ def _wrap_again(
             f"settled. Received: only={only!r}, skip={skip!r}. Drop the filters, or "
             "wrap the plain model: kt.wrap(ticket.strip(), pruner, only=...)."
         )
-    own = tuple(m.kernel for m in ticket._masked_call.masked)
     remember = remember or ticket.start is not None
-    again = Ticket(ticket.model, pruner, Selection(own, ticket.skipped), name, remember)
-    for new, old in zip(again.mask_set.masked, ticket.mask_set.masked, strict=True):
-        new.mask.assign(array_of(old.mask))
-    for new, old in zip(again.mask_set.flags, ticket.mask_set.flags, strict=True):
-        new.assign(array_of(old))
+    again = Ticket(
+        ticket.model,
+        pruner,
+        Selection(ticket.own_kernels, ticket.skipped),
+        name,
+        remember,
+    )
+    again.mask_set.assign_from(ticket.mask_set)
     again.provenance = ticket.provenance
     if again.start is not None and ticket.start is not None and ticket.start.taken:
         again.start.put(ticket.start.values())

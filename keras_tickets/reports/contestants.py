@@ -18,6 +18,7 @@ from keras_tickets.backend import keras_private, on_host
 from keras_tickets.backend.copying import copy_state
 from keras_tickets.kernels import find_kernels
 from keras_tickets.masks.stripping import pair_layers, rebuild
+from keras_tickets.pruners.base import pruner_of
 from keras_tickets.pruners.drawing import check_finite
 from keras_tickets.recipe.allocation import Group
 from keras_tickets.recipe.groups import WeightGroups
@@ -149,8 +150,8 @@ def weight_groups_of(ticket: Ticket, parts: Parts) -> dict[int, WeightGroups]:
     Single weights where its masks were drawn otherwise.
     """
     own: list[WeightGroups] = []
-    if ticket.pruner is not None:
-        own = ticket.pruner.weight_groups(ticket.kernels)
+    if pruner := pruner_of(ticket):
+        own = pruner.weight_groups(ticket.kernels)
     found = {}
     for i, (position, mask) in enumerate(parts.masks.items()):
         fits = bool(own) and own[i].matches(mask)
@@ -180,7 +181,7 @@ def inverted(ticket: Ticket, parts: Parts) -> dict[int, np.ndarray]:
 
 def scores_again(ticket: Ticket, parts: Parts) -> list[np.ndarray]:
     """Return what each weight is worth at the start, by the ticket's own score."""
-    pruner = ticket.pruner
+    pruner = pruner_of(ticket)
     if pruner is None:
         raise ValueError("The ticket has no pruner that could score its weights again.")
     learned = pruner.learned_scores(ticket)

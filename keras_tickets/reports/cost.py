@@ -28,6 +28,7 @@ from keras_tickets.masks.masked_layer import (
     masked_layers,
     without_masks,
 )
+from keras_tickets.pruners.base import pruner_of
 from keras_tickets.recipe.allocation import (
     Group,
     round_shares,
@@ -294,21 +295,22 @@ def _training(
     model: keras.Model, kernels: _Kernels, epochs: int | None, steps: int | None
 ) -> Training | None:
     """Return what training costs, if `model` is a ticket with a pruner."""
-    if not isinstance(model, Ticket) or model.pruner is None:
+    pruner = pruner_of(model) if isinstance(model, Ticket) else None
+    if pruner is None:
         return None
-    name = type(model.pruner).__name__
+    name = type(pruner).__name__
     kept = _final(model, kernels.kept)
     if kept is None:
         scores = "the scores decide how many weights each kernel keeps"
         return Training(name, None, f"not known before the draw: {scores}.")
-    missing = _missing(model.pruner.schedule.unit, epochs, steps)
+    missing = _missing(pruner.schedule.unit, epochs, steps)
     if missing:
         ask = f"pass {' and '.join(missing)} to kt.flops"
         return Training(name, None, f"depends on the length of the run: {ask}.")
     run = Run(1000, 1) if epochs is None else Run(epochs, steps)
     rows = kernels.rows(kept)
     dense, sparse = sum(row.dense for row in rows), sum(row.sparse for row in rows)
-    return Training(name, model.pruner.training_flops(dense, sparse, run))
+    return Training(name, pruner.training_flops(dense, sparse, run))
 
 
 def _missing(unit: str, epochs: int | None, steps: int | None) -> list[str]:
@@ -328,7 +330,7 @@ def _final(ticket: Ticket, kept: Mapping[int, int]) -> dict[int, int] | None:
     That is `kept` if the masks are as sparse already. If not it is what the pruner
     would leave of it, or `None` if that depends on scores.
     """
-    pruner, masks = ticket.pruner, ticket.mask_set
+    pruner, masks = pruner_of(ticket), ticket.mask_set
     if pruner is None or masks.count().kept <= pruner.target(masks).kept:
         return dict(kept)
     alive = [kept[id(kernel.variable)] for kernel in masks.kernels]

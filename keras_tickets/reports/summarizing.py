@@ -9,6 +9,7 @@ from keras_tickets.masks.masked_call import (
     Count,
     count,
 )
+from keras_tickets.pruners.base import pruner_of
 from keras_tickets.recipe.structures import Unstructured
 from keras_tickets.ticket.ticket import Ticket
 
@@ -89,10 +90,10 @@ def _table(ticket: Ticket, skipped: bool, sparse: Mapping[str, str] | None) -> s
 
 def _state(ticket: Ticket) -> str:
     how = "no pruner"
-    if ticket.pruner is not None:
-        how = type(ticket.pruner).__name__
-        if not isinstance(ticket.pruner.structure, Unstructured):
-            how += f" ({ticket.pruner.structure.label})"
+    if pruner := pruner_of(ticket):
+        how = type(pruner).__name__
+        if not isinstance(pruner.structure, Unstructured):
+            how += f" ({pruner.structure.label})"
     if ticket.unfinished:
         return f"{how}, being mined"
     return f"{how}, {'drawn' if ticket.drawn else 'not drawn yet'}"

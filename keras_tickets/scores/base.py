@@ -16,7 +16,7 @@ from keras_tickets._util.registry import (
     Registry,
 )
 from keras_tickets.kernels import Kernel
-from keras_tickets.masks.auxiliary import Companion
+from keras_tickets.masks.auxiliary import AuxiliaryVariable
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Task:
         kernels: The kernels to score.
         loss: The loss that the model was compiled with, `loss(y, y_pred, weights)`,
             or `None`.
-        companions: What the ticket holds beside each kernel.
+        auxiliary: What the ticket holds beside each kernel.
     """
 
     model: keras.Model
     kernels: tuple[Kernel, ...]
     loss: Callable[..., Any] | None = None
-    companions: Sequence[Companion | None] = ()
+    auxiliary: Sequence[AuxiliaryVariable | None] = ()
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class Parts:
         """Take a ticket apart; it is not changed.
 
         Raises:
-            ValueError: If it is being mined.
+            ValueError: If the search for its masks goes on.
         """
         if ticket.unfinished:
             raise ValueError(

@@ -61,7 +61,7 @@ def save_ticket(
 
     Raises:
         ValueError: If the ticket was not drawn, or the suffix is another.
-        OSError: If the file can not be written. An old one is then left whole.
+        OSError: If the file cannot be written. An old one is then left whole.
 
     Example:
     >>> import keras, tempfile, keras_tickets as kt

@@ -5,16 +5,14 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_tickets._util.registry import PACKAGE
-from keras_tickets.backend import keras_private, on_host
+from keras_tickets.backend import keras_private
 from keras_tickets.kernels import (
-    Kernel,
     Selection,
     positions,
 )
@@ -22,16 +20,34 @@ from keras_tickets.kernels import find_kernels as all_kernels
 from keras_tickets.masks.masked_call import (
     MaskedCall,
     MaskSet,
-    add_masks,
 )
 from keras_tickets.masks.masked_layer import (
     masked_layers,
     without_masks,
 )
-from keras_tickets.masks.optimizer_slots import Slots
+from keras_tickets.masks.pruner_state import PrunerState
 from keras_tickets.masks.snapshot import Snapshot
 from keras_tickets.masks.stripping import strip
 from keras_tickets.ticket.curve import Curve
+
+
+class BoundPruner(Protocol):
+    """What a ticket asks of the pruner that is bound to it."""
+
+    keeps_initial_weights: bool
+    """Whether the ticket keeps the values that its weights start from."""
+
+    def build(self, ticket: Ticket) -> PrunerState:
+        """Return what `ticket` holds for the pruner; called once, when it is made."""
+
+    def wrap_optimizer(self, ticket: Ticket, optimizer: Any, saved: bool) -> Any:
+        """Return what `ticket` is to be compiled with in place of `optimizer`."""
+
+    def on_compile(self, ticket: Ticket) -> None:
+        """Prepare what depends on the optimizer that `ticket` was compiled with."""
+
+    def draw(self, model: keras.Model, verbose: int) -> Curve:
+        """Choose the masks of `model` now."""
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -43,8 +59,9 @@ class Ticket(keras.Model):
     callbacks. The wrapped model is not changed: its own layers and variables train,
     and `strip` gives it back with the zeros baked in.
 
-    All state (masks, whether they were drawn, copies of the random seeds) is held in
-    Keras variables, so any checkpoint resumes bit-equal at an epoch boundary.
+    All state (masks, whether they were drawn, copies of the random seeds, what the
+    pruner needs beside them) is held in Keras variables, so any checkpoint resumes
+    bit-equal at an epoch boundary.
 
     Args:
         model: The built model to wrap.
@@ -58,15 +75,17 @@ class Ticket(keras.Model):
         pruner: The bound pruner.
         start: The values that the weights start from, a `Snapshot`, or `None` if the
             ticket does not remember them.
-        slots: What the optimizer keeps for each weight, for a pruner that needs it.
-        rewind: The optimizer's state to go back to, for a pruner that does.
+        pruner_state: What the ticket holds for the pruner, the masks among it.
+        kernels: The kernels that are masked, in the model's order; those of `Masked`
+            layers last.
+        own_kernels: Those of them that the ticket masks itself.
         skipped: Pairs of (kernel, reason) for the weights that are left alone.
     """
 
     def __init__(
         self,
         model: keras.Model,
-        pruner: Any,
+        pruner: BoundPruner | None,
         selection: Selection,
         name: str | None = None,
         remember: bool = False,
@@ -79,56 +98,23 @@ class Ticket(keras.Model):
         self.model = model
         self.pruner = pruner
         self.skipped = selection.skipped
+        self.own_kernels = selection.kernels
+        inside = [layer.mask_set.kernels for layer in masked_layers(model)]
+        self.kernels = self.own_kernels + tuple(k for some in inside for k in some)
         keras_private.take_training_argument_like(self, model)
-        if pruner is None:
-            own = add_masks(self, selection.kernels)
-        else:
-            for flag in pruner.flags:
-                setattr(self, flag, self._add_flag(flag))
-            own = add_masks(self, selection.kernels, pruner.companion)
-        inside = [layer.mask_set for layer in masked_layers(model)]
-        self.mask_set = MaskSet(
-            [m for part in (own, *inside) for m in part.masked],
-            [flag for part in (own, *inside) for flag in part.flags],
-        )
+        self.pruner_state = PrunerState(self) if pruner is None else pruner.build(self)
         # A Masked layer masks its own kernel, inside the wrapped model's call.
         self._masked_call = MaskedCall(
-            self, model, own.masked, stand_ins=self._hold_seeds(model)
+            self, model, self.pruner_state.own.masked, self.pruner_state.seeds
         )
-        if pruner is not None:
-            pruner.hold(self)
         self.start: Snapshot | None = None
-        if remember or (pruner is not None and pruner.remembers):
+        if remember or (pruner is not None and pruner.keeps_initial_weights):
             self.start = Snapshot(self, without_masks(model, model.weights))
             if pruner is None:  # no draw will begin
                 self.start.take()
+        keras_private.show_to_object_checkpoints(self)
         self._provenance = "null"  # as text: Keras tracks the dicts of a layer
-        self.slots: Slots | None = None
-        self.rewind: Snapshot | None = None
         self.built = True
-
-    def _hold_seeds(self, model: keras.Model) -> dict[int, keras.Variable]:
-        """Hold the seeds as weights: Keras leaves seed states out of a checkpoint."""
-        weights = {id(variable) for variable in model.weights}
-        copies = {}
-        for variable in model.variables:
-            if id(variable) not in weights:
-                copies[id(variable)] = self.add_weight(
-                    shape=variable.shape,
-                    initializer="zeros",
-                    dtype=variable.dtype,
-                    trainable=False,
-                    name=f"{variable.name}_copy",
-                )
-                # Through NumPy: JAX donates buffers, and two variables must not
-                # share one.
-                copies[id(variable)].assign(ops.convert_to_numpy(variable.value))
-        return copies
-
-    def _add_flag(self, name: str) -> keras.Variable:
-        return self.add_weight(
-            shape=(), initializer="zeros", dtype="bool", trainable=False, name=name
-        )
 
     def call(
         self, inputs: Any, *args: Any, training: bool | None = None, **kwargs: Any
@@ -147,9 +133,9 @@ class Ticket(keras.Model):
         return self.model.output_names
 
     @property
-    def kernels(self) -> tuple[Kernel, ...]:
-        """The kernels that are masked, in the model's order."""
-        return self.mask_set.kernels
+    def mask_set(self) -> MaskSet:
+        """The masks, as a pruner works on them."""
+        return self.pruner_state.masks
 
     @property
     def masks(self) -> dict[str, np.ndarray]:
@@ -169,9 +155,8 @@ class Ticket(keras.Model):
 
     @property
     def unfinished(self) -> bool:
-        """Whether it is being mined, so that its masks are not those of the end."""
-        mining = getattr(self, "mining", None)
-        return mining is not None and bool(on_host(mining.value))
+        """Whether the search for the masks goes on, so that they will change."""
+        return self.pruner_state.unfinished
 
     @property
     def provenance(self) -> dict[str, Any] | None:
@@ -232,10 +217,10 @@ class Ticket(keras.Model):
             # is float32.
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         if optimizer and self.pruner is not None:
-            optimizer = self.pruner.accept(self, optimizer, saved)
+            optimizer = self.pruner.wrap_optimizer(self, optimizer, saved=saved)
         super().compile(optimizer, *args, **kwargs)
         if self.optimizer is not None and self.pruner is not None:
-            self.pruner.compiled(self)
+            self.pruner.on_compile(self)
 
     def compile_from_config(self, config: Mapping[str, Any]) -> None:
         """Compile as `get_compile_config()` says; Keras calls it on loading."""
@@ -278,7 +263,7 @@ class Ticket(keras.Model):
     def get_config(self) -> dict[str, Any]:
         """Return the wrapped model, the pruner and which kernels are masked."""
         order = positions(self.model)
-        own = [id(m.kernel.variable) for m in self._masked_call.masked]
+        own = [id(kernel.variable) for kernel in self.own_kernels]
         return {
             "name": self.name,
             "model": keras.saving.serialize_keras_object(self.model),

@@ -14,18 +14,18 @@ from keras_tickets.masks.learned_masks import (
 )
 from keras_tickets.masks.masked_call import Count
 from keras_tickets.pruners.base import registry
-from keras_tickets.pruners.mined import (
-    Mined,
+from keras_tickets.pruners.learned.base import (
+    LearnedMaskPruner,
+    SearchState,
     warn_of_early_end,
 )
-from keras_tickets.recipe.schedules import Once
 from keras_tickets.ticket.ticket import Ticket
 
-ALIVE = 1e-2  # of a soft mask; the l1 penalty never makes it exactly zero
+ACTIVE = 1e-2  # of a soft mask; the l1 penalty never makes it exactly zero
 
 
 @registry.register
-class ESPN(Mined):
+class ESPN(LearnedMaskPruner):
     """Extremely sparse networks: an l1 penalty on a soft mask of every weight.
 
     Each weight is multiplied by an entry c of a mask that starts at one; weights and
@@ -37,8 +37,8 @@ class ESPN(Mined):
         sparsity: Fraction of the prunable weights that are zero in the end, in [0, 1).
         penalty: Weight of the l1 norm of the soft masks (the paper's alpha).
         until: The fraction of the run in which the ticket must be found.
-        rewind: Whether the weights go back to where they were before mining.
-        warmup: Epochs of dense training before mining, to which is rewound.
+        rewind: Whether the weights go back to where they were before the search.
+        warmup: Epochs of dense training before the search, to which is rewound.
         allocation: `"global"` (the paper's) or how many weights each kernel keeps.
         structure: What is kept together.
         on_collapse: `"raise"` or `"warn"` when the ticket lets no signal pass.
@@ -64,39 +64,43 @@ class ESPN(Mined):
         on_collapse: str = "raise",
     ) -> None:
         super().__init__(
-            sparsity, allocation, structure, Once(until), until, on_collapse
+            sparsity,
+            allocation=allocation,
+            structure=structure,
+            until=until,
+            on_collapse=on_collapse,
         )
         self.penalty = penalty
         self.rewind = rewind
         self.warmup = warmup
 
-    def companion(self, ticket: Ticket, kernel: Kernel, position: int) -> Soft:
+    def auxiliary(self, state: SearchState, kernel: Kernel, position: int) -> Soft:
         """Return a soft mask of ones."""
-        return Soft(ticket, kernel, np.ones(kernel.shape), self.penalty, "l1")
+        return Soft(state, kernel, np.ones(kernel.shape), self.penalty, "l1")
 
-    def ripe(self, epoch: int) -> bool:
+    def warmup_done(self, epoch: int) -> bool:
         """Return whether the warm-up is over."""
-        mining = self.until * self._run.epochs
-        if self.warmup >= mining:
+        available = self.until * self._run.epochs
+        if self.warmup >= available:
             raise ValueError(
-                f"warmup={self.warmup:g} epochs leave nothing of the {mining:g} "
+                f"warmup={self.warmup:g} epochs leave nothing of the {available:g} "
                 f"epochs (until={self.until:g} of {self._run.epochs}) in which ESPN is "
                 "to find its ticket. Lower warmup=, raise until=, or train for more "
                 "epochs."
             )
         return epoch >= self.warmup
 
-    def found(self, ticket: Ticket, logs: dict) -> bool:
-        """Return whether no more entries are alive than the budget has places."""
-        alive = _alive(ticket)
-        logs["soft_sparsity"] = alive.sparsity
-        return alive.kept <= self.target(ticket.mask_set).kept
+    def should_stop(self, ticket: Ticket, logs: dict) -> bool:
+        """Return whether no more entries are active than the budget has places."""
+        active = _active(ticket)
+        logs["soft_sparsity"] = active.sparsity
+        return active.kept <= self.target(ticket.mask_set).kept
 
-    def settle(self, ticket: Ticket) -> None:
+    def finalize(self, ticket: Ticket) -> None:
         """Let the weights start from `w * c`, or from where they were."""
-        alive = _alive(ticket)
-        if alive.kept > self.target(ticket.mask_set).kept:
-            warn_of_early_end(self, alive.sparsity, "the soft masks")
+        active = _active(ticket)
+        if active.kept > self.target(ticket.mask_set).kept:
+            warn_of_early_end(self, active.sparsity, "the soft masks")
         if self.rewind:
             self._origin.restore()
             return
@@ -104,8 +108,8 @@ class ESPN(Mined):
             masked.kernel.variable.assign(masked.effective())
 
 
-def _alive(ticket: Ticket) -> Count:
+def _active(ticket: Ticket) -> Count:
     # Signed, as in the published code: a mask that turned negative was dropped.
     values = [on_host(soft.variable.value) for soft in learned(ticket.mask_set)]
-    kept = sum(int(np.count_nonzero(value > ALIVE)) for value in values)
+    kept = sum(int(np.count_nonzero(value > ACTIVE)) for value in values)
     return Count(sum(value.size for value in values), kept)

@@ -19,8 +19,8 @@ from keras_tickets.masks.masked_call import (
     count,
 )
 from keras_tickets.pruners.base import registry
-from keras_tickets.pruners.random import seed_or_new
-from keras_tickets.pruners.supermask import Supermask
+from keras_tickets.pruners.learned.base import SearchState
+from keras_tickets.pruners.learned.supermask import Supermask
 from keras_tickets.recipe.schedules import Freezing
 from keras_tickets.recipe.structures import Unstructured
 from keras_tickets.ticket.ticket import Ticket
@@ -87,14 +87,14 @@ class GemMiner(Supermask):
             raise ValueError(f"norm must be one of {[*PENALTIES]}. Received: {norm!r}.")
         super().__init__(
             sparsity,
-            allocation,
-            structure,
-            Freezing(every, until),
-            until,
-            initial,
-            optimizer,
-            seed_or_new(seed),
-            on_collapse,
+            allocation=allocation,
+            structure=structure,
+            schedule=Freezing(every, until),
+            until=until,
+            initial=initial,
+            optimizer=optimizer,
+            seed=seed,
+            on_collapse=on_collapse,
         )
         if not revive and not isinstance(self.structure, Unstructured):
             raise ValueError(
@@ -107,14 +107,14 @@ class GemMiner(Supermask):
         self.norm = norm
         self.revive = revive
 
-    def companion(self, ticket: Ticket, kernel: Kernel, position: int) -> Rounded:
+    def auxiliary(self, state: SearchState, kernel: Kernel, position: int) -> Rounded:
         """Return scores that are uniform in [0, 1] at first."""
         first = np.random.default_rng((self.seed, position)).random(kernel.shape)
         return Rounded(
-            ticket, kernel, first, self.penalty, self.norm, constraint=UnitInterval()
+            state, kernel, first, self.penalty, self.norm, constraint=UnitInterval()
         )
 
-    def found(self, ticket: Ticket, logs: dict) -> bool:
+    def should_stop(self, ticket: Ticket, logs: dict) -> bool:
         """Return whether the penalty has rounded everything away: then settle."""
         rounded = count(self._rounded(ticket.mask_set))
         logs["rounded_sparsity"] = rounded.sparsity
@@ -128,13 +128,13 @@ class GemMiner(Supermask):
             )
         return not rounded.kept
 
-    def settle(self, ticket: Ticket) -> None:
+    def finalize(self, ticket: Ticket) -> None:
         """Without `revive`, drop what rounds to zero."""
         if not self.revive:
             ticket.mask_set.assign(self._rounded(ticket.mask_set))
 
     def _rounded(self, masks: MaskSet) -> list[np.ndarray]:
         return [
-            mask & (scores.scores() > 0.5)
-            for mask, scores in zip(masks.values(), learned(masks), strict=True)
+            mask & (learned_mask.scores() > 0.5)
+            for mask, learned_mask in zip(masks.values(), learned(masks), strict=True)
         ]

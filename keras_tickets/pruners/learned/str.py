@@ -13,17 +13,17 @@ from keras_tickets.masks.learned_masks import (
 )
 from keras_tickets.masks.masked_call import count
 from keras_tickets.pruners.base import registry
-from keras_tickets.pruners.mined import (
-    Mined,
+from keras_tickets.pruners.learned.base import (
+    LearnedMaskPruner,
+    SearchState,
     warn_of_early_end,
 )
-from keras_tickets.recipe.schedules import Once
 from keras_tickets.recipe.structures import Unstructured
 from keras_tickets.ticket.ticket import Ticket
 
 
 @registry.register
-class STR(Mined):
+class STR(LearnedMaskPruner):
     """Soft Threshold Reparameterization: kernels learn how sparse they are.
 
     The forward pass uses `sign(w) * relu(|w| - sigmoid(s))` with one trainable s for
@@ -59,7 +59,9 @@ class STR(Mined):
         structure: Any = "unstructured",
         on_collapse: str = "raise",
     ) -> None:
-        super().__init__(sparsity, "global", structure, Once(until), until, on_collapse)
+        super().__init__(
+            sparsity, structure=structure, until=until, on_collapse=on_collapse
+        )
         if not isinstance(self.structure, Unstructured):
             raise ValueError(
                 "STR's threshold weighs each weight by itself, so within a group that "
@@ -70,17 +72,19 @@ class STR(Mined):
         self.penalty = penalty
         self.start = start
 
-    def companion(self, ticket: Ticket, kernel: Kernel, position: int) -> SoftThreshold:
+    def auxiliary(
+        self, state: SearchState, kernel: Kernel, position: int
+    ) -> SoftThreshold:
         """Return the threshold."""
-        return SoftThreshold(ticket, kernel, np.array(self.start), self.penalty)
+        return SoftThreshold(state, kernel, np.array(self.start), self.penalty)
 
-    def found(self, ticket: Ticket, logs: dict) -> bool:
+    def should_stop(self, ticket: Ticket, logs: dict) -> bool:
         """Return whether the thresholds leave no more weights than the budget."""
         left = count(_left(ticket))
         logs["soft_sparsity"] = left.sparsity
         return left.kept <= self.target(ticket.mask_set).kept
 
-    def settle(self, ticket: Ticket) -> None:
+    def finalize(self, ticket: Ticket) -> None:
         """Let the weights start as the threshold has left them."""
         left = count(_left(ticket))
         if left.kept > self.target(ticket.mask_set).kept:
@@ -90,4 +94,4 @@ class STR(Mined):
 
 
 def _left(ticket: Ticket) -> list[np.ndarray]:
-    return [companion.scores() > 0 for companion in learned(ticket.mask_set)]
+    return [mask.scores() > 0 for mask in learned(ticket.mask_set)]

@@ -4,53 +4,90 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_tickets.backend import on_host
 from keras_tickets.kernels import Kernel
-from keras_tickets.masks.auxiliary import Companion
+from keras_tickets.masks.auxiliary import AuxiliaryVariable
+from keras_tickets.masks.flag import Flag
 from keras_tickets.masks.learned_masks import learned
 from keras_tickets.masks.masked_layer import masked_layers
-from keras_tickets.pruners.base import Pruner
+from keras_tickets.masks.pruner_state import PrunerState
+from keras_tickets.pruners.base import (
+    Pruner,
+    state_in,
+)
+from keras_tickets.recipe.schedules import Once
 from keras_tickets.ticket.curve import Curve
 from keras_tickets.ticket.ticket import Ticket
 
 
-class Mined(Pruner, ABC):
-    """Mines a ticket in the first part of a run, and trains it in the rest.
+class SearchState(PrunerState):
+    """Masks, what is learned of each kernel, and how far the search has come.
 
-    While it is mined, companions of the kernels (`masks.learned_masks`) enter the
-    forward pass. At `until`, or when `found` says so, the ticket settles: the masks
-    are drawn from what was learned, exactly at the sparsity, and the companions have
-    no more to say. A later `fit` trains the weights under these masks.
+    Args:
+        ticket: What owns the variables.
+        auxiliary: Returns, of this state, a kernel and its position, what is learned
+            of the kernel.
 
-    Subclasses give `companion`, and what they do in `begin`, `found` and `settle`.
+    Attributes:
+        settled: Whether the ticket was found, so that masks stay.
+        searching: Whether what is learned enters the forward pass.
+    """
+
+    def __init__(
+        self,
+        ticket: Ticket,
+        auxiliary: Callable[[Any, Kernel, int], AuxiliaryVariable | None],
+    ) -> None:
+        self.settled = Flag(ticket, "settled")
+        self.searching = Flag(ticket, "searching")
+        super().__init__(ticket, auxiliary)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the search goes on, so that the masks are not those of the end."""
+        return bool(self.searching)
+
+
+class LearnedMaskPruner(Pruner, ABC):
+    """Searches for a ticket in the first part of a run, and trains it in the rest.
+
+    While it searches, auxiliary variables of the kernels (`masks.learned_masks`) enter
+    the forward pass. At `until`, or when `should_stop` says so, the ticket settles: the
+    masks are drawn from what was learned, exactly at the sparsity, and the auxiliary
+    variables have no more to say. A later `fit` trains the weights under these masks.
+
+    Subclasses give `auxiliary`, and what they do in `start_search`, `should_stop` and
+    `finalize`.
 
     Args:
         sparsity: Fraction of the prunable weights that are zero in the end.
         allocation: How many weights each kernel keeps.
         structure: What is kept together.
-        schedule: When masks are drawn while the ticket is mined.
-        until: The fraction of the run that mining takes at most, in (0, 1]; with 1
-            the run only mines, and another `fit` trains the weights.
+        schedule: When masks are drawn during the search; once, at its end, by default.
+        until: The fraction of the run that the search takes at most, in (0, 1]; with 1
+            the run only searches, and another `fit` trains the weights.
         on_collapse: `"raise"` or `"warn"` when no signal would pass any more.
     """
 
-    flags = ("settled", "mining")
-    careful = True
-    remembers = True
+    state_kind: type[SearchState] = SearchState
+    """What its tickets hold."""
+
+    check_every_update = True
+    keeps_initial_weights = True
 
     def __init__(
         self,
         sparsity: float,
-        allocation: Any,
-        structure: Any,
-        schedule: Any,
-        until: float,
-        on_collapse: str,
+        allocation: Any = "global",
+        structure: Any = "unstructured",
+        schedule: Any = None,
+        until: float = 0.5,
+        on_collapse: str = "raise",
     ) -> None:
         if not 0.0 < until <= 1.0:
             raise ValueError(
@@ -58,36 +95,46 @@ class Mined(Pruner, ABC):
             )
         self.until = until
         super().__init__(
-            sparsity, "learned", allocation, structure, schedule, on_collapse
+            sparsity,
+            "learned",
+            allocation=allocation,
+            structure=structure,
+            schedule=Once(until) if schedule is None else schedule,
+            on_collapse=on_collapse,
         )
 
     # -- what subclasses do ----------------------------------------------------------
 
     @abstractmethod
-    def companion(
-        self, ticket: Ticket, kernel: Kernel, position: int
-    ) -> Companion | None:
-        """Return what is learned of `kernel`."""
+    def auxiliary(
+        self, state: SearchState, kernel: Kernel, position: int
+    ) -> AuxiliaryVariable | None:
+        """Return what is learned of `kernel`, at this position among all."""
 
-    def ripe(self, epoch: int) -> bool:
-        """Return whether mining may begin with this epoch."""
+    def warmup_done(self, epoch: int) -> bool:
+        """Return whether the search may begin with this epoch."""
         return True
 
-    def begin(self, ticket: Ticket) -> None:
-        """Prepare the weights, once, before mining begins."""
+    def start_search(self, ticket: Ticket) -> None:
+        """Prepare the weights, once, before the search begins."""
 
-    def found(self, ticket: Ticket, logs: dict) -> bool:
-        """Return whether the ticket settles now, at the end of an epoch of mining."""
+    def should_stop(self, ticket: Ticket, logs: dict) -> bool:
+        """Return whether the ticket settles now, at the end of an epoch of search."""
         return False
 
-    def settle(self, ticket: Ticket) -> None:
+    def finalize(self, ticket: Ticket) -> None:
         """Prepare the weights for training, once masks are what they will be."""
 
     # -- what it asks of a ticket ----------------------------------------------------
 
-    def hold(self, ticket: Ticket) -> None:
+    def build(self, ticket: Ticket) -> SearchState:
+        """Return masks, and what is learned of each kernel."""
+        self.check_ticket(ticket)
+        return SearchState(ticket, self.auxiliary)
+
+    def check_ticket(self, ticket: Ticket) -> None:
         """Raise if there are kernels that the ticket holds no scores for."""
-        super().hold(ticket)
+        super().check_ticket(ticket)
         if inside := masked_layers(ticket.model):
             raise ValueError(
                 f"{type(self).__name__} learns scores that the ticket holds for each "
@@ -100,7 +147,7 @@ class Mined(Pruner, ABC):
         held = learned(ticket.mask_set)
         if len(held) < len(ticket.kernels):
             return None
-        return [companion.scores() for companion in held]
+        return [mask.scores() for mask in held]
 
     def draw(self, model: keras.Model, verbose: int = 1) -> Curve:
         """Raise: there is nothing to draw from before `fit`."""
@@ -114,33 +161,32 @@ class Mined(Pruner, ABC):
     def set_model(self, model: keras.Model) -> None:
         """Find the ticket that `fit` trains."""
         super().set_model(model)
-        held = isinstance(model, Ticket) and hasattr(model, "mining")
-        if not held or model.start is None:
+        state = state_in(model, self.state_kind)
+        if state is None or model.start is None:
             raise ValueError(
                 f"{type(self).__name__} needs a ticket that holds its scores. Wrap the "
                 f"model with it: ticket = kt.wrap(model, kt.{type(self).__name__}(...)"
                 "), then compile and fit the ticket."
             )
-        self._ticket: Any = model
-        self._origin = model.start
-        self._settled = bool(on_host(model.settled.value))
+        self._ticket, self._state, self._origin = model, state, model.start
+        self._settled = bool(state.settled)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Begin to mine, once and when it is time."""
-        self._settled = bool(on_host(self._ticket.settled.value))
+        """Start the search, once and when it is time."""
+        self._settled = bool(self._state.settled)
         if self._settled:
             return
         super().on_epoch_begin(epoch, logs)
-        if self.ripe(epoch) and not on_host(self._ticket.mining.value):
-            _ = self.model  # see Pruner._update
+        if self.warmup_done(epoch) and not self._state.searching:
+            self._synchronize()
             self._check_target()
-            self.begin(self._ticket)
+            self.start_search(self._ticket)
             self._origin.take()
-            self._ticket.mining.assign(True)
-        self._open_gates()
+            self._state.searching.set()
+        self._set_phase()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Draw masks when the schedule says so, and settle when mining ends."""
+        """Draw masks when the schedule says so, and settle when the search ends."""
         if not self._settled:
             super().on_train_batch_end(batch, logs)
 
@@ -148,9 +194,8 @@ class Mined(Pruner, ABC):
         """Settle if the ticket is found; at the end of the run it must."""
         logs = {} if logs is None else logs
         if not self._settled:
-            _ = self.model
-            mining = on_host(self._ticket.mining.value)
-            if mining and self.found(self._ticket, logs):
+            self._synchronize()
+            if self._state.searching and self.should_stop(self._ticket, logs):
                 self._settle()
             super().on_epoch_end(epoch, logs)
         logs["sparsity"] = self._masks.count().sparsity
@@ -172,20 +217,20 @@ class Mined(Pruner, ABC):
                 stacklevel=2,
             )
 
-    def _remember(self) -> None:
-        """Do nothing: the weights start from where mining begins."""
+    def _take_start(self) -> None:
+        """Do nothing: the weights start from where the search begins."""
 
     def _settle(self) -> None:
-        _ = self.model  # see Pruner._update
+        self._synchronize()
         self.update(self._masks, self.sparsity, self._verbose)
-        self.settle(self._ticket)
+        self.finalize(self._ticket)
         self._origin.take()  # what the survivors start from
-        self._ticket.mining.assign(False)
-        self._ticket.settled.assign(True)
+        self._state.searching.set(False)
+        self._state.settled.set()
         self._settled = True
-        self._open_gates()
+        self._set_phase()
 
-    def _open_gates(self) -> None:
+    def _set_phase(self) -> None:
         """Let the optimizer move what is to move now."""
 
 

@@ -12,10 +12,9 @@ from keras_tickets.masks.learned_masks import (
     learned,
 )
 from keras_tickets.pruners.base import registry
-from keras_tickets.pruners.random import seed_or_new
-from keras_tickets.pruners.supermask import Supermask
+from keras_tickets.pruners.learned.base import SearchState
+from keras_tickets.pruners.learned.supermask import Supermask
 from keras_tickets.recipe.allocation import round_shares
-from keras_tickets.recipe.schedules import Once
 from keras_tickets.ticket.ticket import Ticket
 
 
@@ -30,10 +29,10 @@ class EdgePopup(Supermask):
         sparsity: Fraction of the prunable weights that are zero, in [0, 1).
         allocation: `"uniform"` (the paper's: each kernel by itself), `"global"` (one
             threshold for all), or any other.
-        until: The fraction of the run that is mining; 1.0 only mines.
+        until: The fraction of the run that the search takes; 1.0 only searches.
         initial: `"signed_constant"` or `"model"`; see `GemMiner`.
         optimizer: What moves the scores; SGD with rate 0.1 and momentum 0.9 by
-            default. The rate falls along a cosine while mining.
+            default. The rate falls along a cosine during the search.
         structure: What is kept together, once the ticket settles.
         seed: Integer that fixes the first scores, on every backend alike.
         on_collapse: `"raise"` or `"warn"` when the ticket lets no signal pass.
@@ -60,27 +59,26 @@ class EdgePopup(Supermask):
     ) -> None:
         super().__init__(
             sparsity,
-            allocation,
-            structure,
-            Once(until),
-            until,
-            initial,
-            optimizer,
-            seed_or_new(seed),
-            on_collapse,
+            allocation=allocation,
+            structure=structure,
+            until=until,
+            initial=initial,
+            optimizer=optimizer,
+            seed=seed,
+            on_collapse=on_collapse,
         )
 
-    def companion(self, ticket: Ticket, kernel: Kernel, position: int) -> Popup:
+    def auxiliary(self, state: SearchState, kernel: Kernel, position: int) -> Popup:
         """Return scores as Kaiming draws weights: uniform up to `1 / sqrt(fan_in)`."""
         rng = np.random.default_rng((self.seed, position))
         fan_in = kernel.size // kernel.extent(kernel.view.outputs)
         bound = 1 / np.sqrt(fan_in)
-        return Popup(ticket, kernel, rng.uniform(-bound, bound, kernel.shape))
+        return Popup(state, kernel, rng.uniform(-bound, bound, kernel.shape))
 
-    def hold(self, ticket: Ticket) -> None:
-        """Tell each kernel's scores who competes with them, and for how many places."""
-        super().hold(ticket)
-        popups = learned(ticket.mask_set)
+    def build(self, ticket: Ticket) -> SearchState:
+        """Return a state whose scores know who competes with them for which budget."""
+        state = super().build(ticket)
+        popups = learned(state.masks)
         for group in self.groups(ticket.kernels, self.sparsity):
             members = [popups[i] for i in group.members]
             sizes = [popup.kernel.size for popup in members]
@@ -91,3 +89,4 @@ class EdgePopup(Supermask):
             budgets = round_shares(group.shares, group.keep, sizes)
             for popup, budget in zip(members, budgets, strict=True):
                 popup.rivals, popup.budget = [popup], int(budget)
+        return state

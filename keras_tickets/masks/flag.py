@@ -1,0 +1,49 @@
+"""Booleans that every checkpoint carries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import keras
+
+from keras_tickets.backend import on_host
+
+
+class Owner(Protocol):
+    """What can own a variable: a layer."""
+
+    add_weight: Callable[..., keras.Variable]
+
+
+class Flag:
+    """A Boolean in a variable of a layer, `False` at first.
+
+    Args:
+        host: The layer that owns the variable.
+        name: The variable's name.
+
+    Example:
+    >>> import keras
+    >>> flag = Flag(keras.layers.Layer(), "drawn")
+    >>> flag.set()
+    >>> bool(flag)
+    True
+    """
+
+    def __init__(self, host: Owner, name: str) -> None:
+        self.variable = host.add_weight(
+            shape=(), initializer="zeros", dtype="bool", trainable=False, name=name
+        )
+
+    def __bool__(self) -> bool:
+        return bool(on_host(self.variable.value))
+
+    @property
+    def value(self) -> Any:
+        """The tensor, for a step that is compiled."""
+        return self.variable.value
+
+    def set(self, value: bool = True) -> None:
+        """Assign `value`."""
+        self.variable.assign(value)

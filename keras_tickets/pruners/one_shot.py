@@ -1,0 +1,206 @@
+"""Pruners that draw by the weights alone, at once or step by step.
+
+What differs is the score, so that is what a class states.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras_tickets import scores
+from keras_tickets.pruners.base import (
+    Pruner,
+    registry,
+    seed_or_new,
+)
+
+
+class OneShot(Pruner):
+    """Draws by a score that needs no arguments.
+
+    Args:
+        sparsity: Fraction of the prunable weights that become zero, in [0, 1).
+        allocation: How many weights each kernel keeps.
+        structure: What is kept together.
+        schedule: When.
+        on_collapse: `"raise"` or `"warn"` when no signal would pass any more.
+    """
+
+    scored_by = "magnitude"
+    """The name of the score."""
+
+    def __init__(
+        self,
+        sparsity: float = 0.9,
+        allocation: Any = "global",
+        structure: Any = "unstructured",
+        schedule: Any = "once",
+        on_collapse: str = "raise",
+    ) -> None:
+        super().__init__(
+            sparsity, self.scored_by, allocation, structure, schedule, on_collapse
+        )
+
+
+@registry.register
+class Magnitude(OneShot):
+    """Drops the weights of least magnitude, once.
+
+    Use it on a trained model, followed by fine-tuning under the fixed masks; on an
+    untrained one it is the weakest of the methods at initialisation.
+
+    Args:
+        sparsity: Fraction of the prunable weights that become zero, in [0, 1).
+        allocation: `"global"`, `"uniform"`, `"er"`, `"erk"` or sparsities by name;
+            see `keras_tickets.allocation`.
+        structure: What is kept together; see `keras_tickets.structure`.
+        schedule: When; at the beginning of `fit` by default.
+        on_collapse: `"raise"` or `"warn"` when no signal would pass any more.
+
+    Example:
+    >>> import keras, keras_tickets as kt
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> ticket = kt.wrap(model, kt.Magnitude(sparsity=0.5))
+    >>> curve = ticket.draw()
+    >>> ticket.sparsity
+    0.5
+
+    Reference:
+        Han et al., "Learning both weights and connections for efficient neural
+        networks", 2015.
+    """
+
+
+@registry.register
+class GradualMagnitude(OneShot):
+    """Drops the weights of least magnitude step by step while the model trains.
+
+    The sparsity follows `s_t = s_f (1 - (1 - progress)^3)`: fast while there are
+    weights to spare, slow near the end, and done at three quarters of the run, so
+    that the rest of it trains the final ticket. A dropped weight stays dropped.
+
+    Args:
+        sparsity: Final fraction of the prunable weights that are zero, in [0, 1).
+        allocation: `"erk"` (default: small layers stay denser, none is emptied),
+            `"uniform"` (the paper's), `"er"`, `"global"` or sparsities by name; see
+            `keras_tickets.allocation`.
+        structure: What is kept together; see `keras_tickets.structure`.
+        schedule: When, and how much by then; see `keras_tickets.schedules`.
+        on_collapse: `"raise"` or `"warn"` when no signal would pass any more.
+
+    Example:
+    >>> import keras, keras_tickets as kt
+    >>> pruner = kt.GradualMagnitude(
+    ...     sparsity=0.9, schedule=kt.schedules.Polynomial(begin=0.1, end=0.8)
+    ... )
+    >>> pruner.schedule.end
+    0.8
+
+    Reference:
+        Zhu and Gupta, "To prune, or not to prune: exploring the efficacy of pruning
+        for model compression", 2017.
+    """
+
+    def __init__(
+        self,
+        sparsity: float = 0.9,
+        allocation: Any = "erk",
+        structure: Any = "unstructured",
+        schedule: Any = "polynomial",
+        on_collapse: str = "raise",
+    ) -> None:
+        super().__init__(sparsity, allocation, structure, schedule, on_collapse)
+
+
+@registry.register
+class Random(Pruner):
+    """Draws a random ticket.
+
+    With the densities of `"erk"` this is a strong baseline; a ticket that does no
+    better than random at equal layer budgets is luck.
+
+    Args:
+        sparsity: Fraction of the prunable weights that become zero, in [0, 1).
+        allocation: `"erk"` (default), `"er"`, `"smart_ratio"`, `"uniform"`, `"global"`
+            or sparsities by name; see `keras_tickets.allocation`.
+        structure: What is kept together; see `keras_tickets.structure`.
+        schedule: When; at the beginning of `fit` by default.
+        seed: Integer that fixes the draw, on every backend alike; by default one
+            from `keras.utils.set_random_seed`'s generator.
+        on_collapse: `"raise"` or `"warn"` when no signal would pass any more.
+
+    Reference:
+        Gale et al., "The state of sparsity in deep neural networks", 2019.
+    """
+
+    def __init__(
+        self,
+        sparsity: float = 0.9,
+        allocation: Any = "erk",
+        structure: Any = "unstructured",
+        schedule: Any = "once",
+        seed: int | None = None,
+        on_collapse: str = "raise",
+    ) -> None:
+        self.seed = seed_or_new(seed)
+        score = scores.Random(self.seed)
+        super().__init__(sparsity, score, allocation, structure, schedule, on_collapse)
+
+
+@registry.register
+class SynFlow(Pruner):
+    """Drops what carries the least synaptic flow, in many rounds; needs no data.
+
+    The flow R is the sum over all paths from input to output of the product of the
+    weights' magnitudes. Scoring again after every round, the pruner keeps paths whole
+    down to the last one, where one-shot methods empty a layer. Any depth, any
+    activation; see `keras_tickets.flow` for what each layer becomes, and for how to
+    teach it one of your own. Recurrent layers are refused.
+
+    Draw before training: on a trained model, magnitude knows more.
+
+    Args:
+        sparsity: Fraction of the prunable weights that become zero, in [0, 1).
+        rounds: How many rounds; what is kept falls by the same factor in each.
+        allocation: `"global"`, `"uniform"`, `"er"`, `"erk"` or sparsities by name;
+            see `keras_tickets.allocation`.
+        structure: What is kept together; see `keras_tickets.structure`.
+        schedule: When; at the beginning of `fit` by default.
+        on_collapse: `"raise"` or `"warn"` when no signal would pass any more.
+
+    Raises:
+        keras_tickets.flow.NotLinearError: When drawn, if a layer has no linear form.
+
+    Example:
+    >>> import keras, keras_tickets as kt
+    >>> model = keras.Sequential(
+    ...     [keras.Input((8,)), keras.layers.Dense(8), keras.layers.Dense(4)]
+    ... )
+    >>> ticket = kt.wrap(model, kt.SynFlow(0.9))
+    >>> curve = ticket.draw(verbose=0)
+    >>> len(curve.sparsity), round(ticket.sparsity, 2)
+    (101, 0.9)
+
+    Reference:
+        Tanaka et al., "Pruning neural networks without any data by iteratively
+        conserving synaptic flow", 2020.
+    """
+
+    def __init__(
+        self,
+        sparsity: float = 0.9,
+        rounds: int = 100,
+        allocation: Any = "global",
+        structure: Any = "unstructured",
+        schedule: Any = "once",
+        on_collapse: str = "raise",
+    ) -> None:
+        super().__init__(
+            sparsity,
+            "synflow",
+            allocation=allocation,
+            structure=structure,
+            schedule=schedule,
+            on_collapse=on_collapse,
+            rounds=rounds,
+        )
