@@ -6,6 +6,7 @@ import dataclasses
 import os
 from typing import Any
 
+from keras_tickets._util.damage import reading
 from keras_tickets._util.file_tensor import FileTensor
 from keras_tickets._util.files import (
     check_source,
@@ -14,7 +15,6 @@ from keras_tickets._util.files import (
 from keras_tickets._util.model_file import (
     Port,
     printable,
-    reading,
 )
 from keras_tickets._util.size_bound import size_bound
 from keras_tickets._util.tables import (
@@ -128,7 +128,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     ```
     """
     found = check_source(path, SUFFIXES)
-    with reading(path):
+    with reading(f"'{path}' cannot be read as {found.suffix}"):
         file = formats.read(found)
         tensors = [_named(tensor) for tensor in file.tensors()]
         interface = file.interface()

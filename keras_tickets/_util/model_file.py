@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator
 from typing import ClassVar, Self
 
 from keras_tickets._util.file_tensor import FileTensor
-from keras_tickets._util.memory import bounded_memory
-
-# A file that needs more of this machine's memory is damaged, or not for it.
-_MEMORY = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,31 +127,6 @@ class ModelFile(abc.ABC):
     @abc.abstractmethod
     def dense_size(self) -> int:
         """Return the size of the file as read, had each tensor kept its zeros."""
-
-
-@contextlib.contextmanager
-def reading(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Name the file in whatever goes wrong while it is read within the block.
-
-    Args:
-        path: A file of any origin.
-
-    Raises:
-        ValueError: If it is damaged.
-        ImportError: If the package that knows the format is not installed.
-    """
-    try:
-        with bounded_memory(_MEMORY):
-            yield
-    except ImportError:
-        raise
-    # Offsets that lead anywhere raise anything: struct.error, IndexError, MemoryError.
-    except Exception as error:
-        told = " ".join(str(error).split())[:300]
-        raise ValueError(
-            f"'{path}' cannot be read as {pathlib.Path(path).suffix}; it is damaged, "
-            f"cut off, or a file of another kind. {type(error).__name__}: {told}"
-        ) from error
 
 
 def printable(name: str | bytes | None) -> str:

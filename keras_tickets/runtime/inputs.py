@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_tickets._util.model_file import reading
+from keras_tickets._util.damage import reading
 from keras_tickets.runtime import formats
 from keras_tickets.runtime.interpreters import Arrays
 
@@ -27,11 +27,8 @@ def of_file(path: pathlib.Path) -> Arrays:
     Raises:
         RuntimeError: If the file is damaged, or takes what is no number.
     """
-    try:
-        with reading(path):
-            ports = formats.read(path).interface().inputs
-    except ValueError as error:
-        raise RuntimeError(f"The inputs of {error}") from error
+    with reading(f"The inputs of '{path}' cannot be read", RuntimeError):
+        ports = formats.read(path).interface().inputs
     if strange := [port for port in ports if not _is_number(port.dtype)]:
         raise RuntimeError(
             f"The input {strange[0]} of '{path}' takes no numbers, which are all that "

@@ -13,10 +13,14 @@ from keras_tickets._util.model_file import (
     ModelFile,
 )
 from keras_tickets.tflite import (
-    graph,
-    interface,
     schema,
     unpacking,
+)
+from keras_tickets.tflite.graph import Graph
+from keras_tickets.tflite.interface import (
+    OrderedInterface,
+    by_name,
+    by_order,
 )
 from keras_tickets.tflite.tensor import (
     constants,
@@ -64,17 +68,17 @@ class TfliteFile(ModelFile):
         stored = {id(buffer.data): buffer.data for buffer in self.model.buffers}
         return type(self)(copy.deepcopy(self.model, stored), self.content)
 
-    def graphs(self) -> list[graph.Graph]:
+    def graphs(self) -> list[Graph]:
         """Return the subgraphs as nodes and values, as they are now."""
-        return [graph.Graph(self.model, own) for own in self.model.subgraphs]
+        return [Graph(self.model, own) for own in self.model.subgraphs]
 
     def interface(self) -> Interface:
         """Return the inputs and the outputs by the names of the first signature."""
-        return interface.by_name(self.model)
+        return by_name(self.model)
 
-    def ordered_interface(self) -> interface.OrderedInterface:
+    def ordered_interface(self) -> OrderedInterface:
         """Return the inputs and the outputs in the order of the graph."""
-        return interface.by_order(self.model)
+        return by_order(self.model)
 
     def tensors(self) -> list[FileTensor]:
         """Return the constants, each stored buffer once, sparse ones decoded."""

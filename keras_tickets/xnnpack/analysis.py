@@ -6,9 +6,9 @@ import dataclasses
 import os
 from collections.abc import Callable
 
+from keras_tickets._util.damage import reading
 from keras_tickets._util.file_tensor import FileTensor
 from keras_tickets._util.files import check_source
-from keras_tickets._util.model_file import reading
 from keras_tickets.tflite.file import TfliteFile
 from keras_tickets.tflite.graph import (
     Graph,
@@ -62,7 +62,7 @@ def analyze_path(path: str | os.PathLike[str]) -> Diagnosis:
         ImportError: If `keras-tickets[export]` is not installed.
     """
     found = check_source(path, SUFFIXES)
-    with reading(path):
+    with reading(f"'{path}' cannot be read as .tflite"):
         return analyze(TfliteFile.read(found), str(path))
 
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from keras_tickets._util.damage import reading
 from keras_tickets._util.file_tensor import Array
-from keras_tickets._util.model_file import reading
 from keras_tickets.runtime import inputs
 from keras_tickets.runtime.android import (
     adb,
@@ -245,11 +245,8 @@ def _runs(runs: int, warmup: int, timeout: float) -> list[str]:
 
 
 def _interface(path: pathlib.Path) -> OrderedInterface:
-    try:
-        with reading(path):
-            return TfliteFile.read(path).ordered_interface()
-    except ValueError as error:
-        raise RuntimeError(str(error)) from error
+    with reading(f"'{path}' cannot be read as .tflite", RuntimeError):
+        return TfliteFile.read(path).ordered_interface()
 
 
 def _summary(text: str) -> Summary:
