@@ -7,12 +7,12 @@ import os
 import shutil
 from typing import Any
 
+from keras_tickets._util.damage import reading
 from keras_tickets._util.file_tensor import FileTensor
 from keras_tickets._util.files import (
     check_source,
     gzip_size,
 )
-from keras_tickets._util.memory import bounded_memory
 from keras_tickets._util.size_bound import reference_size
 from keras_tickets._util.tables import (
     facts,
@@ -24,9 +24,6 @@ from keras_tickets.runtime.formats import (
     SUFFIXES,
 )
 from keras_tickets.runtime.interface import Port
-
-# A file that needs more of this machine's memory is damaged, or not for it.
-_MEMORY = 0.5
 
 # Below this many bytes a tensor (a bias, a scale, a shape) gets no row of its own.
 _SMALL = 1024
@@ -136,30 +133,21 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     file = check_source(path, SUFFIXES)
     content = file.read_bytes()
     reader, ports = FILES[file.suffix], _INTERFACES[file.suffix]
-    try:
-        with bounded_memory(_MEMORY):
-            tensors = [_named(tensor) for tensor in reader.tensors(content)]
-            inputs, outputs = ports(content)
-            return Inspection(
-                path=str(path),
-                format=SUFFIXES[file.suffix],
-                bytes=len(content),
-                gzip_bytes=gzip_size(content),
-                dense_bytes=reader.dense_bytes(content),
-                reference_bytes=reference_size(tensors),
-                tensors=tuple(sorted(tensors, key=_size, reverse=True)),
-                ops=dict(sorted(reader.ops(content).items())),
-                inputs=tuple(inputs),
-                outputs=tuple(outputs),
-            )
-    except ImportError:
-        raise
-    # Offsets that lead anywhere raise anything: struct.error, IndexError, MemoryError.
-    except Exception as error:
-        raise ValueError(
-            f"'{path}' cannot be read as {file.suffix}; it is damaged, cut off, or a "
-            f"file of another kind. {_in_one_line(error)}"
-        ) from error
+    with reading(f"'{path}' cannot be read as {file.suffix}"):
+        tensors = [_named(tensor) for tensor in reader.tensors(content)]
+        inputs, outputs = ports(content)
+        return Inspection(
+            path=str(path),
+            format=SUFFIXES[file.suffix],
+            bytes=len(content),
+            gzip_bytes=gzip_size(content),
+            dense_bytes=reader.dense_bytes(content),
+            reference_bytes=reference_size(tensors),
+            tensors=tuple(sorted(tensors, key=_size, reverse=True)),
+            ops=dict(sorted(reader.ops(content).items())),
+            inputs=tuple(inputs),
+            outputs=tuple(outputs),
+        )
 
 
 def _named(tensor: FileTensor) -> FileTensor:
@@ -226,7 +214,3 @@ def _columns(tensors: list[FileTensor]) -> tuple[str, str, str]:
         f"{sum(tensor.stored_bytes for tensor in tensors):,}",
         f"{sum(tensor.dense_bytes for tensor in tensors):,}",
     )
-
-
-def _in_one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_tickets._util.damage import check_claim
 from keras_tickets._util.file_tensor import Array
 from keras_tickets.onnx.deltas import unpack
 from keras_tickets.onnx.graph import (
@@ -69,10 +70,11 @@ class Scattered:
         """The tensor, decoded.
 
         Raises:
-            ValueError: If the gaps do not fit the tensor.
+            ValueError: If the gaps do not fit the tensor, or are far too few for it.
         """
         entries = to_array(self.entries).astype(self.dtype)
         try:
+            check_claim((self.size,), entries.itemsize, self.stored_bytes)
             flat = unpack(to_array(self.gaps), entries, self.size)
         except ValueError as error:
             raise ValueError(f"Tensor '{self.name}' is damaged: {error}") from error

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_tickets._util.damage import check_claim
 from keras_tickets._util.extras import require
 from keras_tickets._util.file_tensor import (
     Array,
@@ -183,6 +184,7 @@ def _read(name: str, proto: Any) -> FileTensor:
         return FileTensor(name, values, "dense", values.nbytes)
     stored, indices = to_array(proto.values), to_array(proto.indices)
     shape = tuple(proto.dims)
+    check_claim(shape, stored.itemsize, stored.nbytes + indices.nbytes)
     values = np.zeros(shape, stored.dtype)
     # ONNX allows one linear index per value, or one row of coordinates.
     linear = indices if indices.ndim == 1 else np.ravel_multi_index(indices.T, shape)

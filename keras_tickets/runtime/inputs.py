@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_tickets._util.damage import reading
 from keras_tickets.runtime.interface import (
     of_onnx,
     of_tflite,
@@ -30,13 +31,8 @@ def of_file(path: pathlib.Path) -> Arrays:
         RuntimeError: If the file is damaged, or takes what is no number.
     """
     read = of_tflite if path.suffix == ".tflite" else of_onnx
-    try:
+    with reading(f"The inputs of '{path}' cannot be read", RuntimeError):
         ports, _ = read(path.read_bytes())
-    except Exception as error:
-        raise RuntimeError(
-            f"The inputs of '{path}' cannot be read: it is damaged, cut off, or a file "
-            f"of another kind. {type(error).__name__}: {error}"
-        ) from error
     if strange := [port for port in ports if not _is_number(port.dtype)]:
         raise RuntimeError(
             f"The input {strange[0]} of '{path}' takes no numbers, which are all that "

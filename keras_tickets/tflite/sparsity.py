@@ -16,6 +16,7 @@ import math
 
 import numpy as np
 
+from keras_tickets._util.damage import check_claim
 from keras_tickets._util.file_tensor import Array
 
 
@@ -72,15 +73,24 @@ def decode(levels: Levels, indices: list[Index | None], values: Array) -> Array:
     Returns:
         The dense tensor.
 
+    Raises:
+        ValueError: If the indices do not fit, or the tensor claims to be far larger
+            than what is stored of it.
+
     Example: see `encode`.
     """
+    stored = sum(part.nbytes for index in indices if index for part in index)
+    check_claim(levels.extents, values.itemsize, stored + values.nbytes)
     places = np.zeros(1, np.int64)
     for extent, index in zip(levels.extents, indices, strict=True):
         if index is None:
             places = _all_children(places, extent)
         else:
             segments, children = (np.asarray(part, np.int64) for part in index)
-            places = np.repeat(places, np.diff(segments)) * extent + children
+            counts = np.diff(segments)
+            if (counts < 0).any() or counts.sum() != children.size:
+                raise ValueError("Segments of a sparse tensor do not fit its indices.")
+            places = np.repeat(places, counts) * extent + children
     tree = np.zeros(math.prod(levels.extents), values.dtype)
     tree[places] = values
     return _to_tensor(levels, tree)

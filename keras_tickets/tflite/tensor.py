@@ -193,6 +193,12 @@ def _sparsity(tensor: Any, shape: tuple[int, ...]) -> tuple[Levels, list[Index |
         else None
         for level in metadata
     ]
+    for level, extent, index in zip(metadata, levels.extents, indices, strict=True):
+        if index is None and level.denseSize != extent:
+            raise ValueError(
+                f"A sparse tensor of shape {shape} has a dimension of {extent} that is "
+                f"stored as one of {level.denseSize}."
+            )
     return levels, indices
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from keras_tickets._util.damage import reading
 from keras_tickets._util.files import check_source
-from keras_tickets._util.memory import bounded_memory
 from keras_tickets.runtime.formats import SUFFIXES
 from keras_tickets.xnnpack.analysis import (
     check_target,
@@ -14,9 +14,6 @@ from keras_tickets.xnnpack.analysis import (
 from keras_tickets.xnnpack.diagnosis import Diagnosis
 
 TFLITE = {".tflite": SUFFIXES[".tflite"]}
-
-# A file that needs more of this machine's memory is damaged, or not for it.
-_MEMORY = 0.5
 
 
 def diagnose_file(path: str | os.PathLike[str], target: str = "xnnpack") -> Diagnosis:
@@ -39,15 +36,5 @@ def diagnose_file(path: str | os.PathLike[str], target: str = "xnnpack") -> Diag
     check_target(target)
     file = check_source(path, TFLITE)
     content = file.read_bytes()
-    try:
-        with bounded_memory(_MEMORY):
-            return diagnose_content(content, str(path))
-    except ImportError:
-        raise
-    # Offsets that lead anywhere raise anything: struct.error, IndexError, MemoryError.
-    except Exception as error:
-        told = " ".join(str(error).split())[:300]
-        raise ValueError(
-            f"'{path}' cannot be read as .tflite; it is damaged, cut off, or a file of "
-            f"another kind. {type(error).__name__}: {told}"
-        ) from error
+    with reading(f"'{path}' cannot be read as .tflite"):
+        return diagnose_content(content, str(path))
