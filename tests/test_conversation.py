@@ -13,6 +13,7 @@ from keras_tickets._util.process import (
     converse,
     end,
 )
+from keras_tickets.runtime import interpreters
 
 pytestmark = pytest.mark.any_backend
 
@@ -42,8 +43,8 @@ def test_a_process_that_died_meanwhile_says_how():
 def test_who_listens_ends_with_who_asks(told):
     """Also while it does something else: a run in an emulated machine takes minutes."""
     program = (
-        "import time; from keras_tickets.runtime.interpreters import listen; "
-        "lines = listen(); print(next(lines), flush=True); time.sleep(600)"
+        f"import runpy, time; shared = runpy.run_path({interpreters.__file__!r}); "
+        "lines = shared['listen'](); print(next(lines), flush=True); time.sleep(600)"
     )
     with subprocess.Popen(
         python(program), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

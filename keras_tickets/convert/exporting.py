@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import pathlib
@@ -25,7 +24,7 @@ from keras_tickets.convert import names
 from keras_tickets.convert.comparison import Comparison
 from keras_tickets.convert.converter_process import convert_in_child
 from keras_tickets.convert.equivalence import verify
-from keras_tickets.convert.float32 import float32_compute
+from keras_tickets.convert.float32 import in_float32
 from keras_tickets.convert.options import (
     Options,
     check_options,
@@ -94,7 +93,8 @@ def export(
     after any error, `path` is as it was.
 
     Works on each backend; on JAX and torch the conversion runs in a second process
-    on the TensorFlow backend. Mixed-precision models are converted from float32.
+    on the TensorFlow backend, which is started once and kept for the next export.
+    Of a mixed-precision model, a copy that computes in float32 is converted.
 
     Args:
         model: A ticket that was drawn, or a built Keras model.
@@ -159,12 +159,10 @@ def export(
     )
     for module in _NEEDED[target.suffix]:
         require(module, "export")
-    with stages(4, verbose) as begin, contextlib.ExitStack() as block:
+    with stages(4, verbose) as begin:
         begin("removing the masks")
-        whole = _strip(model)
+        whole = in_float32(_strip(model))
         plain = _shrink(whole) if shrink else whole
-        for part in (whole, plain):
-            block.enter_context(float32_compute(part))
         weights = model_weights(plain)
         signature = _signature(plain, input_signature, target)
         data = _cut(representative_data, signature, _CALIBRATION, "representative_data")
@@ -204,13 +202,13 @@ def draft(model: keras.Model, precision: str = "float32") -> bytes:
     Returns:
         The bytes of the file.
     """
-    with float32_compute(model):
-        signature = signatures.input_signature(model, None, 1)
-        inputs = comparison_samples(signature, vocabulary_of(model))["random"]
-        calibrated = PRECISIONS[precision].calibrated
-        data = inputs if calibrated else None
-        options = check_options(".tflite", precision, "auto", data, None, None)
-        content = _convert(model, signature, options, inputs if calibrated else [])
+    plain = in_float32(model)
+    signature = signatures.input_signature(plain, None, 1)
+    inputs = comparison_samples(signature, vocabulary_of(plain))["random"]
+    calibrated = PRECISIONS[precision].calibrated
+    data = inputs if calibrated else None
+    options = check_options(".tflite", precision, "auto", data, None, None)
+    content = _convert(plain, signature, options, inputs if calibrated else [])
     return _encode(content, options)[0]
 
 

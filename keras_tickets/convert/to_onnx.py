@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
 from collections.abc import Iterator
 
@@ -35,7 +34,7 @@ def check_opset(opset: int | None) -> None:
             f"`opset` must be an integer or None, received {opset!r} "
             f"({type(opset).__name__})."
         )
-    with _quietly():
+    with quiet():
         tf2onnx = require("tf2onnx", "export")
         latest = max(require("tf2onnx.constants", "export").OPSET_TO_IR_VERSION)
     if not LOWEST_OPSET <= opset <= latest:
@@ -68,7 +67,7 @@ def to_onnx(
         RuntimeError: If the model cannot be converted.
     """
     check_opset(opset)
-    with _quietly():
+    with quiet():
         for module in ("tensorflow", "onnx", "tf2onnx"):
             require(module, "export")
         try:
@@ -98,8 +97,8 @@ def _inlined() -> Iterator[None]:
     """
     config = require("tensorflow", "export").config
     before = config.functions_run_eagerly()
-    config.run_functions_eagerly(True)
     try:
+        config.run_functions_eagerly(True)
         yield
     finally:
         config.run_functions_eagerly(before)
@@ -118,18 +117,10 @@ def _plain_constants(model: keras.Model) -> Iterator[None]:
         for name, value in vars(layer).items()
         if keras.ops.is_tensor(value) and not isinstance(value, keras.KerasTensor)
     ]
-    for layer, name, value in tensors:
-        setattr(layer, name, keras.ops.convert_to_numpy(value))
     try:
+        for layer, name, value in tensors:
+            setattr(layer, name, keras.ops.convert_to_numpy(value))
         yield
     finally:
         for layer, name, value in tensors:
             setattr(layer, name, value)
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    # Read by TensorFlow's C++ when it is first imported.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with quiet():
-        yield

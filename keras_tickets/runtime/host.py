@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from keras_tickets._util.extras import require
-from keras_tickets._util.quiet import quiet
 from keras_tickets.runtime.inputs import (
     concrete,
     values,
@@ -56,8 +55,7 @@ class Host(Runner):
         """Times single runs, in this process."""
         load, package, _ = _LOADERS[path.suffix]
         try:
-            with quiet():
-                call = load(path, runs.threads)
+            call = load(path, runs.threads)
             seconds = []
             for index in range(runs.total):
                 start = time.perf_counter()
