@@ -6,6 +6,7 @@ calls in the middle of its work.
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
 import threading
@@ -48,6 +49,41 @@ def tiny() -> keras.Model:
     return keras.Sequential([keras.Input((3,)), layers.Dense(2)])
 
 
+@pytest.fixture(autouse=True)
+def _unspoiled():
+    """What one test found spoiled is no matter of the next one."""
+    tf.config.run_functions_eagerly(False)
+    memory = resource.getrlimit(resource.RLIMIT_AS)
+    yield
+    tf.config.run_functions_eagerly(False)
+    resource.setrlimit(resource.RLIMIT_AS, memory)
+
+
+class Overlap:
+    """Of two threads, lets the first end while the second is in the middle."""
+
+    def __init__(self):
+        self._first = None
+        self._both_begun, self._first_ended = threading.Barrier(2), threading.Event()
+
+    def middle(self, *_):
+        first = self._first = self._first or threading.get_ident()
+        try:
+            self._both_begun.wait(timeout=0.5)
+        except threading.BrokenBarrierError:
+            return  # They come one after the other.
+        if threading.get_ident() != first:
+            self._first_ended.wait(timeout=20)
+
+    def run(self, function, arguments):
+        def ended(argument):
+            function(argument)
+            self._first_ended.set()
+
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(ended, arguments))
+
+
 @pytest.fixture
 def during(monkeypatch):
     """Calls a function in the middle of each conversion."""
@@ -65,38 +101,31 @@ def during(monkeypatch):
 
 @pytest.mark.parametrize("suffixes", [SUFFIXES, (".onnx", ".onnx")])
 def test_two_exports_at_once_leave_nothing_behind(tmp_path, during, suffixes):
-    """The first to begin ends while the second is in the middle of its work."""
-    both_begun, first_ended = threading.Barrier(2), threading.Event()
-    first = []
-
-    def overlap(path):
-        first.append(threading.get_ident())
-        try:
-            both_begun.wait(timeout=0.5)
-        except threading.BrokenBarrierError:
-            return  # One after the other.
-        if threading.get_ident() != first[0]:
-            first_ended.wait(timeout=20)
+    models = [tiny(), tiny()]
 
     def export(number):
         path = tmp_path / f"{number}{suffixes[number]}"
         kt.export(models[number], path, verbose=False)
-        first_ended.set()
 
-    models = [tiny(), tiny()]
-    during(overlap)
+    overlap = Overlap()
+    during(overlap.middle)
     before = state()
-    with ThreadPoolExecutor(2) as threads:
-        list(threads.map(export, range(2)))
+    overlap.run(export, range(2))
     assert state() == before
 
 
-def test_inspecting_in_threads_leaves_the_memory_unlimited(tmp_path):
+def test_two_inspections_at_once_leave_nothing_behind(tmp_path, monkeypatch):
     path = tmp_path / "m.tflite"
     path.write_bytes(exported_cnn(".tflite")[0])
+    overlap, compress = Overlap(), gzip.compress
+
+    def paused(*args, **kwargs):
+        overlap.middle()
+        return compress(*args, **kwargs)
+
+    monkeypatch.setattr(gzip, "compress", paused)
     before = state()
-    with ThreadPoolExecutor(4) as threads:
-        list(threads.map(inspect, [path] * 12))
+    overlap.run(inspect, [path, path])
     assert state() == before
 
 
