@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import logging
 import os
+import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -167,6 +168,14 @@ def test_an_interrupted_export_leaves_nothing_behind(
             assert not list(tmp_path.iterdir())
     assert state() == before
     assert policies(model) == own
+
+
+def test_importing_a_converter_sets_no_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "1")
+    monkeypatch.delitem(sys.modules, "tf2onnx.convert", raising=False)
+    kt.export(tiny(), tmp_path / "m.onnx", verbose=False)
+    assert "tf2onnx.convert" in sys.modules
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "1"
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

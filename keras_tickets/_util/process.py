@@ -7,6 +7,7 @@ from outside.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import re
@@ -14,7 +15,8 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import IO, Any
 
 # What TensorFlow's C++ says about its own start and progress.
@@ -178,6 +180,40 @@ def converse(
             with contextlib.suppress(BrokenPipeError):
                 if process.stdin:
                     process.stdin.close()
+
+
+class KeptProcess:
+    """A process that is started when it is first asked, and kept until this one ends.
+
+    Args:
+        start: Starts it, as `converse` does.
+    """
+
+    def __init__(self, start: Callable[[], AbstractContextManager[Conversation]]):
+        self._start = start
+        self._lock = threading.Lock()
+        self._block = contextlib.ExitStack()
+        self._conversation: Conversation | None = None
+        atexit.register(self._block.close)
+
+    def ask(self, question: dict[str, Any], what: str) -> dict[str, Any]:
+        """Ask as `Conversation.ask` does, after the questions of other threads."""
+        with self._lock:
+            try:
+                return self._running().ask(question, what)
+            except RefusedError:
+                raise
+            except BaseException:
+                # After Ctrl-C, too: its answer would be taken for the next one's.
+                self._block.close()
+                raise
+
+    def _running(self) -> Conversation:
+        # It may have been killed while nobody asked.
+        if self._conversation is None or not self._conversation.alive:
+            self._block.close()
+            self._conversation = self._block.enter_context(self._start())
+        return self._conversation
 
 
 def _started(

@@ -14,8 +14,6 @@ which imports their modules as they are now.
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import importlib
 import json
 import os
@@ -24,7 +22,6 @@ import re
 import signal
 import sys
 import tempfile
-import threading
 import zipfile
 from contextlib import AbstractContextManager
 from typing import Any
@@ -36,7 +33,7 @@ from keras import tree
 from keras_tickets._util.process import (
     Conversation,
     EndedError,
-    RefusedError,
+    KeptProcess,
     converse,
 )
 from keras_tickets._util.signature import (
@@ -90,7 +87,7 @@ def convert_in_child(
         }
         try:
             ask = _ask_new if custom else _KEPT.ask
-            ask(job)
+            ask(job, "converted")
         except EndedError as ended:
             raise RuntimeError(
                 f"The process that converts '{model.name}' on the TensorFlow backend "
@@ -105,40 +102,12 @@ def _start() -> AbstractContextManager[Conversation]:
     return converse(command, _environment())
 
 
-def _ask_new(job: dict[str, Any]) -> None:
+def _ask_new(job: dict[str, Any], what: str) -> dict[str, Any]:
     with _start() as converter:
-        converter.ask(job, "converted")
+        return converter.ask(job, what)
 
 
-class _KeptProcess:
-    """A process that converts one model after the other, started when first needed."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._block = contextlib.ExitStack()
-        self._converter: Conversation | None = None
-        atexit.register(self._block.close)
-
-    def ask(self, job: dict[str, Any]) -> None:
-        """Have a job done, after those of other threads."""
-        with self._lock:
-            try:
-                self._running().ask(job, "converted")
-            except RefusedError:
-                raise
-            except BaseException:
-                # After Ctrl-C, too: its answer would be taken for that to the next job.
-                self._block.close()
-                raise
-
-    def _running(self) -> Conversation:
-        if self._converter is None or not self._converter.alive:
-            self._block.close()
-            self._converter = self._block.enter_context(_start())
-        return self._converter
-
-
-_KEPT = _KeptProcess()
+_KEPT = KeptProcess(_start)
 
 
 def _save(data: list[Sample], path: pathlib.Path) -> pathlib.Path:
@@ -284,9 +253,9 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     for line in jobs:
-        # Names and memory as in a new process, whatever was converted before.
-        keras.utils.clear_session()
         print(json.dumps(_run(json.loads(line))), file=answers, flush=True)
+        # The next job finds names and memory as in a new process.
+        keras.utils.clear_session()
 
 
 if __name__ == "__main__":

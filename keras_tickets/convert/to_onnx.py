@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 from collections.abc import Iterator
 
@@ -34,7 +35,7 @@ def check_opset(opset: int | None) -> None:
             f"`opset` must be an integer or None, received {opset!r} "
             f"({type(opset).__name__})."
         )
-    with quiet():
+    with quiet(), _same_environment():
         tf2onnx = require("tf2onnx", "export")
         latest = max(require("tf2onnx.constants", "export").OPSET_TO_IR_VERSION)
     if not LOWEST_OPSET <= opset <= latest:
@@ -67,8 +68,8 @@ def to_onnx(
         RuntimeError: If the model cannot be converted.
     """
     check_opset(opset)
-    with quiet():
-        for module in ("tensorflow", "onnx", "tf2onnx"):
+    with quiet(), _same_environment():
+        for module in ("tensorflow", "onnx", "tf2onnx.convert"):
             require(module, "export")
         try:
             with _plain_constants(model), _inlined():
@@ -87,6 +88,20 @@ def to_onnx(
                 f"tf2onnx could not convert '{model.name}' to .onnx. "
                 f"{type(error).__name__}: {str(error).strip()[-1500:]}"
             ) from error
+
+
+@contextlib.contextmanager
+def _same_environment() -> Iterator[None]:
+    """Take back the variable that tf2onnx sets when it is imported."""
+    name = "TF_CPP_MIN_LOG_LEVEL"
+    before = os.environ.get(name)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
 
 
 @contextlib.contextmanager
