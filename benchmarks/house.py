@@ -49,12 +49,15 @@ CALLS = pathlib.Path(__file__).with_name("house_calls.py")
 FRAMEWORKS = ("keras", "tensorflow", "jax", "torch")
 RUNS = 5
 
-# As the installed command, whose name the package may look at.
+# As the installed command; a tree that has no module beside the package for it looks at
+# its name.
 COMMAND = f"""
-import json, pkgutil, sys
+import importlib.util, json, pkgutil, sys
 sys.argv[0] = "keras-tickets"
+beside = importlib.util.find_spec("keras_tickets_command")
 try:
-    pkgutil.resolve_name("keras_tickets.cli:main")()
+    module = "keras_tickets_command" if beside else "keras_tickets.cli"
+    pkgutil.resolve_name(module + ":main")()
 finally:
     loaded = [name for name in {FRAMEWORKS} if name in sys.modules]
     print(json.dumps(loaded), file=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 import pkgutil
 import sys
 from typing import TYPE_CHECKING, Any
@@ -45,10 +44,9 @@ __all__ = [
     "verify",
 ]
 
-# The command reads files only, and leaves Keras alone so as to start at once. Everybody
-# else gets the other names now: `keras.models.load_model` finds the classes of a saved
-# ticket only if they were imported before.
-if pathlib.Path(*sys.argv[:1]).stem != "keras-tickets":
+# `keras.models.load_model` finds the classes of a saved ticket only if they were
+# imported before: all but the command, which reads files only, do so now.
+if not getattr(sys.modules.get("keras_tickets_command"), "running", False):
     from keras_tickets import public
     from keras_tickets.public import *  # noqa: F403
 

@@ -1,4 +1,4 @@
-"""The command `keras-tickets`, for files: it starts without Keras.
+"""The command `keras-tickets`, for files: `keras_tickets_command` starts it.
 
     keras-tickets inspect model.tflite
     keras-tickets diagnose model.tflite
@@ -60,7 +60,7 @@ def diagnose(path: str, as_json: bool) -> None:
 def _read(
     path: str, suffixes: Mapping[str, str], reader: Callable[[str], Report]
 ) -> Report:
-    """Reads a file, or ends the program with one line that says why not."""
+    """Return what a file holds, or end the program with one line that says why not."""
     try:
         check_source(path, suffixes)
     except (ValueError, OSError) as error:
@@ -100,3 +100,7 @@ def benchmark(paths: tuple[str, ...], style: str | None, **options: Any) -> None
 def _fail(message: str, status: int) -> NoReturn:
     click.echo(f"Error: {message}", err=True)
     sys.exit(status)
+
+
+if __name__ == "__main__":
+    main(prog_name="keras-tickets")

@@ -22,7 +22,10 @@ from keras_tickets._util.tables import (
     table,
 )
 from keras_tickets.runtime import formats
-from keras_tickets.runtime.formats import SUFFIXES
+from keras_tickets.runtime.formats import (
+    SUFFIXES,
+)
+from keras_tickets.runtime.interface import Port
 
 # Below this many bytes a tensor (a bias, a scale, a shape) gets no row of its own.
 _SMALL = 1024

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 import tracemalloc
@@ -288,11 +289,11 @@ def test_flex_operators_are_marked(tmp_path):
 
 
 def test_it_runs_without_keras(file, tmp_path):
-    """As pip installs it: the script's name is what tells the package to be brief."""
-    script = tmp_path / "keras-tickets"
+    """As pip installs it, under any name."""
+    script = tmp_path / "any-name"
     script.write_text(
         "import sys\n"
-        "from keras_tickets.cli import main\n"
+        "from keras_tickets_command import main\n"
         "try:\n"
         "    main()\n"
         "finally:\n"
@@ -307,6 +308,16 @@ def test_it_runs_without_keras(file, tmp_path):
     )
     assert done.stderr.strip() == "[]"
     assert f"{len(file.read_bytes()):,} bytes" in done.stdout
+
+
+@pytest.mark.parametrize("module", ["keras_tickets", "keras_tickets.cli"])
+def test_it_runs_as_a_module(monkeypatch, capsys, module):
+    monkeypatch.setattr(sys, "argv", ["any name", "--version"])
+    # As in a process of its own, which has not imported the module yet.
+    monkeypatch.delitem(sys.modules, "keras_tickets.cli")
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module(module, run_name="__main__")
+    assert capsys.readouterr().out == f"keras-tickets, version {__version__}\n"
 
 
 def test_version_and_help():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,9 +11,14 @@ import time
 import pytest
 
 from keras_tickets._util.process import (
+    Conversation,
+    EndedError,
+    KeptProcess,
+    RefusedError,
     converse,
     end,
 )
+from keras_tickets.runtime import interpreters
 
 pytestmark = pytest.mark.backend_independent
 
@@ -42,8 +48,8 @@ def test_a_process_that_died_meanwhile_says_how():
 def test_who_listens_ends_with_who_asks(told):
     """Also while it does something else: a run in an emulated machine takes minutes."""
     program = (
-        "import time; from keras_tickets.runtime.interpreters import listen; "
-        "lines = listen(); print(next(lines), flush=True); time.sleep(600)"
+        f"import runpy, time; shared = runpy.run_path({interpreters.__file__!r}); "
+        "lines = shared['listen'](); print(next(lines), flush=True); time.sleep(600)"
     )
     with subprocess.Popen(
         python(program), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -56,6 +62,44 @@ def test_who_listens_ends_with_who_asks(told):
             assert process.wait(timeout=30) == 1
         finally:
             process.kill()
+
+
+ECHO = """
+import json, os, sys
+for line in sys.stdin:
+    question = json.loads(line)
+    if "die" in question:
+        raise SystemExit(3)
+    print(json.dumps({"pid": os.getpid(), **question}), flush=True)
+"""
+
+
+def test_a_kept_process_is_kept_until_it_dies():
+    kept = KeptProcess(lambda: converse(python(ECHO)))
+    pid = kept.ask({}, "converted")["pid"]
+    with pytest.raises(RefusedError, match="no such layer"):
+        kept.ask({"error": "no such layer"}, "converted")
+    assert kept.ask({}, "converted")["pid"] == pid
+    with pytest.raises(EndedError, match="exit status 3 when the file was converted"):
+        kept.ask({"die": True}, "converted")
+    again = kept.ask({}, "converted")["pid"]
+    assert again != pid
+    os.kill(again, signal.SIGKILL)  # While nobody asks.
+    time.sleep(0.2)
+    assert kept.ask({}, "converted")["pid"] != again
+
+
+def test_an_answer_that_nobody_waited_for_is_not_the_next_one(monkeypatch):
+    kept = KeptProcess(lambda: converse(python(ECHO)))
+
+    def interrupted(self, what):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Conversation, "answer", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            kept.ask({"number": 1}, "converted")
+    assert kept.ask({"number": 2}, "converted")["number"] == 2
 
 
 def test_half_an_answer_is_none():

@@ -52,6 +52,18 @@ def test_all_public_names_are_there_at_once_or_at_first_use():
         _ = kt.sohw
 
 
+@pytest.mark.any_backend
+def test_the_name_of_a_script_changes_nothing(tmp_path):
+    """Nor does it matter what else is imported, such as the command."""
+    script = tmp_path / "keras-tickets.py"
+    script.write_text(
+        "import keras_tickets_command\nimport keras_tickets as kt\nprint(kt.wrap)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "function wrap" in done.stdout
+
+
 @pytest.mark.slow
 def test_import_is_cheap_and_brings_no_framework_beyond_keras_own():
     # Beside Keras' own import, since machines differ; one of three is enough, since

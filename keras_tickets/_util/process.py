@@ -7,14 +7,42 @@ from outside.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
+import re
 import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import IO, Any
+
+# What TensorFlow's C++ says about its own start and progress.
+_REMARK = re.compile(r"WARNING: All log messages|[IW]\d{4} ")
+
+
+class RefusedError(RuntimeError):
+    """What a process answered that it cannot do; it is ready for the next question."""
+
+
+class EndedError(RuntimeError):
+    """A process ended before it answered.
+
+    Args:
+        how: How, after a subject, as `end` says it.
+        during: What it was doing then.
+        words: Its last words, or nothing.
+
+    Attributes:
+        how: The same.
+        words: The same.
+    """
+
+    def __init__(self, how: str, during: str, words: str) -> None:
+        super().__init__(f"The runtime {how} when the file was {during}.{words}")
+        self.how, self.words = how, words
 
 
 class Conversation:
@@ -35,6 +63,11 @@ class Conversation:
     ) -> None:
         self._process, self._log, self._timeout = process, log, timeout
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
     def ask(self, question: dict[str, Any], what: str) -> dict[str, Any]:
         """Asks, and waits for the first answer; more may follow.
 
@@ -46,7 +79,9 @@ class Conversation:
             The answer.
 
         Raises:
-            RuntimeError: If the answer is an error, or there is none.
+            RefusedError: If the answer is an error.
+            EndedError: If the process ended, and there is no answer.
+            RuntimeError: If there was none in time.
         """
         # A process that died says so when it is asked for its answer.
         with contextlib.suppress(BrokenPipeError):
@@ -63,7 +98,9 @@ class Conversation:
             The answer.
 
         Raises:
-            RuntimeError: If the answer is an error, or there is none.
+            RefusedError: If the answer is an error.
+            EndedError: If the process ended, and there is no answer.
+            RuntimeError: If there was none in time.
         """
         line, late = self._line()
         if late:
@@ -72,13 +109,10 @@ class Conversation:
                 f"seconds when the file was {what}."
             )
         if not line:
-            raise RuntimeError(
-                f"The runtime {end(self._process.wait())} when the file was {what}."
-                + self._words()
-            )
+            raise EndedError(end(self._process.wait()), what, self._words())
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise RuntimeError(answer["error"])
+            raise RefusedError(answer["error"])
         return answer
 
     def _line(self) -> tuple[str, bool]:
@@ -106,8 +140,11 @@ class Conversation:
     def _words(self) -> str:
         """The last that the process wrote to stderr, for whoever has to find out."""
         self._log.seek(0)
-        words = self._log.read().decode("utf-8", "replace").strip()
-        return f" Its last words:\n{words[-1000:]}" if words else ""
+        log = self._log.read().decode("utf-8", "replace")
+        words = "\n".join(
+            line for line in log.splitlines() if not _REMARK.match(line)
+        ).strip()
+        return f" Its last words:\n{words[-1500:]}" if words else ""
 
 
 @contextlib.contextmanager
@@ -143,6 +180,40 @@ def converse(
             with contextlib.suppress(BrokenPipeError):
                 if process.stdin:
                     process.stdin.close()
+
+
+class KeptProcess:
+    """A process that is started when it is first asked, and kept until this one ends.
+
+    Args:
+        start: Starts it, as `converse` does.
+    """
+
+    def __init__(self, start: Callable[[], AbstractContextManager[Conversation]]):
+        self._start = start
+        self._lock = threading.Lock()
+        self._block = contextlib.ExitStack()
+        self._conversation: Conversation | None = None
+        atexit.register(self._block.close)
+
+    def ask(self, question: dict[str, Any], what: str) -> dict[str, Any]:
+        """Ask as `Conversation.ask` does, after the questions of other threads."""
+        with self._lock:
+            try:
+                return self._running().ask(question, what)
+            except RefusedError:
+                raise
+            except BaseException:
+                # After Ctrl-C, too: its answer would be taken for the next one's.
+                self._block.close()
+                raise
+
+    def _running(self) -> Conversation:
+        # It may have been killed while nobody asked.
+        if self._conversation is None or not self._conversation.alive:
+            self._block.close()
+            self._conversation = self._block.enter_context(self._start())
+        return self._conversation
 
 
 def _started(

@@ -1,26 +1,29 @@
-"""Keeps the converters' own chatter away from the user's terminal."""
+"""One converter at a time in this process, without its log lines and deprecations."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import sys
-import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 
 _CHATTY_LOGGERS = ("tensorflow", "tf2onnx", "absl")
 
+# Levels, filters and TensorFlow's switches belong to the whole process. Two threads
+# that change and restore them at once would leave each other's values behind.
+_LOCK = threading.RLock()
+
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silences a converter: log lines, C++ lines on stderr, deprecations.
+    """Run a converter in this process, alone and without its log lines.
 
-    What these say is about the converters' own code and no user can act on it;
-    errors still arrive, as exceptions.
+    What these say is about the converters' own code and no user can act on it; errors
+    still arrive, as exceptions. stderr is left alone, since other threads write there,
+    too: what C++ writes is seen unless the environment sets TF_CPP_MIN_LOG_LEVEL.
     """
-    with _quiet_loggers(), _quiet_stderr(), warnings.catch_warnings():
+    with _LOCK, _quiet_loggers(), warnings.catch_warnings():
         for category in (
             DeprecationWarning,
             PendingDeprecationWarning,
@@ -32,31 +35,13 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet_loggers() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in _CHATTY_LOGGERS]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    before = [
+        (logger, logger.level) for logger in map(logging.getLogger, _CHATTY_LOGGERS)
+    ]
     try:
+        for logger, _ in before:
+            logger.setLevel(logging.ERROR)
         yield
     finally:
-        for logger, level in zip(loggers, before, strict=True):
+        for logger, level in before:
             logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Points file descriptor 2, where C++ writes, at a file that is thrown away."""
-    sys.stderr.flush()
-    try:
-        before = os.dup(2)
-    except OSError:  # The process runs without a stderr: nothing to silence.
-        yield
-        return
-    try:
-        with tempfile.TemporaryFile() as sink:
-            os.dup2(sink.fileno(), 2)
-            yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(before, 2)
-        os.close(before)

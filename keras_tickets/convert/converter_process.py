@@ -1,12 +1,15 @@
 """Converts in a second process, on the TensorFlow backend.
 
-    python -m keras_tickets.convert.converter_process job.json
+    python -m keras_tickets.convert.converter_process
 
 The route for JAX and torch users: TFLite's converter reads TensorFlow graphs only, and
 Keras' backend cannot change within a process. And for conversions that may crash. The
-parent saves the plain model as `.keras`, and this child loads it and converts it. The
-job file says what to do; the child writes how it went into the file that the job names
-as `answer`.
+parent saves the plain model as `.keras` and says what to do with it in one line on
+stdin; the child loads and converts it, and answers on stdout.
+
+TensorFlow takes seconds to start, so one such process is kept until this one ends. It
+knows Keras' classes only: a model with classes of the user's own gets a new process,
+which imports their modules as they are now.
 """
 
 from __future__ import annotations
@@ -16,17 +19,23 @@ import json
 import os
 import pathlib
 import re
-import subprocess
+import signal
 import sys
 import tempfile
 import zipfile
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
 import numpy as np
 from keras import tree
 
-from keras_tickets._util.process import end
+from keras_tickets._util.process import (
+    Conversation,
+    EndedError,
+    KeptProcess,
+    converse,
+)
 from keras_tickets._util.signature import (
     Signature,
     from_json,
@@ -48,7 +57,7 @@ def convert_in_child(
     opset: int | None,
     data: list[Sample],
 ) -> None:
-    """Converts a plain model of any backend.
+    """Convert a plain model of any backend.
 
     Args:
         model: A plain Keras model.
@@ -59,15 +68,14 @@ def convert_in_child(
         data: Inputs that show the range of the activations.
 
     Raises:
-        RuntimeError: If the child could not load or convert the model.
+        RuntimeError: If the child could not load or convert the model, or crashed.
     """
     with tempfile.TemporaryDirectory() as folder:
         saved = pathlib.Path(folder, "model.keras")
-        answer = pathlib.Path(folder, "answer.json")
-        job_file = pathlib.Path(folder, "job.json")
         model.save(saved)
         custom = _custom_classes(model, saved)
         job = {
+            "name": model.name,
             "model": str(saved),
             "path": str(path),
             "signature": to_json(signature),
@@ -76,55 +84,30 @@ def convert_in_child(
             "data": str(_save(data, pathlib.Path(folder, "data.npz"))),
             "custom": custom,
             "image_data_format": keras.config.image_data_format(),
-            "answer": str(answer),
         }
-        job_file.write_text(json.dumps(job))
-        status, log = _converted(job_file)
-        if status or not answer.exists():
+        try:
+            ask = _ask_new if custom else _KEPT.ask
+            ask(job, "converted")
+        except EndedError as ended:
             raise RuntimeError(
                 f"The process that converts '{model.name}' on the TensorFlow backend "
-                f"{end(status)}. For recurrent layers in int8 use "
+                f"{ended.how}. For recurrent layers in int8 use "
                 "precision='int8-dynamic' or 'float16'; else choose another precision "
-                f"or format.{_last_words(log)}"
-            )
-        reply = json.loads(answer.read_text())
-    if reply["error"]:
-        raise RuntimeError(_explain(model.name, reply, custom))
+                f"or format.{ended.words}"
+            ) from ended
 
 
-def _converted(job_file: pathlib.Path) -> tuple[int, str]:
-    """Runs the child; returns its exit status and what it said."""
-    with subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "keras_tickets.convert.converter_process",
-            str(job_file),
-        ],
-        env=_environment(),
-        # Stays open as long as we live: see `listen`.
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
-        try:
-            log = process.stdout.read() if process.stdout else ""
-            return process.wait(), log
-        finally:
-            process.kill()
+def _start() -> AbstractContextManager[Conversation]:
+    command = [sys.executable, "-m", "keras_tickets.convert.converter_process"]
+    return converse(command, _environment())
 
 
-def _last_words(log: str) -> str:
-    """What a process said, without TensorFlow's remarks about its own start."""
-    lines = [
-        line
-        for line in log.splitlines()
-        if not re.match(r"WARNING: All log messages|[IW]\d{4} ", line)
-    ]
-    said = "\n".join(lines).strip()
-    return f" Its last words:\n{said[-1500:]}" if said else ""
+def _ask_new(job: dict[str, Any], what: str) -> dict[str, Any]:
+    with _start() as converter:
+        return converter.ask(job, what)
+
+
+_KEPT = KeptProcess(_start)
 
 
 def _save(data: list[Sample], path: pathlib.Path) -> pathlib.Path:
@@ -187,60 +170,59 @@ def _named_in(config: Any) -> list[tuple[str | None, str]]:
 
 
 def _explain(
-    name: str, reply: dict[str, Any], custom: list[tuple[str | None, str]]
+    job: dict[str, Any], error: Exception, unimportable: dict[str, str]
 ) -> str:
-    error = str(reply["error"])
-    if reply["stage"] != "load":
-        return error
     missing = [
         f"{class_name} (from {module or 'a module that Keras did not record'})"
-        for module, class_name in custom
+        for module, class_name in job["custom"]
     ]
     classes = ", ".join(missing) or "none"
-    unimportable = "".join(
+    unimported = "".join(
         f"\nModule '{module}' could not be imported: {why}"
-        for module, why in reply["unimportable"].items()
+        for module, why in unimportable.items()
     )
     # Keras appends the whole config of the model, which says nothing more.
     happened = re.sub(
-        r"\n+config=.*?\n\n|Full object config:.*", " ", error, flags=re.S
+        r"\n+config=.*?\n\n|Full object config:.*",
+        " ",
+        f"{type(error).__name__}: {error}"[-3000:],
+        flags=re.S,
     )
     return (
-        f"'{name}' is converted in a second process on the TensorFlow backend, which "
-        f"could not load it. Classes of your own in it: {classes}. The second process "
-        "must be able to import them: put them into a module (not a script or a "
-        "notebook cell), mark them with `@keras.saving.register_keras_serializable()`, "
-        "use `keras.ops` in them rather than one backend's functions, and give them a "
-        f"`get_config`.{unimportable}\nWhat happened: {happened.strip()}"
+        f"'{job['name']}' is converted in a second process on the TensorFlow backend, "
+        f"which could not load it. Classes of your own in it: {classes}. The second "
+        "process must be able to import them: put them into a module (not a script or "
+        "a notebook cell), mark them with "
+        "`@keras.saving.register_keras_serializable()`, use `keras.ops` in them rather "
+        "than one backend's functions, and give them a `get_config`."
+        f"{unimported}\nWhat happened: {happened.strip()}"
     )
 
 
 def _run(job: dict[str, Any]) -> dict[str, Any]:
-    """Does the job; returns how it went."""
+    """Do a job; return how it went."""
     from keras_tickets.convert.to_onnx import to_onnx
     from keras_tickets.convert.to_tflite import to_litert
 
     found, unimportable = _import_classes(job["custom"])
     keras.config.set_image_data_format(job["image_data_format"])
-    stage = "load"
     try:
         # `safe_mode` guards against strangers' files; this one is the user's own.
         model = keras.models.load_model(
             job["model"], custom_objects=found, compile=False, safe_mode=False
         )
-        stage = "convert"
-        path, signature = pathlib.Path(job["path"]), from_json(job["signature"])
+    except Exception as error:
+        return {"error": _explain(job, error, unimportable)}
+    path, signature = pathlib.Path(job["path"]), from_json(job["signature"])
+    try:
         if path.suffix == ".tflite":
             data = _load(job["data"], signature)
             to_litert(model, path, signature, job["precision"], data)
         else:
             to_onnx(model, path, signature, job["opset"])
     except Exception as error:
-        message = (
-            str(error) if stage == "convert" else f"{type(error).__name__}: {error}"
-        )
-        return {"error": message[-3000:], "stage": stage, "unimportable": unimportable}
-    return {"error": ""}
+        return {"error": str(error)[-3000:]}
+    return {}
 
 
 def _import_classes(
@@ -262,12 +244,19 @@ def _import_classes(
     return found, unimportable
 
 
-def main(job_file: str) -> None:
-    """Reads a job, does it, and leaves the answer where the job says."""
-    job = json.loads(pathlib.Path(job_file).read_text())
-    pathlib.Path(job["answer"]).write_text(json.dumps(_run(job)))
+def main() -> None:
+    """Do what each line of stdin says; exit when the parent closes stdin."""
+    jobs = listen()
+    # Ctrl-C reaches the processes of a terminal; the parent ends this one if it must.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What a user's class prints is no answer.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    for line in jobs:
+        print(json.dumps(_run(json.loads(line))), file=answers, flush=True)
+        # The next job finds names and memory as in a new process.
+        keras.utils.clear_session()
 
 
 if __name__ == "__main__":
-    listen()  # Nobody says anything: it ends with who started it.
-    main(sys.argv[1])
+    main()

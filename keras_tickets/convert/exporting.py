@@ -5,7 +5,6 @@ Check, convert, open, predict (XNNPACK), encode, compare, write, report: each on
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import pathlib
@@ -29,7 +28,7 @@ from keras_tickets.convert import names
 from keras_tickets.convert.comparison import Comparison
 from keras_tickets.convert.converter_process import convert_in_child
 from keras_tickets.convert.equivalence import verify
-from keras_tickets.convert.float32 import float32_compute
+from keras_tickets.convert.float32 import in_float32
 from keras_tickets.convert.options import (
     Options,
     check_options,
@@ -96,7 +95,11 @@ def export(
     written, and reported: after any error, `path` is as it was.
 
     Works on each backend; on JAX and torch the conversion runs in a second process
-    on the TensorFlow backend. Mixed-precision models are converted from float32.
+    on the TensorFlow backend, which is started once and kept for the next export.
+    Of a mixed-precision model, a copy that computes in float32 is converted. Neither
+    the model nor the process is changed; on TensorFlow, exports of several threads wait
+    for each other, and stderr shows what TensorFlow's C++ writes unless the environment
+    sets `TF_CPP_MIN_LOG_LEVEL=3` before it is imported.
 
     Args:
         model: A ticket that was drawn, or a built Keras model.
@@ -157,12 +160,10 @@ def export(
     )
     for module in FORMATS[target.suffix].needed:
         require(module, "export")
-    with stages(4, verbose) as begin, contextlib.ExitStack() as block:
+    with stages(4, verbose) as begin:
         begin("removing the masks")
-        whole = strip(model)
+        whole = in_float32(strip(model))
         plain = shrinking.shrink(whole, verbose=False) if shrink else whole
-        for part in (whole, plain):
-            block.enter_context(float32_compute(part))
         weights = model_weights(plain)
         signature = _signature(plain, input_signature, target)
         data = _cut(representative_data, signature, _CALIBRATION, "representative_data")
@@ -203,13 +204,13 @@ def draft(model: keras.Model, precision: str = "float32") -> TfliteFile:
     Returns:
         The file.
     """
-    with float32_compute(model):
-        signature = signatures.input_signature(model, None, TfliteFile.batch_size)
-        inputs = comparison_samples(signature, vocabulary_of(model))["random"]
-        calibrated = PRECISIONS[precision].calibrated
-        data = inputs if calibrated else None
-        options = check_options(TfliteFile.suffix, precision, "auto", data, None, None)
-        content = converted(model, signature, options, inputs if calibrated else [])
+    plain = in_float32(model)
+    signature = signatures.input_signature(plain, None, TfliteFile.batch_size)
+    inputs = comparison_samples(signature, vocabulary_of(plain))["random"]
+    calibrated = PRECISIONS[precision].calibrated
+    data = inputs if calibrated else None
+    options = check_options(TfliteFile.suffix, precision, "auto", data, None, None)
+    content = converted(plain, signature, options, inputs if calibrated else [])
     return sparsify(TfliteFile.parse(content), precision)[0]
 
 

@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import pathlib
+import tempfile
 
 import keras
 
 from keras_tickets.backend.keras_private import sublayers
+from keras_tickets.masks.stripping import rebuild
 
 
-@contextlib.contextmanager
-def float32_compute(model: keras.Model) -> Iterator[None]:
-    """Lets a mixed-precision model compute in float32 within the block.
+def in_float32(model: keras.Model) -> keras.Model:
+    """Return a model that computes the same in float32.
 
-    Its variables are float32 already; only the type of the computation changes.
-    Quantised layers are left alone.
+    The variables of a mixed-precision model are float32 already; only the type of the
+    computation changes. Quantized layers are left alone.
 
     Args:
-        model: The model; its own policies come back after the block.
+        model: A plain model. It is not changed, since other threads may be using it.
+
+    Returns:
+        A copy, or `model` itself when no layer computes in half precision.
+
+    Raises:
+        ValueError: If the model computes in half precision and cannot be copied.
     """
-    before = [
-        (layer, layer.dtype_policy)
-        for layer in sublayers(model)
-        if _is_half(layer.dtype_policy)
-    ]
-    for layer, _ in before:
+    if not any(map(_is_half, sublayers(model))):
+        return model
+    copy = _copy(model)
+    for layer in filter(_is_half, sublayers(copy)):
         layer.dtype_policy = "float32"
-    try:
-        yield
-    finally:
-        for layer, policy in before:
-            layer.dtype_policy = policy
+    return copy
 
 
-def _is_half(policy: keras.DTypePolicy) -> bool:
+def _copy(model: keras.Model) -> keras.Model:
+    """Return a copy with all the state that Keras' own saving carries."""
+    copy = rebuild(model)
+    with tempfile.TemporaryDirectory() as folder:
+        weights = pathlib.Path(folder, "model.weights.h5")
+        model.save_weights(weights)
+        copy.load_weights(weights)
+    return copy
+
+
+def _is_half(layer: keras.Layer) -> bool:
+    policy = layer.dtype_policy
     return policy.quantization_mode is None and policy.compute_dtype in (
         "float16",
         "bfloat16",

@@ -36,7 +36,7 @@ def check_opset(opset: int | None) -> None:
             f"`opset` must be an integer or None, received {opset!r} "
             f"({type(opset).__name__})."
         )
-    with _quietly():
+    with quiet(), _same_environment():
         tf2onnx = require("tf2onnx", "export")
         latest = max(require("tf2onnx.constants", "export").OPSET_TO_IR_VERSION)
     if not LOWEST_OPSET <= opset <= latest:
@@ -69,8 +69,8 @@ def to_onnx(
         RuntimeError: If the model cannot be converted.
     """
     check_opset(opset)
-    with _quietly():
-        for module in ("tensorflow", "onnx", "tf2onnx"):
+    with quiet(), _same_environment():
+        for module in ("tensorflow", "onnx", "tf2onnx.convert"):
             require(module, "export")
         try:
             with _plain_constants(model), _inlined():
@@ -94,6 +94,20 @@ def to_onnx(
 
 
 @contextlib.contextmanager
+def _same_environment() -> Iterator[None]:
+    """Take back the variable that tf2onnx sets when it is imported."""
+    name = "TF_CPP_MIN_LOG_LEVEL"
+    before = os.environ.get(name)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
+
+
+@contextlib.contextmanager
 def _inlined() -> Iterator[None]:
     """Leaves no function in the graph: tf2onnx does not look into compiled ones.
 
@@ -101,8 +115,8 @@ def _inlined() -> Iterator[None]:
     """
     config = require("tensorflow", "export").config
     before = config.functions_run_eagerly()
-    config.run_functions_eagerly(True)
     try:
+        config.run_functions_eagerly(True)
         yield
     finally:
         config.run_functions_eagerly(before)
@@ -121,18 +135,10 @@ def _plain_constants(model: keras.Model) -> Iterator[None]:
         for name, value in vars(layer).items()
         if keras.ops.is_tensor(value) and not isinstance(value, keras.KerasTensor)
     ]
-    for layer, name, value in tensors:
-        setattr(layer, name, keras.ops.convert_to_numpy(value))
     try:
+        for layer, name, value in tensors:
+            setattr(layer, name, keras.ops.convert_to_numpy(value))
         yield
     finally:
         for layer, name, value in tensors:
             setattr(layer, name, value)
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    # Read by TensorFlow's C++ when it is first imported.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with quiet():
-        yield

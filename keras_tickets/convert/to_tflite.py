@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import re
 from collections.abc import Callable, Iterator
@@ -42,8 +41,6 @@ def to_litert(
         ImportError: If TensorFlow is not installed.
         RuntimeError: If TensorFlow cannot convert the model.
     """
-    # Read by TensorFlow's C++ when it is first imported.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with quiet():
         tf = require("tensorflow", "export")
         options = _options(tf, precision)

@@ -20,7 +20,7 @@ from keras_tickets._util.signature import Signature
 from keras_tickets.convert import equivalence as comparing
 from keras_tickets.convert import names as naming
 from keras_tickets.convert.comparison import Comparison
-from keras_tickets.convert.float32 import float32_compute
+from keras_tickets.convert.float32 import in_float32
 from keras_tickets.convert.options import check_tolerance
 from keras_tickets.convert.precision import (
     PRECISIONS,
@@ -152,11 +152,10 @@ def _against_keras(
     precision: Precision,
     limit: float,
 ) -> dict[str, Comparison]:
-    with float32_compute(model):
-        chosen = comparison_samples(signature, vocabulary_of(model), samples)
-        compared, _ = comparing.verify(
-            model, file, signature, chosen, precision, limit, runner.open
-        )
+    chosen = comparison_samples(signature, vocabulary_of(model), samples)
+    compared, _ = comparing.verify(
+        in_float32(model), file, signature, chosen, precision, limit, runner.open
+    )
     return compared
 
 

@@ -252,12 +252,9 @@ def ready(path: str) -> Any:
 
 
 def listen() -> Iterator[str]:
-    """Listens to stdin from now on; when it closes, this process ends at once.
+    """Return the lines of stdin as they come; exit when the parent closes stdin.
 
-    Whoever asks may be killed while a run takes minutes.
-
-    Returns:
-        The lines, as they come.
+    At once, from another thread: the parent may be killed while a run takes minutes.
     """
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
