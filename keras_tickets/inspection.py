@@ -25,7 +25,6 @@ from keras_tickets.runtime import formats
 from keras_tickets.runtime.formats import (
     SUFFIXES,
 )
-from keras_tickets.runtime.interface import Port
 
 # Below this many bytes a tensor (a bias, a scale, a shape) gets no row of its own.
 _SMALL = 1024
