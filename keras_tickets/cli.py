@@ -89,9 +89,9 @@ def benchmark(paths: tuple[str, ...], style: str | None, **options: Any) -> None
     Places are host, wasm, arm64 and android.
     """
     try:
-        from keras_tickets.mobile import comparing
+        from keras_tickets.mobile import compare
 
-        table = comparing(paths, verbose=False, **options)
+        table = compare(paths, verbose=False, **options)
     except (ValueError, OSError) as error:
         _fail(str(error), status=2)
     except (RuntimeError, ImportError) as error:

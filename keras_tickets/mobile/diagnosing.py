@@ -26,7 +26,7 @@ def diagnose(
     sparsity: float | None = None,
     precision: str | None = None,
 ) -> Diagnosis:
-    """Tells layer by layer what runs sparse on a phone, why not, and what would help.
+    """Tell layer by layer what runs sparse on a phone, why not, and what would help.
 
     Use it before you train: zeros that no sparse kernel reads make a file smaller, and
     nothing faster. Of a model, a copy is pruned at random and converted as `kt.export`
@@ -80,7 +80,7 @@ def diagnose(
 
 
 def _check_nothing_assumed(path: str | os.PathLike[str], **assumed: Any) -> None:
-    """Refuses to assume what a file tells by itself."""
+    """Refuse to assume what a file says by itself."""
     for name, value in assumed.items():
         if value is not None:
             raise ValueError(

@@ -1,7 +1,7 @@
 """A file of a model that is not pruned yet, to see what will run sparse.
 
 A copy of the model is pruned at random and converted; the model itself is not touched.
-Where the zeros are tells which weights of the file are which of the model, also where
+Where the zeros are shows which weights of the file are which of the model, also where
 the converter renamed layers or folded others in: random masks do not repeat.
 """
 
@@ -69,7 +69,7 @@ class Drawn:
 
 
 def drawn(model: keras.Model, sparsity: float | None = None) -> Drawn:
-    """A model as it will be once it is pruned; it is not changed.
+    """Return a model as it will be once it is pruned; it is not changed.
 
     Args:
         model: A ticket or a model.
@@ -104,7 +104,7 @@ def pruned(
     structure: Any = None,
     kernels: list[Kernel] | None = None,
 ) -> Drawn:
-    """A copy of a model with zeros at random.
+    """Return a copy of a model with zeros at random.
 
     Args:
         model: A ticket that was not drawn, or a model.
@@ -123,9 +123,9 @@ def pruned(
         chosen = choose_kernels(inner, held=_held(inner)).kernels
         kernels = [*chosen, *_held(inner)] if ticket is None else list(ticket.kernels)
     copy = strip(rebuild(inner))
-    place = positions(inner)
+    at = positions(inner)
     mine = find_kernels(copy)
-    own = [mine[place[id(kernel.variable)]].variable for kernel in kernels]
+    own = [mine[at[id(kernel.variable)]].variable for kernel in kernels]
     draw = pruners.Random(sparsity, "uniform", structure, seed=0, on_collapse="warn")
     masked = wrap(copy, draw, only=own)
     with warnings.catch_warnings():
@@ -139,7 +139,7 @@ def pruned(
 
 
 def _raise_small(model: keras.Model) -> None:
-    """Keeps small weights from becoming zeros where whole numbers stand for them.
+    """Keep small weights from becoming zeros where integers stand for them.
 
     The file is never run, and zeros where the masks have none would hide which kernel
     of the model a kernel of the file is.
@@ -152,7 +152,7 @@ def _raise_small(model: keras.Model) -> None:
 
 
 def _layer_of(path: str) -> str:
-    """The layer of a kernel, from its path."""
+    """Return the layer of a kernel, from its path."""
     return path.rpartition("/")[0] or path
 
 
@@ -162,7 +162,7 @@ def diagnose_drawn(
     precision: str,
     named: Callable[[str], str] = _layer_of,
 ) -> Diagnosis:
-    """Converts a model with zeros and tells what runs sparse.
+    """Convert a model with zeros and tell what runs sparse.
 
     Args:
         found: The model.
@@ -177,8 +177,8 @@ def diagnose_drawn(
         path = None if kernel is None else prints.get(_print_of(kernel))
         return named(path) if path else names.layer_of(found.model, scope)
 
-    told = diagnose_content(content, subject, naming)
-    return dataclasses.replace(told, assumed=found.assumed)
+    report = diagnose_content(content, subject, naming)
+    return dataclasses.replace(report, assumed=found.assumed)
 
 
 def sparse_kernels(ticket: Ticket) -> dict[str, str]:
@@ -196,7 +196,7 @@ def sparse_kernels(ticket: Ticket) -> dict[str, str]:
 
 
 def _prints(found: Drawn) -> dict[bytes, str]:
-    """The paths of kernels, by where their zeros are; without any that are alike."""
+    """Return the paths of kernels, by where their zeros are; not of those alike."""
     paths: dict[bytes, list[str]] = {}
     for kernel in find_kernels(found.model):
         alive = kernel.view.unfold(array_of(kernel.variable)) != 0
@@ -207,20 +207,20 @@ def _prints(found: Drawn) -> dict[bytes, str]:
 
 
 def fingerprint(matrices: Array) -> bytes:
-    """Where the zeros of a kernel are; taps x inputs x outputs."""
+    """Return where the zeros of a kernel are; taps x inputs x outputs."""
     alive = np.asarray(matrices) != 0
     return np.array(alive.shape, np.int64).tobytes() + np.packbits(alive).tobytes()
 
 
 def _print_of(kernel: FileTensor) -> bytes:
-    """The fingerprint of a constant of a file, which has its outputs first."""
+    """Return the fingerprint of a constant of a file, which has its outputs first."""
     values = kernel.values != kernel.zero
     inputs_last = values.reshape(values.shape[0], -1, values.shape[-1])
     return fingerprint(inputs_last.transpose(1, 2, 0))
 
 
 def _paths(source: keras.Model, copy: keras.Model) -> dict[int, str]:
-    """What the kernels of a copy are called in the model that it was made of."""
+    """Return what the kernels of a copy are called in the model that it was made of."""
     theirs = find_kernels(source)
     return {
         id(mine.variable): kernel.path

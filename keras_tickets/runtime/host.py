@@ -25,8 +25,8 @@ from keras_tickets.runtime.interpreters import (
     onnx_session,
 )
 from keras_tickets.runtime.isolated import isolated
-from keras_tickets.runtime.target import Runner
-from keras_tickets.runtime.timing import (
+from keras_tickets.runtime.target import (
+    Runner,
     Runs,
     Timing,
 )
@@ -39,7 +39,7 @@ class Host(Runner):
     suffixes = (".tflite", ".onnx")
 
     def missing(self, suffix: str) -> str | None:
-        """Says whether the runtime's package is not installed."""
+        """Say whether the runtime's package is not installed."""
         _, package, module = _LOADERS[suffix]
         if importlib.util.find_spec(module):
             return None
@@ -49,11 +49,11 @@ class Host(Runner):
         )
 
     def open(self, path: pathlib.Path) -> AbstractContextManager[Runtime]:
-        """Loads a file in a process of its own, which it may crash."""
+        """Load a file in a process of its own, which it may crash."""
         return isolated(path)
 
     def time(self, path: pathlib.Path, runs: Runs) -> Timing:
-        """Times single runs, in this process."""
+        """Time single runs, in this process."""
         load, package, _ = _LOADERS[path.suffix]
         try:
             with quiet():
@@ -104,7 +104,7 @@ _LOADERS = {
 
 
 def _onnx_dtype(name: str) -> Any:
-    """'tensor(float)' -> np.float32."""
+    """Return the type that ONNX names: np.float32 for 'tensor(float)'."""
     kind = name.removeprefix("tensor(").removesuffix(")")
     return np.dtype(
         {"float": "float32", "double": "float64", "float16": "float16"}.get(kind, kind)
@@ -112,7 +112,7 @@ def _onnx_dtype(name: str) -> Any:
 
 
 def device() -> str:
-    """Names this machine's CPU where Linux tells it, and counts its usable cores."""
+    """Return the name of this machine's CPU, and the number of its usable cores."""
     name = platform.processor() or platform.machine()
     cpu = pathlib.Path("/proc/cpuinfo")
     if cpu.exists():

@@ -42,7 +42,7 @@ def pad_explicitly(content: bytes) -> bytes:
         help.
     """
     model = unpack(content)
-    if not _pad(model):
+    if not write_padding(model):
         return content
     better = _sparse_nodes(model) > _sparse_nodes(unpack(content))
     return pack(model, len(content)) if better else content
@@ -56,8 +56,8 @@ def _sparse_nodes(model: Any) -> int:
     )
 
 
-def _pad(model: Any) -> bool:
-    """Writes out what can be written out; returns whether something was."""
+def write_padding(model: Any) -> bool:
+    """Write out what can be written out, in place; return whether something was."""
     changed = False
     for view, graph in zip(graphs(model), model.subgraphs, strict=True):
         for node, op in zip(view.nodes, list(graph.operators or []), strict=True):

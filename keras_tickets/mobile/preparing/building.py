@@ -36,7 +36,7 @@ def build(graph: Graph) -> keras.Model:
     """Return a new model that computes what a graph says.
 
     Raises:
-        ValueError: If a layer can not be copied from its config.
+        ValueError: If a layer cannot be copied from its config.
     """
     return Builder().model(graph)
 
@@ -52,7 +52,7 @@ class Builder:
         """Return the model of a graph."""
         doors = [
             _door(layer, value)
-            for layer, value in zip(graph.doors, graph.inputs, strict=True)
+            for layer, value in zip(graph.input_layers, graph.inputs, strict=True)
         ]
         source = graph.model
         if (chain := self._chain(graph)) is not None:
@@ -154,7 +154,7 @@ def _below(layer: Any) -> list[Any]:
 
 def _no_copy(node: Node, why: str) -> str:
     return (
-        f"{type(node.layer).__name__} '{node.path}' can not be copied from its config: "
+        f"{type(node.layer).__name__} '{node.path}' cannot be copied from its config: "
         f"{why}. prepare() expects that get_config() returns every argument of the "
         "constructor. Add get_config() (and build()) to the class, as model.save() "
         "needs it too."
