@@ -516,7 +516,7 @@ LEFT = {
     "depthwise of 7": (depthwise(7), "dw", "kernel of 7"),
     "even depthwise of 5": (depthwise(5), "dw", "pads 12 pixels by 1 and 2"),
     "multiplier": (depthwise(depth_multiplier=2), "dw", "one output for each"),
-    "slopes": (layers.PReLU(name="slopes"), "slopes", "(PRELU)"),
+    "slopes": (layers.PReLU(name="slopes"), "slopes", "(MUL)"),
     "maximum": (layers.MaxPooling2D(name="max"), "max", "(MAX_POOL_2D)"),
     "3x3": (layers.Conv2D(6, 3, name="c"), "c", "3x3 convolution without strides"),
     "what XNNPACK does not run": (layers.Lambda(ops.sign, name="s"), "s", "(SIGN)"),

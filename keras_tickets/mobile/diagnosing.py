@@ -11,8 +11,8 @@ import keras
 from keras_tickets._util.checks import check_model
 from keras_tickets.convert.precision import PRECISIONS
 from keras_tickets.mobile.probe_model import (
-    diagnose_drawn,
-    drawn,
+    diagnose_probe,
+    probe,
 )
 from keras_tickets.xnnpack.analysis import check_target
 from keras_tickets.xnnpack.diagnosis import Diagnosis
@@ -75,8 +75,8 @@ def diagnose(
     check_model(model_or_file)
     precision = "float32" if precision is None else precision
     _check(sparsity, precision)
-    found = drawn(model_or_file, sparsity)
-    return diagnose_drawn(found, f"'{model_or_file.name}'", precision)
+    found = probe(model_or_file, sparsity)
+    return diagnose_probe(found, f"'{model_or_file.name}'", precision)
 
 
 def _check_nothing_assumed(path: str | os.PathLike[str], **assumed: Any) -> None:

@@ -11,7 +11,7 @@ from keras_tickets.kernels.prunable import (
     choose_kernels,
 )
 from keras_tickets.mobile.probe_model import (
-    diagnose_drawn,
+    diagnose_probe,
     pruned,
 )
 from keras_tickets.recipe import structures
@@ -109,7 +109,7 @@ class Eligible:
                 f"without only={self!r}, for a smaller file."
             )
         copy = pruned(model, structure=blocks, kernels=fitting)
-        found = diagnose_drawn(copy, f"'{model.name}'", self.precision, named=str)
+        found = diagnose_probe(copy, f"'{model.name}'", self.precision, named=str)
         faster = {layer.name for layer in found.layers if layer.runs == "sparse"}
         if not faster:
             raise ValueError(

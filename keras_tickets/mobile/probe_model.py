@@ -1,4 +1,4 @@
-"""A file of a model that is not pruned yet, to see what will run sparse.
+"""The probe model: a pruned, converted copy of a model, to see what will run sparse.
 
 A copy of the model is pruned at random and converted; the model itself is not touched.
 Where the zeros are shows which weights of the file are which of the model, also where
@@ -53,7 +53,7 @@ _LARGEST_OVER_LEAST = 32
 
 
 @dataclasses.dataclass(frozen=True)
-class Drawn:
+class ProbeModel:
     """A plain model with zeros.
 
     Args:
@@ -68,7 +68,7 @@ class Drawn:
     assumed: str
 
 
-def drawn(model: keras.Model, sparsity: float | None = None) -> Drawn:
+def probe(model: keras.Model, sparsity: float | None = None) -> ProbeModel:
     """Return a model as it will be once it is pruned; it is not changed.
 
     Args:
@@ -93,9 +93,9 @@ def drawn(model: keras.Model, sparsity: float | None = None) -> Drawn:
     return _as_it_is(model, model)
 
 
-def _as_it_is(model: keras.Model, inner: keras.Model) -> Drawn:
+def _as_it_is(model: keras.Model, inner: keras.Model) -> ProbeModel:
     plain = strip(model)
-    return Drawn(plain, _paths(inner, plain), "")
+    return ProbeModel(plain, _paths(inner, plain), "")
 
 
 def pruned(
@@ -103,7 +103,7 @@ def pruned(
     sparsity: float | None = None,
     structure: Any = None,
     kernels: list[Kernel] | None = None,
-) -> Drawn:
+) -> ProbeModel:
     """Return a copy of a model with zeros at random.
 
     Args:
@@ -135,7 +135,7 @@ def pruned(
     plain = strip(masked)
     _raise_small(plain)
     assumed = f"random zeros, {sparsity:.0%} of {len(kernels)} kernels"
-    return Drawn(plain, _paths(inner, plain), assumed)
+    return ProbeModel(plain, _paths(inner, plain), assumed)
 
 
 def _raise_small(model: keras.Model) -> None:
@@ -156,8 +156,8 @@ def _layer_of(path: str) -> str:
     return path.rpartition("/")[0] or path
 
 
-def diagnose_drawn(
-    found: Drawn,
+def diagnose_probe(
+    found: ProbeModel,
     subject: str,
     precision: str,
     named: Callable[[str], str] = _layer_of,
@@ -171,10 +171,10 @@ def diagnose_drawn(
         named: Given the path of a kernel, what the report calls it.
     """
     content = draft(found.model, precision)
-    prints = _prints(found)
+    fingerprints = _fingerprints(found)
 
     def naming(scope: str, kernel: FileTensor | None) -> str:
-        path = None if kernel is None else prints.get(_print_of(kernel))
+        path = None if kernel is None else fingerprints.get(_fingerprint_of(kernel))
         return named(path) if path else names.layer_of(found.model, scope)
 
     report = diagnose_content(content, subject, naming)
@@ -190,29 +190,29 @@ def sparse_kernels(ticket: Ticket) -> dict[str, str]:
     Returns:
         The path of each such kernel, with its sparse kernel.
     """
-    found = diagnose_drawn(drawn(ticket), ticket.name, "float32", named=str)
+    found = diagnose_probe(probe(ticket), ticket.name, "float32", named=str)
     sparse = [layer for layer in found.layers if layer.runs == "sparse"]
     return {layer.name: f"yes, {layer.kernel}" for layer in sparse}
 
 
-def _prints(found: Drawn) -> dict[bytes, str]:
+def _fingerprints(found: ProbeModel) -> dict[bytes, str]:
     """Return the paths of kernels, by where their zeros are; not of those alike."""
     paths: dict[bytes, list[str]] = {}
     for kernel in find_kernels(found.model):
-        alive = kernel.view.unfold(array_of(kernel.variable)) != 0
-        if not alive.all():
-            own = found.paths[id(kernel.variable)]
-            paths.setdefault(fingerprint(alive), []).append(own)
-    return {mark: own[0] for mark, own in paths.items() if len(own) == 1}
+        kept = kernel.view.unfold(array_of(kernel.variable)) != 0
+        if not kept.all():
+            path = found.paths[id(kernel.variable)]
+            paths.setdefault(fingerprint(kept), []).append(path)
+    return {mark: found[0] for mark, found in paths.items() if len(found) == 1}
 
 
 def fingerprint(matrices: Array) -> bytes:
     """Return where the zeros of a kernel are; taps x inputs x outputs."""
-    alive = np.asarray(matrices) != 0
-    return np.array(alive.shape, np.int64).tobytes() + np.packbits(alive).tobytes()
+    kept = np.asarray(matrices) != 0
+    return np.array(kept.shape, np.int64).tobytes() + np.packbits(kept).tobytes()
 
 
-def _print_of(kernel: FileTensor) -> bytes:
+def _fingerprint_of(kernel: FileTensor) -> bytes:
     """Return the fingerprint of a constant of a file, which has its outputs first."""
     values = kernel.values != kernel.zero
     inputs_last = values.reshape(values.shape[0], -1, values.shape[-1])

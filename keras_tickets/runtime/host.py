@@ -104,7 +104,7 @@ _LOADERS = {
 
 
 def _onnx_dtype(name: str) -> Any:
-    """Return the type that ONNX names: np.float32 for 'tensor(float)'."""
+    """'tensor(float)' -> np.float32."""
     kind = name.removeprefix("tensor(").removesuffix(")")
     return np.dtype(
         {"float": "float32", "double": "float64", "float16": "float16"}.get(kind, kind)

@@ -221,11 +221,10 @@ def split(content: bytes, wires: Wires, batch: int) -> list[Array]:
             shapes[at] = [size if own is None else own for own in shapes[at]]
             lengths[at] = rest
     if len(opened) > 1 or sum(lengths) != len(content):
-        outputs = ", ".join(map(str, wires.outputs))
+        told = ", ".join(map(str, wires.outputs))
         raise RuntimeError(
-            f"benchmark_model wrote {len(content)} bytes, from which the sizes of "
-            f"the outputs do not follow: {outputs}. Export with fixed sizes "
-            "(`input_signature=`)."
+            f"benchmark_model wrote {len(content)} bytes, which do not tell the sizes "
+            f"of the outputs: {told}. Export with fixed sizes (`input_signature=`)."
         )
     starts = np.cumsum([0, *lengths])
     return [
