@@ -72,7 +72,7 @@ def verify(
         path: A `.tflite` or `.onnx` file.
         model: The model or ticket that the file was exported from. Without one the file
             is compared with itself in the plain kernels of its runtime on this machine:
-            LiteRT's without XNNPACK, ONNX Runtime's without optimisation.
+            LiteRT's without XNNPACK, ONNX Runtime's without optimization.
         samples: Real inputs, structured as the model's input; without a model, as a
             dict by the file's input names if it has several. Random ones, within the
             range of these, are compared too.

@@ -50,7 +50,7 @@ class Axis:
     after: int
 
     def offset(self, kernel: int) -> int | None:
-        """Return where the kernel stands in a larger, centred one; None if nowhere."""
+        """Return where the kernel stands in a larger, centered one; None if nowhere."""
         offset = kernel // 2 - self.before
         fits = 0 <= offset <= kernel - self.kernel
         return offset if fits and self._same_outputs() else None
@@ -177,9 +177,9 @@ def stands(match: Match, sizes: tuple[int, ...], axes: list[Axis]) -> bool:
     """Return whether XNNPACK takes a convolution as it is."""
     layer, before = match.node.layer, match.node.input.node
     size = layer.kernel_size[0]
-    centred = all(axis.before == axis.after == size // 2 for axis in axes)
+    centered = all(axis.before == axis.after == size // 2 for axis in axes)
     square = set(layer.kernel_size) == {size} and set(layer.dilation_rate) == {1}
-    if not (centred and square and size in sizes):
+    if not (centered and square and size in sizes):
         return False
     return layer.strides == (1, 1) or (
         layer.padding == "valid"
