@@ -27,6 +27,11 @@ from keras_tickets.xnnpack.rules import Role
 # Below any fraction of zeros: a network is judged by its operators alone.
 _NO_ZEROS_NEEDED = Fraction(-1)
 
+_NO_WAY_IN = (
+    "it reads the input of the network, which XNNPACK's sparse part enters by a 3x3 "
+    "convolution of strides 2 on 3 channels only"
+)
+
 
 def sparse_form(content: bytes) -> list[Graph]:
     """Return the graphs of a file as an export with zeros would write them.
@@ -118,14 +123,19 @@ def _named(
     if foreign:
         return [_not_taken(graph, node) for node in foreign]
     if any(value in graph.inputs for value in state.step.inputs):
-        reason = (
-            "it reads the input of the network, which XNNPACK's sparse part enters by "
-            "a 3x3 convolution of strides 2 on 3 channels only"
-        )
-    else:
-        reason = "what it computes is also read outside of the sparse part"
-    return [Finding(graph, state.step.node, Runs.DENSE, reason=reason)]
+        return [_dense(graph, state.step.node, _NO_WAY_IN)]
+    output = state.step.outputs[0]
+    twice = [node for node in graph.nodes if node.inputs.count(output) > 1]
+    if twice:
+        return [_dense(graph, node, "it reads one image twice") for node in twice]
+    if output in layout.part.leaving:
+        return [_dense(graph, state.step.node, "its output is read elsewhere, too")]
+    return []
 
 
 def _not_taken(graph: Graph, node: Node) -> Finding:
-    return Finding(graph, node, Runs.DENSE, reason="XNNPACK does not run it")
+    return _dense(graph, node, "XNNPACK does not run it")
+
+
+def _dense(graph: Graph, node: Node, reason: str) -> Finding:
+    return Finding(graph, node, Runs.DENSE, reason=reason)

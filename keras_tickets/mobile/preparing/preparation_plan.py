@@ -196,7 +196,8 @@ def _left(graph: Graph, refused: Mapping[str, str]) -> tuple[Obstacle, ...]:
     try:
         file = sparse_form(draft(model))
     except RuntimeError as error:
-        return (Obstacle(model.name, f"cannot be converted: {error}"),)
+        why = " ".join(str(error).split())[:300]
+        return (Obstacle(model.name, f"cannot be converted: {why}"),)
     found = {
         _layer_of(model, part.scope(one.node)): f"{one.reason} ({one.node.op})"
         for part in file
