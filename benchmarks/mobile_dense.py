@@ -9,10 +9,10 @@ compared with its model, on this machine and on emulated ARM64, where also the n
 sparse kernels and the executed instructions are counted. Then it and the dense float32
 file take turns, in alternating order, each turn in an interpreter of its own.
 
-On this machine, in real time, a turn is the median of its runs; a speed-up is the ratio
-of the medians over all turns, its spread that of neighbouring turns. On emulated ARM64
-a turn is its fastest run, and a speed-up the ratio of the fastest of all turns. It is a
-ratio of emulated times: no phone's, and more than a phone gains.
+On this machine, in real time, a turn is the median of its runs, on emulated ARM64 its
+fastest run; a speed-up is the median ratio of the same turn, its spread that of the
+ratios. On ARM64 it is a ratio of emulated times: no phone's, and more than a phone
+gains.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from benchmarks.record import Record
 from benchmarks.turns import both, in_real_time
 from benchmarks.zoo import Positions
 from keras_tickets._util.files import gzip_size
+from keras_tickets.mobile.comparing import speed_up
 
 CLASSES = 10
 
@@ -193,19 +194,15 @@ def counted(path: pathlib.Path) -> dict[str, Any]:
 def emulated(
     dense: pathlib.Path, file: pathlib.Path, turns: int, runs: int
 ) -> dict[str, float]:
-    """The ratio of the fastest emulated runs, and the turns' least and largest."""
+    """The ratio of the fastest emulated runs of a turn: median, least and largest."""
 
     def turn(path: pathlib.Path) -> float:
         report = kt.benchmark(path, on="arm64", runs=runs, warmup=1, verbose=False)
         return report.min_ms
 
     times = both(turn, dense, file, turns)
-    ratios = [a / b for a, b in zip(*times, strict=True)]
-    return {
-        "speed_up": round(min(times[0]) / min(times[1]), 3),
-        "speed_up_min": round(min(ratios), 3),
-        "speed_up_max": round(max(ratios), 3),
-    }
+    names = ("speed_up", "speed_up_min", "speed_up_max")
+    return {name: round(x, 3) for name, x in zip(names, speed_up(*times), strict=True)}
 
 
 def as_table(rows: Sequence[dict[str, Any]]) -> str:

@@ -10,7 +10,7 @@ same sparsity each. Sizes are an odd one, where all padding has an exact form (9
 MobileNet, which pads by hand), 96 with exact rewrites alone, with the stem moved by
 half a pixel, and with all strided layers moved, and 224 with the last. Every file is
 compared with its model in each place. Then it and the dense stock file take turns, in
-Node and on this machine; a speed-up is a ratio of medians.
+Node and on this machine; a speed-up is the median ratio of the same turn.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from benchmarks.record import Record
 from benchmarks.turns import in_real_time, in_turns
 from benchmarks.worker import Worker
 from keras_tickets._util.files import gzip_size
-from keras_tickets.mobile.preparing.rewrite_table import Inexact
+from keras_tickets.mobile.preparing.rewrites import Inexact
 
 NETWORKS = {
     "MobileNet": 95,

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.mobile_stock import KINDS, NETWORKS
 from benchmarks.record import RESULTS
-from keras_tickets.mobile.preparing.rewrite_table import INEXACT
+from keras_tickets.mobile.preparing.rewrites import INEXACT
 
 # All its rows were measured, and are exact.
 FRONT = ("MobileNet", 95)

@@ -6,7 +6,7 @@
 the BatchNorm statistics are settled as in `mobilenet_size`. Each ticket is converted
 once, to a dense float32 file; the other files are made from that one. Dense and encoded
 files take turns, in alternating order, so that whatever else the machine does falls on
-both. A ratio is that of the medians; its spread is that of neighbouring turns.
+both. A ratio is the median of those of the same turn; its spread is theirs.
 
 The reference size is that of the non-zero values at the file's precision, plus
 log2 C(N, nonzeros) bits for their positions, plus what else the file holds, dense.
@@ -36,6 +36,7 @@ from keras_tickets._util.files import gzip_size
 from keras_tickets._util.signature import input_signature
 from keras_tickets._util.size_bound import size_bound
 from keras_tickets.convert.to_onnx import to_onnx
+from keras_tickets.mobile.comparing import speed_up
 from keras_tickets.onnx import scatter
 from keras_tickets.onnx.file import OnnxFile
 from keras_tickets.runtime.interpreters import onnx_session
@@ -224,17 +225,19 @@ def in_turns(
     for turn in range(turns):
         for path in (dense, other) if turn % 2 else (other, dense):
             times[path].append(measured(path))
-    ratios = sorted(o / d for o, d in zip(times[other], times[dense], strict=True))
     median = {path: statistics.median(values) for path, values in times.items()}
+    percentiles = (50, 10, 90, 0, 100)
+    ratio, low, high, least, most = (
+        round(x, 3) for x in speed_up(times[other], times[dense], percentiles)
+    )
     return {
         "turns": turns,
         "dense_ms": round(median[dense], 3),
         "other_ms": round(median[other], 3),
-        "ratio": round(median[other] / median[dense], 3),
+        "ratio": ratio,
         "ratio_of_least": round(min(times[other]) / min(times[dense]), 3),
-        "ratio_median_of_turns": round(statistics.median(ratios), 3),
-        "ratio_10_to_90": [round(float(np.quantile(ratios, q)), 3) for q in (0.1, 0.9)],
-        "ratio_spread": [round(ratios[0], 3), round(ratios[-1], 3)],
+        "ratio_10_to_90": [low, high],
+        "ratio_spread": [least, most],
     }
 
 

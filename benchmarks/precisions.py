@@ -6,7 +6,7 @@ A network of 1x1 convolutions and one of dense layers, 90 % of the prunable weig
 zero, in each structure and precision: all zeros stored; each tensor without zeros where
 `kt.export` finds that safe (`auto`); and all of them without, safe or not (`forced`),
 where `auto` held back. Files take turns on this host, one thread, beside the dense
-float32 file; a ratio is that of the medians, its spread that of the turns.
+float32 file; a ratio is the median of those of the same turn, beside least and most.
 
 Weights are random and BatchNorm settled on noise, so no accuracies. The page
 `docs/precisions.md` is written from the record.
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import pathlib
-import statistics
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -31,6 +30,7 @@ from benchmarks.noise import calm, coloured_noise, settle
 from benchmarks.record import Record
 from benchmarks.unguarded import unguarded
 from keras_tickets.convert import tflite_encoding
+from keras_tickets.mobile.comparing import speed_up
 
 SPARSITY, SAMPLES, TURNS, RUNS = 0.9, 32, 7, 40
 PRECISIONS = ("float32", "float16", "int8-dynamic", "int8")
@@ -136,15 +136,7 @@ def times(folder: pathlib.Path, found: dict[str, dict[str, Any]]) -> None:
     base = medians["float32 dense"]
     for key, values in medians.items():
         if values:
-            ratios = [mine / other for mine, other in zip(values, base, strict=True)]
-            found[key]["time_ratio"] = [
-                round(number, 3)
-                for number in (
-                    statistics.median(values) / statistics.median(base),
-                    min(ratios),
-                    max(ratios),
-                )
-            ]
+            found[key]["time_ratio"] = [round(x, 3) for x in speed_up(values, base)]
 
 
 def main() -> None:

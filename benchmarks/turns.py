@@ -1,4 +1,4 @@
-"""Two measurements in turns: whatever else the machine does meets both."""
+"""Two measurements in interleaved rounds: what else the machine does meets both."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 
 import keras_tickets as kt
 from keras_tickets import runtime
+from keras_tickets.mobile.comparing import speed_up
 from keras_tickets.runtime import inputs
 from keras_tickets.runtime.wasm import LiteRTJs
 
@@ -31,14 +32,11 @@ def alternate(
     return measured
 
 
-def speed_up(dense: Sequence[float], other: Sequence[float]) -> dict[str, float]:
-    """The ratio of the medians, and the spread of the turns' own ratios."""
-    ratios = [a / b for a, b in zip(dense, other, strict=True)]
-    return {
-        "speed_up": round(statistics.median(dense) / statistics.median(other), 3),
-        "speed_up_p10": round(float(np.percentile(ratios, 10)), 3),
-        "speed_up_p90": round(float(np.percentile(ratios, 90)), 3),
-    }
+def ratios(dense: Sequence[float], other: Sequence[float]) -> dict[str, float]:
+    """The median of the rounds' own ratios, and their spread."""
+    names = ("speed_up", "speed_up_p10", "speed_up_p90")
+    found = speed_up(dense, other, percentiles=(50, 10, 90))
+    return {name: round(x, 3) for name, x in zip(names, found, strict=True)}
 
 
 def both(
@@ -56,7 +54,7 @@ def both(
 def in_real_time(
     dense: pathlib.Path, file: pathlib.Path, turns: int, runs: int
 ) -> dict[str, float]:
-    """Medians on this machine, and the ratio of the dense file's to the other's."""
+    """Medians on this machine, and how much faster the other file is."""
 
     def turn(path: pathlib.Path) -> float:
         return kt.benchmark(path, runs=runs, warmup=runs // 2, verbose=False).median_ms
@@ -65,12 +63,12 @@ def in_real_time(
     return {
         "dense_ms": round(float(np.median(times[0])), 4),
         "ms": round(float(np.median(times[1])), 4),
-        **speed_up(*times),
+        **ratios(*times),
     }
 
 
 def in_turns(paths: list[pathlib.Path], turns: int, runs: int) -> dict[str, Any]:
-    """Medians in LiteRT.js, and the ratio of the first file's to the second's."""
+    """Medians in LiteRT.js, and how much faster the second file is."""
     wasm = runtime.get("wasm")
     with contextlib.ExitStack() as block:
         files = [block.enter_context(wasm.open(path)) for path in paths]
@@ -86,7 +84,7 @@ def in_turns(paths: list[pathlib.Path], turns: int, runs: int) -> dict[str, Any]
             "runtime": files[0].runtime,
             "dense_ms": round(1000 * statistics.median(medians[0]), 4),
             "ms": round(1000 * statistics.median(medians[1]), 4),
-            **speed_up(*medians),
+            **ratios(*medians),
         }
 
 

@@ -7,7 +7,7 @@ import pathlib
 from keras_tickets.runtime.android import adb as adb_module
 from keras_tickets.runtime.android.benchmark_model import VARIABLE
 from keras_tickets.runtime.android.phone_target import Android
-from keras_tickets.runtime.folders import VARIABLE as RUNNERS_VARIABLE
+from keras_tickets.runtime.target import VARIABLE as RUNNERS_VARIABLE
 
 READY = "List of devices attached\nR58M\tdevice\n"
 

@@ -51,11 +51,11 @@ from keras_tickets.runtime.android.phone import (
 )
 from keras_tickets.runtime.android.phone_target import (
     Android,
-    portions,
+    chunks,
     split,
 )
 from keras_tickets.runtime.arm64.emulated_target import Arm64
-from keras_tickets.runtime.folders import folder_of
+from keras_tickets.runtime.target import folder_of
 from keras_tickets.tflite.file import TfliteFile
 from keras_tickets.tflite.interface import OrderedInterface
 
@@ -84,34 +84,6 @@ NEW = OLD.replace("std=55676", "std=55676 p5=248910 median=360262 p95=360262").r
     "std=1442", "std=1442 p5=247500 median=249500 p95=252000"
 )
 SLOW = OLD.replace("avg=249684 std=1442", "avg=2.95e+06 std=1.2e+05")
-LITERT = """
-========================================
- BENCHMARK RESULTS
-========================================
-Model initialization:  12.31 ms
-Warmup (first):        61.20 ms
-Warmup (avg):          60.10 ms (2 runs)
-Inference (avg):       58.94 ms (5 runs)
-Inference (min):       57.02 ms
-Inference (max):       61.75 ms
-Inference (median):    58.50 ms
-Inference (std):       1.80 ms
-Inference (p5):        57.10 ms
-Inference (p95):       61.40 ms
-Throughput:            1.79 MB/s
-Fully accelerated:     True
-========================================
-"""
-LITERT_JSON = json.dumps(
-    {
-        "model": "m.tflite",
-        "latency": {
-            **{"init_ms": 12.31, "warmup_avg_ms": 60.1, "num_warmup_runs": 2},
-            **{"avg_ms": 58.94, "min_ms": 57.02, "max_ms": 61.75, "median_ms": 58.5},
-            **{"std_ms": 1.8, "p5_ms": 57.1, "p95_ms": 61.4, "num_runs": 5},
-        },
-    }
-)
 PROFILE = """Operator-wise Profiling Info for Regular Benchmark Runs:
 ============================== Run Order ==============================
 \t [node type]\t [first]\t [avg ms]\t [%]\t [times called]\t [Name]
@@ -126,8 +98,6 @@ PRINTED = {
     "old": (OLD, Summary(50, 0.249684, 0.247067, 0.254474)),
     "new": (NEW, Summary(50, 0.249684, 0.247067, 0.254474, 0.2495)),
     "slow": (SLOW, Summary(50, 2.95, 0.247067, 0.254474)),
-    "litert": (LITERT, Summary(5, 0.05894, 0.05702, 0.06175, 0.0585)),
-    "json": (LITERT_JSON, Summary(5, 0.05894, 0.05702, 0.06175, 0.0585)),
     "one run": ("count=1 curr=1234", Summary(1, *[0.001234] * 4)),
     "all the same": (
         "count=3 curr=12(all same) p5=12 median=12 p95=12",
@@ -153,7 +123,7 @@ def test_what_the_programs_print_is_read(name):
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "count=0", "count=7", "{}", '{"latency": 1}'),
+        *("", "count=0", "count=7", "{}"),
         "count=7 first=1 curr=2\ncount=0 p5=nan",
     ],
 )
@@ -188,12 +158,12 @@ def test_a_profile_tells_the_sparse_path():
     assert benchmark_output.delegated(OLD) == (
         "TfLiteXNNPackDelegate took 31 of 31 nodes"
     )
-    assert benchmark_output.delegated(LITERT) is None
+    assert benchmark_output.delegated(PROFILE) is None
 
 
 @given(st.integers(1, 500))
-def test_portions_are_about_equal(runs):
-    sizes = portions(runs)
+def test_chunks_are_about_equal(runs):
+    sizes = chunks(runs)
     assert sum(sizes) == runs
     assert len(sizes) == min(runs, 10)
     assert max(sizes) - min(sizes) <= 1
@@ -254,7 +224,7 @@ def test_the_fastest_cores_are_chosen(speeds, threads, chosen):
             "41.0 °C (cpu), throttling: moderate",
         ),
         ("zone -273000 off\nzone 200000 odd\nzone 30500 gpu 1", "30.5 °C (gpu 1)"),
-        ("zone  \nzone x y", "not told"),
+        ("zone  \nzone x y", "not reported"),
     ],
 )
 def test_the_warmest_sensor_that_makes_sense_is_told(text, expected):
@@ -314,9 +284,8 @@ def phone(tmp_path, monkeypatch):
     [
         (OLD, 249.684, "247.067 to 254.474 ms"),
         (NEW, 249.684, "247.067 to 254.474 ms"),
-        (LITERT, 58.94, "57.020 to 61.750 ms"),
     ],
-    ids=["old", "new", "litert"],
+    ids=["old", "new"],
 )
 def test_a_phone_is_timed(text, mean, row, phone, file):
     phone.benchmark(f"cat <<'END'\n{text}END")
@@ -328,8 +297,8 @@ def test_a_phone_is_timed(text, mean, row, phone, file):
     assert report.conditions["single runs"] == row
     assert report.device == "Google Pixel 6, gs101, Android 14"
     assert not report.emulated
-    assert f"{count * 10} in 10 portions, each after 3 more" in str(report)
-    assert "means of portions" in str(report)
+    assert f"{count * 10} in 10 chunks, each after 3 more" in str(report)
+    assert "means of chunks" in str(report)
     assert "benchmark_model, SHA-256" in str(report)
     told = json.loads(json.dumps(report.to_dict()))
     assert told["conditions"]["cores"].startswith("not pinned")
@@ -717,7 +686,7 @@ def left_on(lab_phone) -> list[str]:
 
 
 def test_lab_phone_report(lab_phone, file, monkeypatch):
-    monkeypatch.setattr(phone_target, "_PORTIONS", 2)  # Each takes seconds to start.
+    monkeypatch.setattr(phone_target, "_CHUNKS", 2)  # Each takes seconds to start.
     report = kt.benchmark(file, on="android", runs=3, warmup=1, verbose=False)
     assert report.emulated
     assert "ratios only" in str(report)
@@ -757,7 +726,7 @@ def test_lab_phone_twice(second, file):
 
 WAITING = """
 import pathlib, sys
-from keras_tickets.runtime import adb
+from keras_tickets.runtime.android import adb
 with adb.attached(60).folder() as folder:
     print(folder, flush=True)
     adb.attached(60).shell(f"sh -c 'echo $$ >{folder}/run.pid; exec sleep 600'")

@@ -32,7 +32,7 @@ from keras_tickets.runtime.arm64.emulated_target import (
     emulator_version,
     program,
 )
-from keras_tickets.runtime.folders import (
+from keras_tickets.runtime.target import (
     VARIABLE,
     folder_of,
 )

@@ -61,7 +61,7 @@ def test_progress_is_shown(tmp_path, capsys):
     ("arguments", "message"),
     [
         ({"on": "moon"}, r"on='moon'. Available: 'host'"),
-        ({"runs": 0}, "`runs` must be a whole number of at least 1"),
+        ({"runs": 0}, "`runs` must be an integer of at least 1"),
         ({"warmup": -1}, "`warmup`"),
         ({"threads": 1.5}, "threads=1.5"),
     ],

@@ -135,7 +135,7 @@ def test_without_accuracy_there_is_no_such_column(files, clock):
         ((), {}, ValueError, "no file to compare"),
         (("dense",), {"on": "moon"}, ValueError, "on='moon'. Available"),
         (("dense", "model"), {"on": "wasm"}, ValueError, r"\.tflite files only"),
-        (("dense",), {"turns": 0}, ValueError, "`turns` must be a whole number"),
+        (("dense",), {"turns": 0}, ValueError, "`turns` must be an integer"),
         (("dense",), {"runs": True}, ValueError, "runs=True"),
         (("dense",), {"accuracy": {"moon": 1}}, ValueError, "'moon'.*'dense'"),
         (("dense",), {"on": ("host", "wasm"), "threads": 2}, ValueError, "threads=1"),

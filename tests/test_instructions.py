@@ -21,7 +21,7 @@ from keras_tickets.runtime.arm64.instruction_counter import (
     BEGIN,
     END,
 )
-from keras_tickets.runtime.folders import VARIABLE
+from keras_tickets.runtime.target import VARIABLE
 
 pytestmark = pytest.mark.backend_independent
 

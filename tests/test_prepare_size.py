@@ -194,7 +194,7 @@ def test_stock_networks_are_those_of_the_size(name, size):
     model, there = randomise(stock(name, 96)), stock(name, size)
     there.set_weights(model.get_weights())
     plan = kt.mobile.prepare_plan(model, size=size)
-    assert plan.ready
+    assert not plan.refused
     assert plan.exact
     alike(moved(model, size), kt.mobile.prepare(there, verbose=False))
 
@@ -204,7 +204,7 @@ def test_mobilenet_pads_by_one_at_any_size():
     """Moved from 96 to 97 it is padded as `same` does, and so has an exact form."""
     model = stock("MobileNet", 96)
     plan = kt.mobile.prepare_plan(model, size=97)
-    assert plan.ready
+    assert not plan.refused
     assert plan.exact
     assert moved(model, 97).get_layer("conv_dw_2").output.shape[1:3] == (25, 25)
-    assert not kt.mobile.prepare_plan(stock("MobileNet", 97)).ready
+    assert kt.mobile.prepare_plan(stock("MobileNet", 97)).refused

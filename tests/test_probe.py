@@ -18,7 +18,7 @@ from places import available
 import keras_tickets as kt
 from keras_tickets.convert import tflite_encoding
 from keras_tickets.mobile import sparse_kernels
-from keras_tickets.runtime.folders import VARIABLE
+from keras_tickets.runtime.target import VARIABLE
 from keras_tickets.tflite.file import TfliteFile
 
 pytestmark = pytest.mark.backend_independent
@@ -209,7 +209,7 @@ def test_it_says_what_is_missing_and_how_to_get_it(place, tmp_path, monkeypatch)
     ("place", "message"),
     [
         ("host", r"counted on 'arm64' and 'wasm' only. Received: on='host'"),
-        ("mars", r"Unknown place: on='mars'"),
+        ("mars", r"Unknown target: on='mars'"),
     ],
 )
 def test_places_that_do_not_count_are_told(place, message, tmp_path):

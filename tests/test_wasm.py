@@ -22,7 +22,7 @@ from places import (
 
 import keras_tickets as kt
 from keras_tickets.runtime import Runs
-from keras_tickets.runtime.folders import VARIABLE
+from keras_tickets.runtime.target import VARIABLE
 from keras_tickets.runtime.wasm import (
     _PROGRAM,
     Wasm,

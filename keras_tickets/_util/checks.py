@@ -1,4 +1,4 @@
-"""What every door of the package asks of a model first."""
+"""Checks shared by all public functions that take a model, or counts."""
 
 from __future__ import annotations
 
@@ -32,3 +32,26 @@ def check_model(model: Any) -> None:
             "yet. Give it a keras.Input, call model.build(input_shape), or call it "
             "once on data."
         )
+
+
+def check_counts(**counts: tuple[Any, int]) -> None:
+    """Raise unless each count is an integer, and large enough.
+
+    Args:
+        counts: For each argument, what was received and the least it may be.
+
+    Raises:
+        ValueError: If one makes no sense.
+
+    Example:
+    >>> check_counts(runs=(0, 1))
+    Traceback (most recent call last):
+    ...
+    ValueError: `runs` must be an integer of at least 1. Received: runs=0
+    """
+    for name, (value, least) in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(
+                f"`{name}` must be an integer of at least {least}. "
+                f"Received: {name}={value!r}"
+            )

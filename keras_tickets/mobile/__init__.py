@@ -1,4 +1,4 @@
-"""What a file does where it will run."""
+"""What a file does on the machine that it will run on."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from keras_tickets.mobile.benchmarking import (
     BenchmarkReport,
     benchmark,
 )
-from keras_tickets.mobile.comparing import compare
-from keras_tickets.mobile.comparison_table import ComparisonTable
+from keras_tickets.mobile.comparing import (
+    ComparisonTable,
+    compare,
+)
 from keras_tickets.mobile.diagnosing import diagnose
 from keras_tickets.mobile.eligibility import (
     Eligible,

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_tickets import runtime as runners
-from keras_tickets._util.counts import check_counts
+from keras_tickets._util.checks import check_counts
 from keras_tickets._util.files import check_source
 from keras_tickets._util.tables import facts
 from keras_tickets.runtime.formats import SUFFIXES
@@ -19,7 +19,7 @@ from keras_tickets.runtime.formats import SUFFIXES
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkReport:
-    """Latencies of one file in one place, in milliseconds. Prints as a table.
+    """Latencies of one file on one target, in milliseconds. Prints as a table.
 
     Args:
         path: The file.
@@ -30,10 +30,10 @@ class BenchmarkReport:
             each other, and with nothing else.
         threads: Threads that the runtime was allowed.
         warmup: Runs before, not timed.
-        times_ms: The time of each run, in order; the mean of each portion of runs
-            where `portions` tells their sizes.
+        times_ms: The time of each run, in order; the mean of each chunk of runs
+            where `portions` has their sizes.
         portions: How many runs each time is the mean of; empty if it is one run.
-        conditions: What else the times depend on, in words by topic: cores, warmth.
+        conditions: What else the times depend on, by topic: cores, temperature.
     """
 
     path: str
@@ -54,7 +54,7 @@ class BenchmarkReport:
 
     @property
     def median_ms(self) -> float:
-        """The median of the times; as all below, of means where there are portions."""
+        """The median of the times; as all below, of means where runs came in chunks."""
         return float(np.median(self.times_ms))
 
     @property
@@ -73,7 +73,7 @@ class BenchmarkReport:
         return min(self.times_ms)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns all numbers, ready for `json.dumps`."""
+        """Return all numbers, ready for `json.dumps`."""
         numbers = ("runs", "median_ms", "p10_ms", "p90_ms", "min_ms")
         return {
             **dataclasses.asdict(self),
@@ -83,7 +83,7 @@ class BenchmarkReport:
         }
 
     def __str__(self) -> str:
-        """Returns the table."""
+        """Return the table."""
         rows = [
             ("file", self.path),
             ("device", f"{self.device} (on='{self.on}')"),
@@ -103,8 +103,8 @@ class BenchmarkReport:
             return [("runs", f"{self.runs} after {self.warmup} to warm up")]
         count = len(self.portions)
         return [
-            ("times above", "means of portions of the runs, not single runs"),
-            ("runs", f"{self.runs} in {count} portions, each after {self.warmup} more"),
+            ("times above", "means of chunks of the runs, not single runs"),
+            ("runs", f"{self.runs} in {count} chunks, each after {self.warmup} more"),
         ]
 
 
@@ -117,7 +117,7 @@ def benchmark(
     threads: int = 1,
     verbose: bool = True,
 ) -> BenchmarkReport:
-    """Times an exported file, one input at a time.
+    """Time an exported file, one input at a time.
 
     Args:
         path: A `.tflite` or `.onnx` file.
@@ -125,13 +125,13 @@ def benchmark(
             `"arm64"` the ARM64 runtimes on an emulated processor, `"android"` LiteRT
             on the phone that is attached.
         runs: How many runs are timed.
-        warmup: How many runs before are not; on `"android"` before each portion.
+        warmup: How many runs before are not; on `"android"` before each chunk.
         threads: Threads that the runtime may use; `"wasm"` has one.
         verbose: Whether to show a progress bar.
 
     Returns:
         A `BenchmarkReport`: median, spread, device, runtime. LiteRT's program on a
-        phone tells no single runs: there the times are means, of ten portions.
+        phone reports no single runs: there the times are means, of ten chunks.
 
     Raises:
         ValueError: If a number makes no sense, or `on` or the suffix is unknown.
@@ -162,6 +162,6 @@ def benchmark(
         threads=threads,
         warmup=warmup,
         times_ms=tuple(second * 1000 for second in timing.seconds),
-        portions=timing.portions,
+        portions=timing.chunks,
         conditions={**spread, **timing.conditions},
     )

@@ -1,31 +1,178 @@
-"""`compare`: several files, several places, one table."""
+"""`compare`: several files on several targets, as one table."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_tickets import runtime as runners
-from keras_tickets._util.counts import check_counts
+from keras_tickets._util.checks import check_counts
 from keras_tickets._util.files import (
     check_source,
     gzip_size,
 )
-from keras_tickets.mobile.comparison_table import (
-    ComparisonTable,
-    Latency,
-    Place,
-    Row,
-)
+from keras_tickets._util.tables import table
 from keras_tickets.runtime.formats import SUFFIXES
 
 Path = str | os.PathLike[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Latency:
+    """How fast a file ran on one target.
+
+    Args:
+        median_ms: The median over the rounds of the median of a round, in milliseconds;
+            the latter of means where the target reports no single runs.
+        speed_up: The median over the rounds of the first file's time over this one's.
+        speed_up_low: The least of these ratios.
+        speed_up_high: The largest.
+    """
+
+    median_ms: float
+    speed_up: float
+    speed_up_low: float
+    speed_up_high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What ran the files.
+
+    Args:
+        runtime: Which program, with its version; one for each format.
+        device: Which machine.
+        emulated: Whether it was an emulated one, so that its times say nothing.
+        means: Whether its times are means of several runs, and no single ones.
+        conditions: What else its times depend on, by topic: cores, temperature.
+    """
+
+    runtime: str
+    device: str
+    emulated: bool
+    means: bool = False
+    conditions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One file.
+
+    Args:
+        name: What the caller calls it.
+        path: Where it lies.
+        bytes: Its size.
+        gzip_bytes: Its size compressed, as app stores deliver it.
+        accuracy: What the caller says of it.
+        latencies: How fast it ran on each target.
+    """
+
+    name: str
+    path: str
+    bytes: int
+    gzip_bytes: int
+    accuracy: float | None
+    latencies: Mapping[str, Latency]
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparisonTable:
+    """Files beside each other; the first is what the others are compared with.
+
+    Args:
+        rows: The files.
+        places: What ran them, by target.
+        turns: In how many rounds each ran, interleaved with the others.
+        runs: How many runs of a round were timed.
+        threads: Threads that a runtime was allowed.
+
+    Example:
+    >>> wasm = Target("LiteRT.js 2.5", "a desk", emulated=False)
+    >>> rows = [
+    ...     Row(name, f"{name}.tflite", size, size // 2, None, {"wasm": latency})
+    ...     for name, size, latency in [
+    ...         ("dense", 4000, Latency(3.0, 1.0, 1.0, 1.0)),
+    ...         ("sparse", 1000, Latency(1.5, 2.0, 1.9, 2.2)),
+    ...     ]
+    ... ]
+    >>> print(ComparisonTable(tuple(rows), {"wasm": wasm}, 5, 20, 1).to_markdown())
+    | file | bytes | gzip | wasm, ms | wasm, speed-up |
+    | --- | ---: | ---: | ---: | ---: |
+    | dense | 4,000 | 2,000 | 3 | 1.00 (1.00 to 1.00) |
+    | sparse | 1,000 | 500 | 1.5 | 2.00 (1.90 to 2.20) |
+    <BLANKLINE>
+    - wasm: LiteRT.js 2.5, a desk
+    - batch size 1, threads: 1; 5 rounds of 20 runs, medians (least to most)
+    """
+
+    rows: tuple[Row, ...]
+    places: Mapping[str, Target]
+    turns: int
+    runs: int
+    threads: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all numbers, ready for `json.dumps`."""
+        return dataclasses.asdict(self)
+
+    def to_markdown(self) -> str:
+        """Return the table in Markdown, with what it was measured on below."""
+        header, *cells = self._cells()
+        rule = ["---", *["---:"] * (len(header) - 1)]
+        for row in cells:
+            row[0] = " ".join(row[0].split()).replace("|", r"\|")
+        lines = ["| " + " | ".join(row) + " |" for row in (header, rule, *cells)]
+        return "\n".join([*lines, "", *(f"- {note}" for note in self._notes())])
+
+    def __str__(self) -> str:
+        """Return the table."""
+        (first, *others), *cells = self._cells()
+        columns = (first, *(f">{name}" for name in others))
+        return table("", columns, cells, notes=self._notes())
+
+    def _cells(self) -> list[list[str]]:
+        rated = any(row.accuracy is not None for row in self.rows)
+        header = ["file", "bytes", "gzip", *["accuracy"] * rated]
+        for name, target in self.places.items():
+            # Emulated milliseconds are nobody's: only their ratio is shown.
+            header += [f"{name}, ms"] * (not target.emulated)
+            header.append(
+                f"{name}, {'emulated ratio' if target.emulated else 'speed-up'}"
+            )
+        return [header, *(self._row(row, rated) for row in self.rows)]
+
+    def _row(self, row: Row, rated: bool) -> list[str]:
+        cells = [row.name, f"{row.bytes:,}", f"{row.gzip_bytes:,}"]
+        if rated:
+            cells.append("" if row.accuracy is None else f"{row.accuracy:.4g}")
+        for name, target in self.places.items():
+            found = row.latencies[name]
+            cells += [f"{found.median_ms:.3g}"] * (not target.emulated)
+            spread = f"{found.speed_up_low:.2f} to {found.speed_up_high:.2f}"
+            cells.append(f"{found.speed_up:.2f} ({spread})")
+        return cells
+
+    def _notes(self) -> list[str]:
+        notes = [
+            f"{name}: {target.runtime}, {target.device}"
+            + ", emulated" * target.emulated
+            + ", means of several runs" * target.means
+            + "".join(f"; {topic}: {said}" for topic, said in target.conditions.items())
+            for name, target in self.places.items()
+        ]
+        notes.append(
+            f"batch size 1, threads: {self.threads}; {self.turns} rounds of "
+            f"{self.runs} runs, medians (least to most)"
+        )
+        return notes
 
 
 def compare(
@@ -39,20 +186,20 @@ def compare(
     threads: int = 1,
     verbose: bool = True,
 ) -> ComparisonTable:
-    """Times files beside each other: sizes, latencies, speed-ups in one table.
+    """Time files beside each other: sizes, latencies, speed-ups in one table.
 
-    A machine is faster in one minute than in the next. So the files take turns, in
-    alternating order, and a speed-up is the median ratio to the first file's time in
-    the same turn: ratios within a run can be trusted where single times cannot.
+    A machine is faster in one minute than in the next. So the files run in interleaved
+    rounds, in alternating order, and a speed-up is the median ratio to the first file's
+    time in the same round: such ratios can be trusted where single times cannot.
 
     Args:
         files: The files by the names to show, or only their paths. The first is what
             the others are compared with.
         on: Where to run them: names that `benchmark` takes.
         accuracy: What is known of files, by their names in `files`, to be shown.
-        turns: How often each file is run in each place.
-        runs: How many runs of a turn are timed.
-        warmup: How many runs before are not, in each turn.
+        turns: In how many rounds each file is run on each target.
+        runs: How many runs of a round are timed.
+        warmup: How many runs before are not, in each round.
         threads: Threads that a runtime may use.
         verbose: Whether to show a progress bar.
 
@@ -60,7 +207,7 @@ def compare(
         A `ComparisonTable`: prints, and turns into Markdown or JSON.
 
     Raises:
-        ValueError: If there is no file, a number makes no sense, a place is unknown or
+        ValueError: If there is no file, a number makes no sense, a target is unknown or
             does not run a file's format, or `accuracy` names no file.
         FileNotFoundError: If there is no such file.
         RuntimeError: If a runtime is not available, or cannot run a file.
@@ -86,15 +233,15 @@ def compare(
     check_counts(
         turns=(turns, 1), runs=(runs, 1), warmup=(warmup, 0), threads=(threads, 1)
     )
-    places = {name: runners.get(name) for name in names}
-    pairs = list(itertools.product(places.values(), paths.values()))
+    targets = {name: runners.get(name) for name in names}
+    pairs = list(itertools.product(targets.values(), paths.values()))
     for runner, path in pairs:  # before anybody is asked to install anything
         runner.check_arguments(path, threads)
     for runner, path in pairs:
         runner.check(path, threads)
 
-    total = len(places) * turns * len(paths)
-    bar = keras.utils.Progbar(total, unit_name="turn", verbose=int(verbose))
+    total = len(targets) * turns * len(paths)
+    bar = keras.utils.Progbar(total, unit_name="round", verbose=int(verbose))
 
     wanted = runners.Runs(runs, warmup, threads)
 
@@ -104,18 +251,39 @@ def compare(
         return timing
 
     timed = {
-        place: _in_turns(list(paths), turns, functools.partial(time, runner))
-        for place, runner in places.items()
+        target: _in_rounds(list(paths), turns, functools.partial(time, runner))
+        for target, runner in targets.items()
     }
     rows = tuple(
-        _row(name, path, known.get(name), {p: timed[p][0][name] for p in places})
+        _row(name, path, known.get(name), {t: timed[t][0][name] for t in targets})
         for name, path in paths.items()
     )
-    return ComparisonTable(rows, {p: timed[p][1] for p in places}, turns, runs, threads)
+    return ComparisonTable(
+        rows, {t: timed[t][1] for t in targets}, turns, runs, threads
+    )
+
+
+def speed_up(
+    base: Sequence[float],
+    times: Sequence[float],
+    percentiles: Sequence[float] = (50, 0, 100),
+) -> list[float]:
+    """Return how much faster than `base` a file ran: base over times, round by round.
+
+    Args:
+        base: The times of the first file, by round.
+        times: Those of the other one, in the same rounds.
+        percentiles: Which ones of the ratios: by default median, least and largest.
+
+    Example:
+    >>> speed_up([2.0, 3.0, 4.0], [1.0, 1.0, 1.0])
+    [3.0, 2.0, 4.0]
+    """
+    return [float(x) for x in np.percentile(np.divide(base, times), percentiles)]
 
 
 def _named(files: Mapping[str, Path] | Sequence[Path]) -> dict[str, pathlib.Path]:
-    """The files by name; equal paths are one file."""
+    """Return the files by name; equal paths are one file."""
     if isinstance(files, str | os.PathLike):
         files = [files]
     named = files if isinstance(files, Mapping) else {str(f): f for f in files}
@@ -124,54 +292,51 @@ def _named(files: Mapping[str, Path] | Sequence[Path]) -> dict[str, pathlib.Path
     return {name: check_source(path, SUFFIXES) for name, path in named.items()}
 
 
-def _in_turns(
-    names: list[str], turns: int, time: Callable[[str], runners.Timing]
-) -> tuple[dict[str, Latency], Place]:
-    """Each file's latency, and what ran it."""
+def _in_rounds(
+    names: list[str], rounds: int, time: Callable[[str], runners.Timing]
+) -> tuple[dict[str, Latency], Target]:
+    """Return each file's latency, and what ran it."""
     medians: dict[str, list[float]] = {name: [] for name in names}
     conditions: list[tuple[str, Mapping[str, str]]] = []
     runtimes: dict[str, None] = {}  # In order; there is one for each format.
     means = False
-    for number in range(turns):
+    for number in range(rounds):
         for name in reversed(names) if number % 2 else names:
             timing = time(name)
             runtimes[timing.runtime] = None
             conditions.append((name, timing.conditions))
-            means |= max(timing.portions, default=1) > 1
+            means |= max(timing.chunks, default=1) > 1
             medians[name].append(1000 * float(np.median(timing.seconds)))
-    base = np.array(medians[names[0]])
     latencies = {
-        name: Latency(
-            median_ms=float(np.median(times)),
-            speed_up=float(np.median(base / times)),
-            speed_up_low=float(np.min(base / times)),
-            speed_up_high=float(np.max(base / times)),
-        )
+        name: Latency(float(np.median(times)), *speed_up(medians[names[0]], times))
         for name, times in medians.items()
     }
     runtime = " and ".join(runtimes)
-    told = _over_time(conditions)
-    return latencies, Place(runtime, timing.device, timing.emulated, means, told)
+    reported = _over_time(conditions)
+    return latencies, Target(runtime, timing.device, timing.emulated, means, reported)
 
 
 def _over_time(conditions: Sequence[tuple[str, Mapping[str, str]]]) -> dict[str, str]:
-    """What times depended on, by topic, from what was told of a file in each turn."""
-    topics = dict.fromkeys(topic for _, told in conditions for topic in told)
+    """Return what times depended on, by topic, from what each round reported."""
+    topics = dict.fromkeys(topic for _, reported in conditions for topic in reported)
     return {
         topic: _in_words(
-            [(name, told.get(topic, "not told")) for name, told in conditions]
+            [
+                (name, reported.get(topic, "not reported"))
+                for name, reported in conditions
+            ]
         )
         for topic in topics
     }
 
 
-def _in_words(told: Sequence[tuple[str, str]]) -> str:
-    """The one thing that was told; else that of each file, or the first and last."""
-    _, values = zip(*told, strict=True)
+def _in_words(reported: Sequence[tuple[str, str]]) -> str:
+    """Return the one thing reported; else that of each file, or the first and last."""
+    _, values = zip(*reported, strict=True)
     if len({*values}) == 1:
         return values[0]
-    by_file = dict.fromkeys(told)
-    if len(by_file) == len({name for name, _ in told}):
+    by_file = dict.fromkeys(reported)
+    if len(by_file) == len({name for name, _ in reported}):
         return ", ".join(f"{value} ({name})" for name, value in by_file)
     return f"{values[0]} at first, {values[-1]} at last"
 

@@ -11,8 +11,8 @@ import keras
 from keras_tickets._util.checks import check_model
 from keras_tickets.convert.precision import PRECISIONS
 from keras_tickets.mobile.probe_model import (
-    diagnose_drawn,
-    drawn,
+    diagnose_probe,
+    probe,
 )
 from keras_tickets.xnnpack.analysis import analyze_path
 from keras_tickets.xnnpack.diagnosis import Diagnosis
@@ -24,7 +24,7 @@ def diagnose(
     sparsity: float | None = None,
     precision: str | None = None,
 ) -> Diagnosis:
-    """Tells layer by layer what runs sparse on a phone, why not, and what would help.
+    """Tell layer by layer what runs sparse on a phone, why not, and what would help.
 
     Use it before you train: zeros that no sparse kernel reads make a file smaller, and
     nothing faster. Of a model, a copy is pruned at random and converted as `kt.export`
@@ -70,12 +70,12 @@ def diagnose(
     check_model(model_or_file)
     precision = "float32" if precision is None else precision
     _check(sparsity, precision)
-    found = drawn(model_or_file, sparsity)
-    return diagnose_drawn(found, f"'{model_or_file.name}'", precision)
+    found = probe(model_or_file, sparsity)
+    return diagnose_probe(found, f"'{model_or_file.name}'", precision)
 
 
 def _check_nothing_assumed(path: str | os.PathLike[str], **assumed: Any) -> None:
-    """Refuses to assume what a file tells by itself."""
+    """Refuse to assume what a file says by itself."""
     for name, value in assumed.items():
         if value is not None:
             raise ValueError(

@@ -11,7 +11,7 @@ from keras_tickets.kernels import (
     choose_kernels,
 )
 from keras_tickets.mobile.probe_model import (
-    diagnose_drawn,
+    diagnose_probe,
     pruned,
 )
 from keras_tickets.recipe import structures
@@ -21,13 +21,13 @@ from keras_tickets.recipe.structures import (
 )
 from keras_tickets.xnnpack.support import DENSE_BLOCKS
 
-PLACES = ("arm64", "wasm")
+TARGETS = ("arm64", "wasm")
 
 
 def structure(
     place: str = "arm64", precision: str = "float32", outputs: int = 1
 ) -> Structure:
-    """Returns what a phone's sparse kernels take together, for each kind of layer.
+    """Return what a phone's sparse kernels take together, for each kind of layer.
 
     1x1 convolutions run sparse with single zeros, dense layers and attention
     projections in blocks along their inputs: 1x4 in float32, 1x16 in int8. On ARM64,
@@ -52,8 +52,8 @@ def structure(
     >>> structure("arm64", precision="int8").label
     'dense 1x16'
     """
-    if place not in PLACES:
-        raise ValueError(f"place must be one of {list(PLACES)}. Received: {place!r}.")
+    if place not in TARGETS:
+        raise ValueError(f"place must be one of {list(TARGETS)}. Received: {place!r}.")
     if precision not in DENSE_BLOCKS:
         raise ValueError(
             "There are sparse kernels for dense layers in "
@@ -91,7 +91,7 @@ class Eligible:
         self.precision = precision
 
     def within(self, model: keras.Model) -> Callable[[Kernel], bool]:
-        """Returns the filter for the kernels of a model.
+        """Return the filter for the kernels of a model.
 
         Raises:
             ValueError: If nothing of the model would run faster; with the reason.
@@ -109,18 +109,18 @@ class Eligible:
                 f"without only={self!r}, for a smaller file."
             )
         copy = pruned(model, structure=blocks, kernels=fitting)
-        told = diagnose_drawn(copy, f"'{model.name}'", self.precision, named=str)
-        faster = {layer.name for layer in told.layers if layer.runs == "sparse"}
+        found = diagnose_probe(copy, f"'{model.name}'", self.precision, named=str)
+        faster = {layer.name for layer in found.layers if layer.runs == "sparse"}
         if not faster:
             raise ValueError(
                 f"Nothing of '{model.name}' would run faster on a phone with zeros. "
-                f"{told.verdict} kt.mobile.prepare(model) rewrites what can be; "
-                "kt.diagnose(model) tells the whole."
+                f"{found.verdict} kt.mobile.prepare(model) rewrites what can be; "
+                "kt.diagnose(model) says why, layer by layer."
             )
         return lambda kernel: kernel.path in faster
 
     def __call__(self, kernel: Kernel) -> bool:
-        """Refuses: whether a kernel runs sparse depends on the whole model."""
+        """Raise: whether a kernel runs sparse depends on the whole model."""
         raise TypeError(
             f"{self!r} chooses among the kernels of a whole model: pass it itself, "
             f"kt.wrap(model, pruner, only={self!r})."
@@ -138,7 +138,7 @@ eligible = Eligible()
 
 
 def _fits(words: Structure, kernel: Kernel) -> bool:
-    """Whether a kernel can be cut into the blocks of a structure."""
+    """Return whether a kernel can be cut into the blocks of a structure."""
     try:
         structures.get(words).check([kernel])
     except ValueError:

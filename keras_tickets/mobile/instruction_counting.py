@@ -49,11 +49,11 @@ class InstructionCount:
     device: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns all numbers, ready for `json.dumps`."""
+        """Return all numbers, ready for `json.dumps`."""
         return dataclasses.asdict(self)
 
     def __str__(self) -> str:
-        """Returns the table."""
+        """Return the table."""
         rows = [
             ("file", self.path),
             ("instructions", f"{self.instructions:,}"),
@@ -65,7 +65,7 @@ class InstructionCount:
 
 
 def instructions(path: str | os.PathLike[str]) -> InstructionCount:
-    """Counts the instructions that one run of a file executes on ARM64.
+    """Count the instructions that one run of a file executes on ARM64.
 
     For comparing files where there is no phone: the count is exact and the same each
     time, while emulated seconds are neither. It is that of LiteRT's own code in one
@@ -112,7 +112,7 @@ def instructions(path: str | os.PathLike[str]) -> InstructionCount:
 
 
 def _count(runner: Arm64, file: pathlib.Path) -> block_log.Executed:
-    """Runs a file in the emulated machine, and counts in its log meanwhile."""
+    """Run a file in the emulated machine, and count in its log meanwhile."""
     with _program(runner, file) as program:
         code = program.answer("loaded")
     reading, writing = os.pipe()
@@ -136,7 +136,7 @@ def _program(
     code: dict[str, int] | None = None,
     log: int = -1,
 ) -> AbstractContextManager[Conversation]:
-    """Starts the program that runs the file; with `code`, what it executes is logged.
+    """Start the program that runs the file; with `code`, what it executes is logged.
 
     Args:
         runner: The emulated machine.

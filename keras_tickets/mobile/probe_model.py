@@ -1,7 +1,7 @@
-"""A file of a model that is not pruned yet, to see what will run sparse.
+"""The probe model: a pruned, converted copy of a model, to see what will run sparse.
 
 A copy of the model is pruned at random and converted; the model itself is not touched.
-Where the zeros are tells which weights of the file are which of the model, also where
+Where the zeros are shows which weights of the file are which of the model, also where
 the converter renamed layers or folded others in: random masks do not repeat.
 """
 
@@ -52,7 +52,7 @@ _LARGEST_OVER_LEAST = 32
 
 
 @dataclasses.dataclass(frozen=True)
-class Drawn:
+class ProbeModel:
     """A plain model with zeros.
 
     Args:
@@ -67,8 +67,8 @@ class Drawn:
     assumed: str
 
 
-def drawn(model: keras.Model, sparsity: float | None = None) -> Drawn:
-    """A model as it will be once it is pruned; it is not changed.
+def probe(model: keras.Model, sparsity: float | None = None) -> ProbeModel:
+    """Return a model as it will be once it is pruned; it is not changed.
 
     Args:
         model: A ticket or a model.
@@ -92,9 +92,9 @@ def drawn(model: keras.Model, sparsity: float | None = None) -> Drawn:
     return _as_it_is(model, model)
 
 
-def _as_it_is(model: keras.Model, inner: keras.Model) -> Drawn:
+def _as_it_is(model: keras.Model, inner: keras.Model) -> ProbeModel:
     plain = strip(model)
-    return Drawn(plain, _paths(inner, plain), "")
+    return ProbeModel(plain, _paths(inner, plain), "")
 
 
 def pruned(
@@ -102,8 +102,8 @@ def pruned(
     sparsity: float | None = None,
     structure: Any = None,
     kernels: list[Kernel] | None = None,
-) -> Drawn:
-    """A copy of a model with zeros at random.
+) -> ProbeModel:
+    """Return a copy of a model with zeros at random.
 
     Args:
         model: A ticket that was not drawn, or a model.
@@ -122,9 +122,9 @@ def pruned(
         chosen = choose_kernels(inner, held=_held(inner)).kernels
         kernels = [*chosen, *_held(inner)] if ticket is None else list(ticket.kernels)
     copy = strip(rebuild(inner))
-    place = positions(inner)
+    at = positions(inner)
     mine = find_kernels(copy)
-    own = [mine[place[id(kernel.variable)]].variable for kernel in kernels]
+    own = [mine[at[id(kernel.variable)]].variable for kernel in kernels]
     draw = pruners.Random(sparsity, "uniform", structure, seed=0, on_collapse="warn")
     masked = wrap(copy, draw, only=own)
     with warnings.catch_warnings():
@@ -134,11 +134,11 @@ def pruned(
     plain = strip(masked)
     _raise_small(plain)
     assumed = f"random zeros, {sparsity:.0%} of {len(kernels)} kernels"
-    return Drawn(plain, _paths(inner, plain), assumed)
+    return ProbeModel(plain, _paths(inner, plain), assumed)
 
 
 def _raise_small(model: keras.Model) -> None:
-    """Keeps small weights from becoming zeros where whole numbers stand for them.
+    """Keep small weights from becoming zeros where integers stand for them.
 
     The file is never run, and zeros where the masks have none would hide which kernel
     of the model a kernel of the file is.
@@ -151,17 +151,17 @@ def _raise_small(model: keras.Model) -> None:
 
 
 def _layer_of(path: str) -> str:
-    """The layer of a kernel, from its path."""
+    """Return the layer of a kernel, from its path."""
     return path.rpartition("/")[0] or path
 
 
-def diagnose_drawn(
-    found: Drawn,
+def diagnose_probe(
+    found: ProbeModel,
     subject: str,
     precision: str,
     named: Callable[[str], str] = _layer_of,
 ) -> Diagnosis:
-    """Converts a model with zeros and tells what runs sparse.
+    """Convert a model with zeros and tell what runs sparse.
 
     Args:
         found: The model.
@@ -170,14 +170,14 @@ def diagnose_drawn(
         named: Given the path of a kernel, what the report calls it.
     """
     file = draft(found.model, precision)
-    prints = _prints(found)
+    fingerprints = _fingerprints(found)
 
     def naming(scope: str, kernel: FileTensor | None) -> str:
-        path = None if kernel is None else prints.get(_print_of(kernel))
+        path = None if kernel is None else fingerprints.get(_fingerprint_of(kernel))
         return named(path) if path else names.layer_of(found.model, scope)
 
-    told = analyze(file, subject, naming)
-    return dataclasses.replace(told, assumed=found.assumed)
+    report = analyze(file, subject, naming)
+    return dataclasses.replace(report, assumed=found.assumed)
 
 
 def sparse_kernels(ticket: Ticket) -> dict[str, str]:
@@ -189,37 +189,37 @@ def sparse_kernels(ticket: Ticket) -> dict[str, str]:
     Returns:
         The path of each such kernel, with its sparse kernel.
     """
-    found = diagnose_drawn(drawn(ticket), ticket.name, "float32", named=str)
+    found = diagnose_probe(probe(ticket), ticket.name, "float32", named=str)
     sparse = [layer for layer in found.layers if layer.runs == "sparse"]
     return {layer.name: f"yes, {layer.kernel}" for layer in sparse}
 
 
-def _prints(found: Drawn) -> dict[bytes, str]:
-    """The paths of kernels, by where their zeros are; without any that are alike."""
+def _fingerprints(found: ProbeModel) -> dict[bytes, str]:
+    """Return the paths of kernels, by where their zeros are; not of those alike."""
     paths: dict[bytes, list[str]] = {}
     for kernel in find_kernels(found.model):
-        alive = kernel.view.unfold(array_of(kernel.variable)) != 0
-        if not alive.all():
-            own = found.paths[id(kernel.variable)]
-            paths.setdefault(fingerprint(alive), []).append(own)
-    return {mark: own[0] for mark, own in paths.items() if len(own) == 1}
+        kept = kernel.view.unfold(array_of(kernel.variable)) != 0
+        if not kept.all():
+            path = found.paths[id(kernel.variable)]
+            paths.setdefault(fingerprint(kept), []).append(path)
+    return {mark: found[0] for mark, found in paths.items() if len(found) == 1}
 
 
 def fingerprint(matrices: Array) -> bytes:
-    """Where the zeros of a kernel are; taps x inputs x outputs."""
-    alive = np.asarray(matrices) != 0
-    return np.array(alive.shape, np.int64).tobytes() + np.packbits(alive).tobytes()
+    """Return where the zeros of a kernel are; taps x inputs x outputs."""
+    kept = np.asarray(matrices) != 0
+    return np.array(kept.shape, np.int64).tobytes() + np.packbits(kept).tobytes()
 
 
-def _print_of(kernel: FileTensor) -> bytes:
-    """The fingerprint of a constant of a file, which has its outputs first."""
+def _fingerprint_of(kernel: FileTensor) -> bytes:
+    """Return the fingerprint of a constant of a file, which has its outputs first."""
     values = kernel.values != kernel.zero
     inputs_last = values.reshape(values.shape[0], -1, values.shape[-1])
     return fingerprint(inputs_last.transpose(1, 2, 0))
 
 
 def _paths(source: keras.Model, copy: keras.Model) -> dict[int, str]:
-    """What the kernels of a copy are called in the model that it was made of."""
+    """Return what the kernels of a copy are called in the model that it was made of."""
     theirs = find_kernels(source)
     return {
         id(mine.variable): kernel.path

@@ -63,7 +63,7 @@ class SparsePath:
         return sum(kernel.nodes for kernel in (*self.convolutions, *self.dense))
 
     def __str__(self) -> str:
-        """Returns the table."""
+        """Return the table."""
         rows = [("file", self.path), ("nodes that ran sparse", str(self.nodes))]
         for what, kernels in (
             ("1x1 convolutions", self.convolutions),
@@ -78,7 +78,7 @@ class SparsePath:
 
 
 def sparse_path(path: str | os.PathLike[str], on: str = "arm64") -> SparsePath:
-    """Runs a file once and counts the nodes that run in sparse kernels.
+    """Run a file once and count the nodes that run in sparse kernels.
 
     Calls are counted while it runs, so this is what ran, and not what the file looks
     like. Of a dense layer on `"wasm"` the call of its operator is counted, with weights
@@ -95,11 +95,11 @@ def sparse_path(path: str | os.PathLike[str], on: str = "arm64") -> SparsePath:
         The sparse kernels, and the nodes that ran in each.
 
     Raises:
-        ValueError: If the place is unknown or has no probe, or the suffix is another
+        ValueError: If the target is unknown or has no probe, or the suffix is another
             one.
         FileNotFoundError: If there is no such file.
         IsADirectoryError: If the path is a folder.
-        RuntimeError: If the place was not built, or cannot run the file.
+        RuntimeError: If the target was not built, or cannot run the file.
 
     Example:
 
@@ -116,7 +116,7 @@ def sparse_path(path: str | os.PathLike[str], on: str = "arm64") -> SparsePath:
 
 
 def _counting(on: str) -> CountingRunner:
-    """The runner of a place that counts."""
+    """Return the runner of a target that counts."""
     runner = runtime.get(on)
     if isinstance(runner, CountingRunner):
         return runner
@@ -127,7 +127,7 @@ def _counting(on: str) -> CountingRunner:
 
 
 def parse(path: str, on: str, counted: Counted) -> SparsePath:
-    """Reads what a runner counted.
+    """Read what a runner counted.
 
     Args:
         path: The file it ran.

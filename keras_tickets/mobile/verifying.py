@@ -1,4 +1,4 @@
-"""`verify`: does a file compute in a place what it computes in Keras?"""
+"""`verify`: does a file compute on a target what it computes in Keras?"""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def verify(
     input_signature: Any = None,
     tolerance: float | None = None,
 ) -> Comparison:
-    """Runs a file in a place and compares its outputs with those of Keras.
+    """Run a file on a target and compare its outputs with those of Keras.
 
     A file may be right on one machine and wrong on another: XNNPACK's sparse kernels
     run on ARM and in WebAssembly, and not on x86. `kt.export` compares on this machine.
@@ -72,7 +72,7 @@ def verify(
         path: A `.tflite` or `.onnx` file.
         model: The model or ticket that the file was exported from. Without one the file
             is compared with itself in the plain kernels of its runtime on this machine:
-            LiteRT's without XNNPACK, ONNX Runtime's without optimisation.
+            LiteRT's without XNNPACK, ONNX Runtime's without optimization.
         samples: Real inputs, structured as the model's input; without a model, as a
             dict by the file's input names if it has several. Random ones, within the
             range of these, are compared too.
@@ -91,11 +91,12 @@ def verify(
 
     Raises:
         TypeError: If `model` is no Keras 3 model.
-        ValueError: If `on` or the suffix is unknown, the place does not run such files,
-            the file is damaged, `tolerance` is no such number, or samples do not fit.
+        ValueError: If `on` or the suffix is unknown, the target does not run such
+            files, the file is damaged, `tolerance` is no such number, or samples do not
+            fit.
         FileNotFoundError: If there is no such file.
         IsADirectoryError: If the path is a folder.
-        RuntimeError: If the place is not available, or the file cannot be run there,
+        RuntimeError: If the target is not available, or the file cannot be run there,
             computes what is not finite or differs by more than the tolerance.
 
     Example:
@@ -129,7 +130,7 @@ def verify(
 
 
 def precision_of(found: Inspection) -> Precision:
-    """Tells in which precision a file was written.
+    """Tell in which precision a file was written.
 
     Args:
         found: The content of the file.
@@ -174,7 +175,7 @@ def _against_plain(
     precision: Precision,
     limit: float,
 ) -> dict[str, Comparison]:
-    """Compares a file with itself in the plain kernels of its runtime."""
+    """Compare a file with itself in the plain kernels of its runtime."""
     specs = {port.name: _spec(port, file.suffix) for port in found.inputs}
     signature = [specs if len(specs) > 1 else next(iter(specs.values()))]
     vocabulary = _IDS if _LOOKUPS & found.ops.keys() else None
@@ -192,7 +193,7 @@ def _against_plain(
 def _plainly(
     file: pathlib.Path, names: list[str], outputs: list[str], samples: list[Sample]
 ) -> Expected:
-    """What a file computes in the plain kernels of its runtime on this machine."""
+    """Return what a file computes in the plain kernels of this machine's runtime."""
     try:
         wanted = _run_all(isolated(file, reference=True), names, outputs, samples)
     except RuntimeError as error:
@@ -214,7 +215,7 @@ def _run_all(
     outputs: list[str],
     samples: list[Sample],
 ) -> list[list[Array]]:
-    """The outputs of a file for each sample; `names` is the order within a sample."""
+    """Return the outputs for each sample; `names` is the order within a sample."""
     received = []
     with loaded as runtime:
         for sample in samples:
@@ -225,13 +226,13 @@ def _run_all(
 
 
 def _spec(port: Port, suffix: str) -> keras.InputSpec:
-    """An input as the file takes it; LiteRT runs at the sizes that it is loaded at."""
+    """Return an input as the file takes it; LiteRT runs at one size."""
     shape = inputs.concrete(port.shape) if suffix == ".tflite" else port.shape
     return keras.InputSpec(shape=tuple(shape), dtype=port.dtype, name=port.name)
 
 
 def _signature(model: keras.Model, given: Any, found: Inspection) -> Signature:
-    """The model's inputs in the sizes that the file was written for."""
+    """Return the model's inputs in the sizes that the file was written for."""
     signature = signatures.input_signature(model, given, None)
     specs = tree.flatten(signature)
     known = naming.aliases(signature, signatures.names(signature))
@@ -250,7 +251,7 @@ def _fitted(spec: keras.InputSpec, port: Port, path: str) -> keras.InputSpec:
     if not fits or kinds[0] != kinds[1]:
         raise ValueError(
             f"'{path}' takes the input {port}, the model takes {wanted} {spec.dtype}. "
-            "Pass the model that the file was exported from; the inputs of a quantised "
+            "Pass the model that the file was exported from; the inputs of a quantized "
             "file have to be float, as `kt.export` writes them."
         )
     shape = tuple(
@@ -261,7 +262,7 @@ def _fitted(spec: keras.InputSpec, port: Port, path: str) -> keras.InputSpec:
 
 
 def _hint(found: Inspection, on: str) -> str:
-    """What is most often wrong with a sparse file that this machine runs rightly."""
+    """Return what is often wrong with a sparse file that this machine runs rightly."""
     sparse = any(tensor.encoding != "dense" for tensor in found.tensors)
     if on == "host" or not sparse:
         return ""

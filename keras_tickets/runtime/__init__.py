@@ -1,6 +1,6 @@
-"""The places where a file can run, by the names that `on=` takes.
+"""The targets that a file can run on, by the names that `on=` takes.
 
-A new place is a `base.Runner` in a module of its own and a line in `RUNNERS`.
+A new target is a `target.Runner` in a module of its own and a line in `RUNNERS`.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from keras_tickets.runtime.android.phone_target import Android
 from keras_tickets.runtime.arm64.emulated_target import Arm64
 from keras_tickets.runtime.host import Host
-from keras_tickets.runtime.target import Runner
-from keras_tickets.runtime.timing import (
+from keras_tickets.runtime.target import (
+    Runner,
     Runs,
     Timing,
 )
@@ -21,7 +21,7 @@ RUNNERS: dict[str, Runner] = {
 
 
 def get(name: str) -> Runner:
-    """Finds a runner.
+    """Find a runner.
 
     Args:
         name: What the user passed as `on=`.
@@ -38,7 +38,7 @@ def get(name: str) -> Runner:
     """
     if name not in RUNNERS:
         available = ", ".join(repr(known) for known in RUNNERS)
-        raise ValueError(f"Unknown place: on={name!r}. Available: {available}.")
+        raise ValueError(f"Unknown target: on={name!r}. Available: {available}.")
     return RUNNERS[name]
 
 

@@ -17,8 +17,8 @@ from keras_tickets.runtime.interpreters import (
     open_runtime,
 )
 from keras_tickets.runtime.isolated import isolated
-from keras_tickets.runtime.target import Runner
-from keras_tickets.runtime.timing import (
+from keras_tickets.runtime.target import (
+    Runner,
     Runs,
     Timing,
 )
@@ -41,7 +41,7 @@ class Host(Runner):
         )
 
     def open(self, path: pathlib.Path) -> AbstractContextManager[Runtime]:
-        """Loads a file in a process of its own, which it may crash."""
+        """Load a file in a process of its own, which it may crash."""
         return isolated(path)
 
     def time(self, path: pathlib.Path, runs: Runs) -> Timing:
@@ -65,7 +65,7 @@ class Host(Runner):
 
 
 def device() -> str:
-    """Names this machine's CPU where Linux tells it, and counts its usable cores."""
+    """Return the name of this machine's CPU, and the number of its usable cores."""
     name = platform.processor() or platform.machine()
     cpu = pathlib.Path("/proc/cpuinfo")
     if cpu.exists():

@@ -1,25 +1,75 @@
-"""What every place where a file can run has to offer."""
+"""Targets, machines that files run on: what each offers, is asked for and returns."""
 
 from __future__ import annotations
 
 import abc
+import dataclasses
+import os
 import pathlib
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 from keras_tickets.runtime.interpreters import Runtime
-from keras_tickets.runtime.timing import (
-    Runs,
-    Timing,
-)
+
+# Where runners lie that have to be built first (see `export/`).
+VARIABLE = "KERAS_TICKETS_RUNNERS"
 
 # Kind of node -> for each sparse kernel its name, the outputs of each node that ran in
 # it, and how often it was called.
 Counted = dict[str, list[dict[str, Any]]]
 
 
+@dataclasses.dataclass(frozen=True)
+class Runs:
+    """The runs that are to be timed.
+
+    Args:
+        count: How many runs are timed.
+        warmup: How many runs before are not.
+        threads: Threads that the runtime may use.
+        progress: Called with the number of runs done so far, the warm-up included,
+            outside of the timed part.
+    """
+
+    count: int
+    warmup: int = 0
+    threads: int = 1
+    progress: Callable[[int], None] = lambda done: None
+
+    @property
+    def total(self) -> int:
+        """How many runs there are, the warm-up included."""
+        return self.warmup + self.count
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Timed runs of one file on one target.
+
+    Args:
+        seconds: The time of each run, in order, without the warm-up; or the mean of
+            each chunk of runs, where single runs are not reported.
+        runtime: Which program ran the file, with its version.
+        device: Which machine it ran on.
+        emulated: Whether the machine was emulated, so that only ratios count.
+        chunks: How many runs each time is the mean of; empty if it is one run.
+        single_runs: What single runs took, in words, where each time is the mean of
+            several.
+        conditions: What else the times depend on, in words by topic.
+    """
+
+    seconds: tuple[float, ...]
+    runtime: str
+    device: str
+    emulated: bool = False
+    chunks: tuple[int, ...] = ()
+    single_runs: str = ""
+    conditions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
 class Runner(abc.ABC):
-    """A place where exported files run.
+    """A target: a machine and a runtime that exported files run on.
 
     Attributes:
         name: What `on=` calls it.
@@ -33,7 +83,7 @@ class Runner(abc.ABC):
 
     @abc.abstractmethod
     def missing(self, suffix: str) -> str | None:
-        """Says what keeps files of this suffix from running here.
+        """Say what keeps files of this suffix from running here.
 
         It looks, and starts nothing slow: it is called before each run.
 
@@ -47,7 +97,7 @@ class Runner(abc.ABC):
 
     @abc.abstractmethod
     def open(self, path: pathlib.Path) -> AbstractContextManager[Runtime]:
-        """Loads a file, to run it on any inputs within a `with` block.
+        """Load a file, to run it on any inputs within a `with` block.
 
         Args:
             path: A file with one of `suffixes`.
@@ -62,7 +112,7 @@ class Runner(abc.ABC):
 
     @abc.abstractmethod
     def time(self, path: pathlib.Path, runs: Runs) -> Timing:
-        """Times single runs at batch size 1, on inputs of `inputs.py`.
+        """Time single runs at batch size 1, on inputs of `inputs.py`.
 
         Args:
             path: A file with one of `suffixes`.
@@ -76,7 +126,7 @@ class Runner(abc.ABC):
         """
 
     def check(self, path: pathlib.Path, threads: int = 1) -> None:
-        """Makes sure that a file can run here, before any work.
+        """Make sure that a file can run here, before any work.
 
         Args:
             path: A `.tflite` or `.onnx` file.
@@ -92,7 +142,7 @@ class Runner(abc.ABC):
             raise RuntimeError(f"on='{self.name}' is not available here. {missing}")
 
     def check_arguments(self, path: pathlib.Path, threads: int = 1) -> None:
-        """Makes sure that a file could run here, once all is installed.
+        """Make sure that a file could run here, once all is installed.
 
         Args:
             path: A `.tflite` or `.onnx` file.
@@ -115,11 +165,11 @@ class Runner(abc.ABC):
 
 
 class CountingRunner(Runner):
-    """A place that also tells which nodes ran in a sparse kernel."""
+    """A target that also reports which nodes ran in a sparse kernel."""
 
     @abc.abstractmethod
     def count(self, path: pathlib.Path) -> Counted:
-        """Runs a file once, and counts the nodes that run in sparse kernels.
+        """Run a file once, and count the nodes that run in sparse kernels.
 
         Args:
             path: A `.tflite` file.
@@ -132,3 +182,23 @@ class CountingRunner(Runner):
             RuntimeError: If the file cannot be loaded or run, or the runtime is not the
                 one whose insides are known.
         """
+
+
+def folder_of(name: str) -> pathlib.Path:
+    """Return the folder of a runner, whether it was built or not.
+
+    It is a folder of this name in `$KERAS_TICKETS_RUNNERS`; where that is not set, in
+    `$XDG_CACHE_HOME/keras_tickets` or `~/.cache/keras_tickets`. The scripts that build
+    runners use the same rule.
+
+    Args:
+        name: The runner's name.
+
+    Returns:
+        An absolute path.
+    """
+    if chosen := os.environ.get(VARIABLE):
+        return pathlib.Path(chosen).absolute() / name
+    cache = os.environ.get("XDG_CACHE_HOME")
+    base = pathlib.Path(cache) if cache else pathlib.Path.home() / ".cache"
+    return base / "keras_tickets" / name

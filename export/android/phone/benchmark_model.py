@@ -1,13 +1,13 @@
 """Stands for LiteRT's `benchmark_model` on the lab's phone.
 
 It takes those flags of the C++ program that `keras_tickets` gives, and does what is
-asked in the real LiteRT for ARM64, emulated. Timed runs are those of `litert-benchmark`
-of the same package, which prints in its own format.
+asked in the real LiteRT for ARM64, emulated. Of timed runs it prints the same line.
 """
 
 import argparse
 import pathlib
 import sys
+import time
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -56,6 +56,24 @@ def save(interpreter, path):
     path.write_bytes(b"".join(tensor.tobytes() for tensor in tensors))
 
 
+def timed(interpreter):
+    """Returns the microseconds of one run."""
+    start = time.perf_counter()
+    interpreter.invoke()
+    return 1e6 * (time.perf_counter() - start)
+
+
+def line(times):
+    """Returns what the C++ program prints of some runs."""
+    if not times:
+        return "count=0"
+    return (
+        f"count={len(times)} first={times[0]:.0f} curr={times[-1]:.0f} "
+        f"min={min(times):.0f} max={max(times):.0f} avg={np.mean(times):g} "
+        f"std={np.std(times):g}"
+    )
+
+
 def main():
     """Does what the flags ask for."""
     flags = parse(sys.argv[1:])
@@ -66,14 +84,8 @@ def main():
         interpreter.invoke()
         save(interpreter, pathlib.Path(flags.output_filepath))
         return
-    # Imported late: under emulation that takes seconds.
-    from ai_edge_litert.tools import benchmark_litert_model
-
-    sys.argv[1:] = [
-        *(f"--model={flags.graph}", f"--num_runs={flags.num_runs}"),
-        *(f"--warmup_runs={flags.warmup_runs}", f"--num_threads={flags.num_threads}"),
-    ]
-    benchmark_litert_model.main()
+    for runs in (flags.warmup_runs, flags.num_runs):
+        print(line([timed(interpreter) for _ in range(runs)]))
 
 
 main()

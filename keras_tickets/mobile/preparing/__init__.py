@@ -1,9 +1,9 @@
 """Stock networks, rewritten so that XNNPACK runs them sparse.
 
-`graph.py` holds a network as calls of layers that can be edited, `table.py` the
-rewrites of `rewrites/`, each of which sees a `Site`; `plan.py` applies them,
-`measure.py` says what that changes, `obstacles.py` what is left, and `build.py` makes
-the model; `resize.py` moves it to another size beforehand.
+`network_graph.py` holds a network as calls of layers that can be edited, `rewrites/`
+what is tried on each of them, as a `Match`; `preparation_plan.py` applies the rewrites
+and finds what is left, `exactness.py` says what they change, and `building.py` makes
+the model; `resizing.py` moves it to another size beforehand.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from keras_tickets.mobile.preparing.preparation_plan import (
     Rewritten,
 )
 from keras_tickets.mobile.preparing.resizing import resized
-from keras_tickets.mobile.preparing.rewrite_table import (
+from keras_tickets.mobile.preparing.rewrites import (
     INEXACT,
     Inexact,
 )
@@ -35,7 +35,7 @@ def prepare(
     inexact: Inexact = False,
     verbose: bool = True,
 ) -> keras.Model:
-    """Returns a network that XNNPACK can run sparse, with the weights of a stock one.
+    """Return a network that XNNPACK can run sparse, with the weights of a stock one.
 
     On ARM and in WebAssembly XNNPACK runs sparse 1x1 convolutions only in networks that
     it can run with channels first throughout. `keras.applications` are not of that kind
@@ -55,7 +55,8 @@ def prepare(
             is where there is no exact form: the stem at even sizes. `"faster"` is also
             where the exact form is a 5x5 for a depthwise 3x3 of stride 2. Fine-tune
             behind both.
-        verbose: Whether to print the table.
+        verbose: Whether to print the table. For what is left, the rewritten network is
+            converted: that takes seconds, and `keras-tickets[export]`.
 
     Returns:
         A new model of plain Keras layers.
@@ -88,7 +89,7 @@ def prepare_plan(
     size: int | tuple[int, int] | None = None,
     inexact: Inexact = False,
 ) -> PreparePlan:
-    """Returns what `prepare` would rewrite and what it would leave; changes nothing.
+    """Return what `prepare` would rewrite and what it would leave; change nothing.
 
     With a `size` the network is built anew for images of that size, with its weights,
     before anything is rewritten. Differences are then those between the network at that
@@ -107,7 +108,8 @@ def prepare_plan(
 
     Returns:
         A `PreparePlan`: what is `done`, what is `left` and why, and by how much the
-        outputs differ. Prints as a table.
+        outputs differ. Prints as a table. What is left is found in a converted copy,
+        when it is first asked for.
 
     Raises:
         TypeError: If `model` is no Keras 3 model.

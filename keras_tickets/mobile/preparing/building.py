@@ -34,7 +34,7 @@ def build(graph: Graph) -> keras.Model:
     """Return a new model that computes what a graph says.
 
     Raises:
-        ValueError: If a layer can not be copied from its config.
+        ValueError: If a layer cannot be copied from its config.
     """
     return Builder().model(graph)
 
@@ -50,7 +50,7 @@ class Builder:
         """Return the model of a graph."""
         doors = [
             _door(layer, value)
-            for layer, value in zip(graph.doors, graph.inputs, strict=True)
+            for layer, value in zip(graph.input_layers, graph.inputs, strict=True)
         ]
         source = graph.model
         if (chain := self._chain(graph)) is not None:

@@ -86,14 +86,14 @@ def _run(
 
     def call(node: Node, take: Callable[[Value], Any]) -> Any:
         if node.inner is not None:
-            made = node.inner.run([take(value) for value in node.inputs], call)
+            given = node.inner.run([take(value) for value in node.inputs], call)
         else:
-            made = node.call(take)
+            given = node.call(take)
         seen = [
             visit(value, x)
-            for value, x in zip(values_in(node.given), tree.flatten(made), strict=True)
+            for value, x in zip(values_in(node.given), tree.flatten(given), strict=True)
         ]
-        return tree.pack_sequence_as(made, seen)
+        return tree.pack_sequence_as(given, seen)
 
     return graph.run(samples, call)
 

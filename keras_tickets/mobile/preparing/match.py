@@ -1,4 +1,4 @@
-"""A place where a rewrite may apply, and what it may do there."""
+"""What a rewrite is tried on, and what it may do there."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ALIKE = (
 )
 
 
-class Site:
+class Match:
     """A node of a graph, seen by a rewrite.
 
     Args:
@@ -48,7 +48,7 @@ class Site:
         self.graph, self.node, self.behind = graph, node, behind
         self._calls = calls
 
-    def own(self, *nodes: Node) -> None:
+    def require_exclusive(self, *nodes: Node) -> None:
         """Raise unless each of these layers is plain and is called only here."""
         for node in nodes or (self.node,):
             name = f"'{node.path}' " if node is not self.node else ""
@@ -57,7 +57,7 @@ class Site:
             if reason := weights_beside(node.layer):
                 raise LeftAlone(name + reason)
 
-    def is_own(self, node: Node) -> bool:
+    def is_exclusive(self, node: Node) -> bool:
         """Return whether a layer is plain and is called only here."""
         return self._calls.get(id(node.layer), 1) == 1 and not weights_beside(
             node.layer
@@ -112,7 +112,7 @@ def behind_convolutions(graph: Graph) -> set[int]:
 # -- new layers ---------------------------------------------------------------------
 
 
-def made(
+def new_layer(
     kind: type, shape: tuple[int | None, ...], weights: Mapping[str, Any], **config: Any
 ) -> Any:
     """Return a built layer with these weights, by attribute."""
@@ -123,11 +123,11 @@ def made(
     return layer
 
 
-def like(
+def copy_with(
     layer: Any, shape: tuple[int | None, ...], weights: Mapping[str, Any], **config: Any
 ) -> Any:
     """Return a layer like this one, but for its weights and a part of its config."""
-    return made(type(layer), shape, weights, **{**layer.get_config(), **config})
+    return new_layer(type(layer), shape, weights, **{**layer.get_config(), **config})
 
 
 def renamed(layer: Any, shape: tuple[int | None, ...], name: str) -> Any:
@@ -136,4 +136,11 @@ def renamed(layer: Any, shape: tuple[int | None, ...], name: str) -> Any:
     config = {**layer.get_config(), "name": name}
     if not weights:
         return type(layer).from_config(config)
-    return made(type(layer), shape, weights, **config)
+    return new_layer(type(layer), shape, weights, **config)
+
+
+def norm_weights(layer: Any) -> dict[str, np.ndarray]:
+    """Return the weights of a BatchNormalization, by attribute."""
+    names = ("gamma", "beta", "moving_mean", "moving_variance")
+    held = {name: getattr(layer, name, None) for name in names}
+    return {name: numbers(v) for name, v in held.items() if v is not None}

@@ -1,9 +1,9 @@
 """A network as calls of layers that can be moved, replaced and added.
 
 A `Value` is a tensor, a `Node` is one call of one layer, a `Graph` holds the nodes of a
-model in the order in which they run. Rewrites edit graphs; `build.py` makes a model of
-one. The layers of a graph are the user's own until then, and are never changed: what a
-rewrite changes is a layer that it made.
+model in the order in which they run. Rewrites edit graphs; `building.py` makes a model
+of one. The layers of a graph are the user's until then, and are never changed: what a
+rewrite changes is a new layer.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Graph:
     def __init__(self, model: keras.Model, path: str = "") -> None:
         self.model, self.path = model, path
         self.inputs: list[Value] = []
-        self.doors: list[Any] = []
+        self.input_layers: list[Any] = []
         self.nodes: list[Node] = []
         self.outputs: Any = None
 
@@ -209,7 +209,7 @@ class Graph:
     def name(self, wish: str) -> str:
         """Return a name like this one that no layer of the graph has."""
         layers = [node.layer for node in self.nodes]
-        taken = {operation.name for operation in (*self.doors, *layers)}
+        taken = {operation.name for operation in (*self.input_layers, *layers)}
         names = (f"{wish}_{i}" if i else wish for i in itertools.count())
         return next(name for name in names if name not in taken)
 
@@ -233,8 +233,8 @@ class Graph:
             return held[id(value)]
 
         for node in self.nodes:
-            made = call(node, take)
-            pairs = zip(values_in(node.given), tree.flatten(made), strict=True)
+            computed = call(node, take)
+            pairs = zip(values_in(node.given), tree.flatten(computed), strict=True)
             held.update({id(value): x for value, x in pairs})
         return replaced(self.outputs, take)
 
@@ -251,9 +251,9 @@ class Graph:
             value.spec = spec
         for node in self.nodes:
             given = [value.spec for value in node.inputs]
-            made = node.inner.infer(given, one) if node.inner else one(node)
-            made = tree.flatten(made)
-            for value, spec in zip(values_in(node.given), made, strict=True):
+            found = node.inner.infer(given, one) if node.inner else one(node)
+            pairs = zip(values_in(node.given), tree.flatten(found), strict=True)
+            for value, spec in pairs:
                 value.spec = spec
         return replaced(self.outputs, _spec)
 
@@ -266,7 +266,7 @@ def read(model: keras.Model) -> Graph:
     def scope(model: Any, path: str, specs: Sequence[Any] | None) -> Graph:
         source: Any = keras_private.graph_of(model)
         graph = graphs[id(model)] = Graph(model, path)
-        graph.doors = [input_layer(source, tensor) for tensor in source.inputs]
+        graph.input_layers = [input_layer(source, tensor) for tensor in source.inputs]
         graph.inputs = [
             Value(spec, None, next(numbers)) for spec in specs or source.inputs
         ]

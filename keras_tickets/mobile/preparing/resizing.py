@@ -120,7 +120,7 @@ def _spec(value: Value, size: tuple[int, int]) -> Any:
 
 
 def _fit(graph: Graph, node: Node, old: Mapping[int, Shape]) -> None:
-    """Let a layer of its own, made for one size, be as it is made for another."""
+    """Give a node that alone calls its layer the layer for another size."""
     change: dict[str, Any] = {}
     if node.kind == "ZeroPadding2D":
         change = _padding(graph, node, old[id(node.input)])

@@ -61,7 +61,7 @@ class Said:
 
 
 def devices(text: str) -> dict[str, str]:
-    r"""Reads what `adb devices` prints.
+    r"""Read what `adb devices` prints.
 
     Args:
         text: All of it; lines about adb's own server come first.
@@ -79,7 +79,7 @@ def devices(text: str) -> dict[str, str]:
 
 
 def choose(found: Mapping[str, str], wanted: str | None) -> str:
-    """Chooses the phone to use.
+    """Choose the phone to use.
 
     Args:
         found: Serial -> state.
@@ -129,7 +129,7 @@ def _unready(serial: str, state: str) -> str:
 
 
 def attached(timeout: float) -> Phone:
-    """Finds the one phone to use.
+    """Find the one phone to use.
 
     Args:
         timeout: Seconds that each command on it may take.
@@ -167,7 +167,7 @@ class Phone:
         self._adb, self._timeout = [program, "-s", serial], timeout
 
     def shell(self, command: str) -> Said:
-        """Runs a command in the phone's shell.
+        """Run a command in the phone's shell.
 
         Args:
             command: For any POSIX shell.
@@ -186,7 +186,7 @@ class Phone:
         return Said(int(status), text)
 
     def push(self, local: pathlib.Path, remote: str) -> None:
-        """Copies a file to the phone.
+        """Copy a file to the phone.
 
         Args:
             local: The file on this machine.
@@ -198,7 +198,7 @@ class Phone:
         self._copy("push", str(local.absolute()), remote, f"copying '{local}' to it")
 
     def pull(self, remote: str, local: pathlib.Path) -> None:
-        """Copies a file from the phone.
+        """Copy a file from the phone.
 
         Args:
             remote: The file on the phone.
@@ -211,7 +211,7 @@ class Phone:
 
     @contextlib.contextmanager
     def folder(self) -> Iterator[str]:
-        """Makes a folder on the phone that is gone when the block ends.
+        """Make a folder on the phone that is gone when the block ends.
 
         It goes also when this process is killed or the phone is unplugged: a shell on
         the phone waits for that. Programs in it that leave their process number in a
@@ -251,7 +251,7 @@ class Phone:
     def _failed(
         self, what: str, said: Said, attached: str | None = None
     ) -> RuntimeError:
-        """The error to raise; `attached` is what went wrong if the phone is there."""
+        """Return the error; `attached` is what went wrong if the phone is there."""
         words = said.text.strip()[-500:]
         found = devices(_run([self._adb[0], "devices"], _KEEPER_TIMEOUT).text)
         if found.get(self.serial) == "device" and attached:

@@ -18,7 +18,7 @@ from keras_tickets.runtime.android.adb import (
     BASE,
     Phone,
 )
-from keras_tickets.runtime.folders import folder_of
+from keras_tickets.runtime.target import folder_of
 
 # The program on this machine, to be copied to the phone for each run.
 VARIABLE = "KERAS_TICKETS_BENCHMARK_MODEL"
@@ -39,7 +39,7 @@ _GET = "Get LiteRT's native benchmark binary for {abi} (see export/android/READM
 
 
 def local_program() -> pathlib.Path | None:
-    """Finds `benchmark_model` on this machine.
+    """Find `benchmark_model` on this machine.
 
     Returns:
         Where it is: as the environment variable says, else in the runner's folder; None
@@ -58,7 +58,7 @@ def local_program() -> pathlib.Path | None:
 
 
 def check_program(phone: Phone, abis: tuple[str, ...], on_phone: str) -> None:
-    """Makes sure that there is a program, and that the phone can run it.
+    """Make sure that there is a program, and that the phone can run it.
 
     Args:
         phone: The phone.
@@ -99,7 +99,7 @@ def _header(phone: Phone, path: str, get: str) -> bytes:
 
 
 def misfit(header: bytes, abis: tuple[str, ...]) -> str | None:
-    """Says why a program cannot run on a phone.
+    """Say why a program cannot run on a phone.
 
     Args:
         header: The first 20 bytes of the program.
@@ -147,7 +147,7 @@ class Bench:
         return "unknown" if said.status else said.text.split()[0][:12]
 
     def send(self, values: Sequence[Array]) -> list[str]:
-        """Copies inputs to the phone.
+        """Copy inputs to the phone.
 
         Args:
             values: Each input, in the order of the graph.
@@ -174,7 +174,7 @@ class Bench:
         ]
 
     def receive(self, name: str) -> bytes | None:
-        """Copies a file from the folder.
+        """Copy a file from the folder.
 
         Args:
             name: The file's name.
@@ -194,7 +194,7 @@ class Bench:
             return local.read_bytes()
 
     def run(self, *flags: str) -> str:
-        """Runs the program on the file.
+        """Run the program on the file.
 
         Args:
             *flags: Its flags, apart from the one that names the file.
@@ -229,7 +229,7 @@ class Bench:
 def bench(
     phone: Phone, path: pathlib.Path, on_phone: str, cores: str = ""
 ) -> Iterator[Bench]:
-    """Copies a file to a phone, for as long as the block lasts.
+    """Copy a file to a phone, for as long as the block lasts.
 
     Args:
         phone: The phone.

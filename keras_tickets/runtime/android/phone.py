@@ -1,4 +1,4 @@
-"""What a phone tells about itself: what it is, its cores, how warm it is."""
+"""What a phone reports about itself: what it is, its cores, its temperature."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class Identity:
 
 
 def identity(phone: Phone) -> Identity:
-    """Asks a phone what it is.
+    """Ask a phone what it is.
 
     Args:
         phone: The phone.
 
     Returns:
-        What it told.
+        What it reports.
 
     Raises:
         RuntimeError: If it is gone.
@@ -63,12 +63,12 @@ def identity(phone: Phone) -> Identity:
     return identified({key: value.strip() for key, _, value in lines})
 
 
-def identified(told: Mapping[str, str]) -> Identity:
-    """Makes a name of a phone's properties.
+def identified(properties: Mapping[str, str]) -> Identity:
+    """Make a name of a phone's properties.
 
     Args:
-        told: What `getprop` printed, by the keys of `identity`; empty where it does not
-            know.
+        properties: What `getprop` printed, by the keys of `identity`; empty where it
+            does not know.
 
     Returns:
         What the phone is.
@@ -78,12 +78,12 @@ def identified(told: Mapping[str, str]) -> Identity:
     ...             "android": "14", "abis": "arm64-v8a,armeabi-v7a"}).name
     'Google Pixel 6, gs101, Android 14'
     """
-    device = f"{told.get('maker', '')} {told.get('model', '')}".strip()
-    # Only Android 12 and later know the chip.
-    chip = told.get("chip") or told.get("board") or ""
-    parts = (device or "a phone", chip, f"Android {told.get('android') or '?'}")
-    abis = [abi for abi in told.get("abis", "").split(",") if abi]
-    emulated = "1" in (told.get("emulator"), told.get("old emulator"))
+    device = f"{properties.get('maker', '')} {properties.get('model', '')}".strip()
+    # Only Android 12 and later report the chip.
+    chip = properties.get("chip") or properties.get("board") or ""
+    parts = (device or "a phone", chip, f"Android {properties.get('android') or '?'}")
+    abis = [abi for abi in properties.get("abis", "").split(",") if abi]
+    emulated = "1" in (properties.get("emulator"), properties.get("old emulator"))
     return Identity(", ".join(filter(None, parts)), tuple(abis), emulated)
 
 
@@ -108,7 +108,7 @@ class Cores:
 
 
 def cores(phone: Phone, threads: int) -> Cores:
-    """Chooses the fastest cores of a phone.
+    """Choose the fastest cores of a phone.
 
     Args:
         phone: The phone.
@@ -120,10 +120,10 @@ def cores(phone: Phone, threads: int) -> Cores:
     Raises:
         RuntimeError: If the phone is gone.
     """
-    told = phone.shell(f'for file in {_FASTEST}; do echo "$file $(cat $file)"; done')
+    said = phone.shell(f'for file in {_FASTEST}; do echo "$file $(cat $file)"; done')
     speeds = {
         int(core): int(speed)
-        for core, speed in re.findall(r"/cpu(\d+)/\S+ (\d+)$", told.text, re.M)
+        for core, speed in re.findall(r"/cpu(\d+)/\S+ (\d+)$", said.text, re.M)
     }
     chosen = fastest(speeds, threads)
     if not chosen.chosen:
@@ -135,7 +135,7 @@ def cores(phone: Phone, threads: int) -> Cores:
 
 
 def fastest(speeds: Mapping[int, int], threads: int) -> Cores:
-    """Chooses cores by their speed.
+    """Choose cores by their speed.
 
     Args:
         speeds: Core -> its highest frequency in kHz.
@@ -150,7 +150,7 @@ def fastest(speeds: Mapping[int, int], threads: int) -> Cores:
     Cores(chosen=(2, 3), note='pinned to 2, 3 of 4, up to 2.84 GHz')
     """
     if not speeds:
-        return Cores((), "not pinned: the phone does not tell how fast its cores are")
+        return Cores((), "not pinned: the phone does not report how fast its cores are")
     chosen: list[int] = []
     for speed in sorted(set(speeds.values()), reverse=True):
         if len(chosen) < threads:
@@ -162,7 +162,7 @@ def fastest(speeds: Mapping[int, int], threads: int) -> Cores:
 
 
 def governor(phone: Phone) -> str:
-    """Asks a phone by which rules its cores choose their speed.
+    """Ask a phone by which rules its cores choose their speed.
 
     Args:
         phone: The phone.
@@ -173,12 +173,12 @@ def governor(phone: Phone) -> str:
     Raises:
         RuntimeError: If it is gone.
     """
-    told = phone.shell(f"cat {_GOVERNORS} 2>/dev/null").text
-    return ", ".join(sorted({*told.split()})) or "not told"
+    said = phone.shell(f"cat {_GOVERNORS} 2>/dev/null").text
+    return ", ".join(sorted({*said.split()})) or "not reported"
 
 
-def warmth(phone: Phone) -> str:
-    """Asks a phone how warm it is.
+def temperature(phone: Phone) -> str:
+    """Ask a phone for its temperature.
 
     Args:
         phone: The phone.
@@ -193,7 +193,7 @@ def warmth(phone: Phone) -> str:
 
 
 def warmest(text: str) -> str:
-    r"""Finds the warmest sensor, and whether Android slows things down.
+    r"""Find the warmest sensor, and whether Android slows things down.
 
     Args:
         text: Lines `zone 41200 cpu-1-7`, in thousandths of a degree or in degrees, and
@@ -215,4 +215,4 @@ def warmest(text: str) -> str:
     parts = ["{:.1f} °C ({})".format(*max(sane))] if sane else []
     if status := re.search(r"thermal status:\s*(\d)", text, re.I):
         parts.append(f"throttling: {_STATUS[min(int(status[1]), len(_STATUS) - 1)]}")
-    return ", ".join(parts) or "not told"
+    return ", ".join(parts) or "not reported"

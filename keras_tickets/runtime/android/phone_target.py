@@ -32,24 +32,24 @@ from keras_tickets.runtime.interpreters import (
     Arrays,
     Runtime,
 )
-from keras_tickets.runtime.target import Runner
-from keras_tickets.runtime.timing import (
+from keras_tickets.runtime.target import (
+    Runner,
     Runs,
     Timing,
 )
 from keras_tickets.tflite.file import TfliteFile
 from keras_tickets.tflite.interface import OrderedInterface
 
-# The program tells means only. In this many portions, each in a process of its own,
-# they still show a spread, and so few runs are told one by one.
-_PORTIONS = 10
+# The program reports means only. In this many chunks, each in a process of its own,
+# they still show a spread, and so few runs are reported one by one.
+_CHUNKS = 10
 
 
 class Android(Runner):
     """The phone that is attached: LiteRT's `benchmark_model`.
 
     Args:
-        timeout: Seconds that each portion of the runs may take.
+        timeout: Seconds that each chunk of the runs may take.
         program: Where on the phone the program is, if it is not on this machine.
 
     Attributes:
@@ -64,7 +64,7 @@ class Android(Runner):
         self.timeout, self.program = timeout, program
 
     def missing(self, suffix: str) -> str | None:
-        """Says whether adb, a phone, or the program for it is missing."""
+        """Say whether adb, a phone, or the program for it is missing."""
         try:
             found = adb.attached(self.timeout)
             check_program(found, phone.identity(found).abis, self.program)
@@ -74,24 +74,24 @@ class Android(Runner):
 
     @contextlib.contextmanager
     def open(self, path: pathlib.Path) -> Iterator[OnPhone]:
-        """Copies a file to the phone, and loads it there once to see that it can."""
+        """Copy a file to the phone, and load it there once to see that it can."""
         interface = _interface(path)
         with bench(adb.attached(self.timeout), path, self.program) as ready:
             ready.run("--dry_run=true", *_runs(0, 0, self.timeout))
             yield OnPhone(ready, interface, self.timeout)
 
     def time(self, path: pathlib.Path, runs: Runs) -> Timing:
-        """Times portions of runs, on the phone's fastest cores."""
+        """Time chunks of runs, on the phone's fastest cores."""
         interface, values = _interface(path), inputs.of_file(path)
         found = adb.attached(self.timeout)
         identity, cores = phone.identity(found), phone.cores(found, runs.threads)
-        before = phone.warmth(found)
+        before = phone.temperature(found)
         try:
             with bench(found, path, self.program, cores.prefix) as ready:
                 flags = ready.send([values[port.name] for port in interface.inputs])
                 flags.append(f"--num_threads={runs.threads}")
-                summaries = self._portions(ready, flags, runs)
-                after = phone.warmth(found)
+                summaries = self._chunks(ready, flags, runs)
+                after = phone.temperature(found)
                 profile = self._profile(ready, flags)
                 runtime = f"benchmark_model, SHA-256 {ready.fingerprint}"
         except RuntimeError as error:
@@ -103,7 +103,7 @@ class Android(Runner):
             runtime,
             identity.name,
             emulated=identity.emulated,
-            portions=tuple(summary.count for summary in summaries),
+            chunks=tuple(summary.count for summary in summaries),
             single_runs=_range(summaries),
             conditions={
                 "cores": cores.note,
@@ -114,18 +114,18 @@ class Android(Runner):
             },
         )
 
-    def _portions(self, ready: Bench, flags: list[str], runs: Runs) -> list[Summary]:
+    def _chunks(self, ready: Bench, flags: list[str], runs: Runs) -> list[Summary]:
         summaries: list[Summary] = []
         done = runs.warmup
-        for portion in portions(runs.count):
-            text = ready.run(*flags, *_runs(portion, runs.warmup, self.timeout))
+        for size in chunks(runs.count):
+            text = ready.run(*flags, *_runs(size, runs.warmup, self.timeout))
             summaries.append(_summary(text))
-            done += portion
+            done += size
             runs.progress(done)
         return summaries
 
     def _profile(self, ready: Bench, flags: list[str]) -> str:
-        """One more run, not timed; what it would tell is not worth an error."""
+        """Run once more, not timed; what it would report is not worth an error."""
         profiled = [*flags, *_runs(1, 0, self.timeout), "--enable_op_profiling=true"]
         try:
             return ready.run(*profiled)
@@ -151,7 +151,7 @@ class OnPhone(Runtime):
         self.outputs = list(interface.positions)
 
     def run(self, values: Arrays) -> Arrays:
-        """Runs the file once."""
+        """Run the file once."""
         ordered = [
             values[port.name].astype(port.dtype, copy=False)
             for port in self._interface.inputs
@@ -173,8 +173,8 @@ class OnPhone(Runtime):
         return {name: arrays[at] for name, at in self._interface.positions.items()}
 
 
-def portions(runs: int) -> list[int]:
-    """Divides runs into portions of about the same size.
+def chunks(runs: int) -> list[int]:
+    """Divide runs into chunks of about the same size.
 
     Args:
         runs: How many there are.
@@ -183,15 +183,15 @@ def portions(runs: int) -> list[int]:
         The sizes; each 1 where there are few.
 
     Example:
-    >>> portions(25)
+    >>> chunks(25)
     [3, 3, 3, 3, 3, 2, 2, 2, 2, 2]
     """
-    count = min(runs, _PORTIONS)
+    count = min(runs, _CHUNKS)
     return [runs // count + (index < runs % count) for index in range(count)]
 
 
 def split(content: bytes, interface: OrderedInterface, batch: int) -> list[Array]:
-    """Takes the outputs of a file apart, which lie one after the other.
+    """Take the outputs of a file apart, which lie one after the other.
 
     Args:
         content: All their values.
@@ -237,7 +237,7 @@ def split(content: bytes, interface: OrderedInterface, batch: int) -> list[Array
 
 
 def _runs(runs: int, warmup: int, timeout: float) -> list[str]:
-    """The flags for exactly so many runs: by itself the program goes by seconds."""
+    """Return the flags for so many runs: by itself the program goes by seconds."""
     return [
         *(f"--num_runs={runs}", "--min_secs=0", f"--max_secs={timeout:g}"),
         *(f"--warmup_runs={warmup}", "--warmup_min_secs=0"),
@@ -260,14 +260,14 @@ def _summary(text: str) -> Summary:
 
 
 def _range(summaries: Sequence[Summary]) -> str:
-    """What is known of single runs."""
+    """Return what is known of single runs."""
     fastest = min(summary.fastest for summary in summaries) * 1000
     slowest = max(summary.slowest for summary in summaries) * 1000
     return f"{fastest:.3f} to {slowest:.3f} ms"
 
 
 def _kernels(profile: str) -> dict[str, str]:
-    """What a run with profiling tells of the kernels, where it does."""
+    """Return what a run with profiling reports of the kernels, where it does."""
     found = {}
     if delegated := benchmark_output.delegated(profile):
         found["delegate"] = delegated

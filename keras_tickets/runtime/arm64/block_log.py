@@ -25,7 +25,7 @@ class Executed:
 
 
 def count(log: Iterable[bytes], begin: bytes, end: bytes) -> Executed:
-    r"""Counts what was executed between two marks.
+    r"""Count what was executed between two marks.
 
     Args:
         log: The lines of the log, from the start of the program on. What follows the
@@ -52,7 +52,7 @@ def count(log: Iterable[bytes], begin: bytes, end: bytes) -> Executed:
 
 
 def _follow(lines: Iterable[bytes], sizes: dict[bytes, int], mark: bytes) -> Executed:
-    """Counts up to a mark, and writes down the size of each block that is new."""
+    """Count up to a mark, and write down the size of each block that is new."""
     instructions = blocks = new = last = 0
     for line in lines:
         if line.startswith(b"Trace "):

@@ -1,6 +1,6 @@
 """Runs a file in the real ARM64 runtimes, on an emulated processor.
 
-What a phone's processor computes, and which kernels it takes, is told as a phone would:
+What a phone's processor computes, and which kernels it takes, is what it is on a phone:
 the wheels are those for ARM64. How fast it is is not: emulation has a price of its own
 for each kind of instruction, so times say which of two files is faster, and no more.
 """
@@ -15,7 +15,6 @@ from contextlib import AbstractContextManager
 from keras_tickets._util.process import converse
 from keras_tickets.runtime import inputs, interpreters
 from keras_tickets.runtime.arm64 import kernel_counter
-from keras_tickets.runtime.folders import folder_of
 from keras_tickets.runtime.formats import FORMATS
 from keras_tickets.runtime.isolated import (
     Isolated,
@@ -24,10 +23,9 @@ from keras_tickets.runtime.isolated import (
 from keras_tickets.runtime.target import (
     Counted,
     CountingRunner,
-)
-from keras_tickets.runtime.timing import (
     Runs,
     Timing,
+    folder_of,
 )
 
 # Half-precision arithmetic and dot products, as phones have had since 2018.
@@ -56,7 +54,7 @@ class Arm64(CountingRunner):
         return folder_of(self.name)
 
     def missing(self, suffix: str) -> str | None:
-        """Says whether the emulated machine has to be built."""
+        """Say whether the emulated machine has to be built."""
         parts = (self._emulator, self._interpreter, self._site)
         lacking = next((part for part in parts if not part.exists()), None)
         if lacking is None:
@@ -67,11 +65,11 @@ class Arm64(CountingRunner):
         )
 
     def open(self, path: pathlib.Path) -> AbstractContextManager[Isolated]:
-        """Loads a file in the emulated machine."""
+        """Load a file in the emulated machine."""
         return self._load(path, threads=1)
 
     def time(self, path: pathlib.Path, runs: Runs) -> Timing:
-        """Times single runs, inside the emulated machine."""
+        """Time single runs, inside the emulated machine."""
         package = FORMATS[path.suffix].package
         try:
             values = inputs.of_file(path)
@@ -89,7 +87,7 @@ class Arm64(CountingRunner):
         )
 
     def count(self, path: pathlib.Path) -> Counted:
-        """Counts while LiteRT runs a file in the emulated machine."""
+        """Count while LiteRT runs a file in the emulated machine."""
         command = [*self.command(), *program(kernel_counter.__file__, path)]
         try:
             with converse(command, self.environment(), self.timeout) as probe:
@@ -101,7 +99,7 @@ class Arm64(CountingRunner):
         return counted
 
     def command(self, *options: str) -> list[str]:
-        """Returns the command that starts the emulated machine's Python.
+        """Return the command that starts the emulated machine's Python.
 
         Args:
             options: More options of the emulator.
@@ -113,7 +111,7 @@ class Arm64(CountingRunner):
         ]
 
     def environment(self) -> dict[str, str]:
-        """Returns all environment variables of the emulated machine's Python."""
+        """Return all environment variables of the emulated machine's Python."""
         # None of this machine's: some name libraries, which are for another processor.
         return {
             "PYTHONHOME": str(self._sysroot / "usr"),
@@ -123,12 +121,12 @@ class Arm64(CountingRunner):
         }
 
     def version(self, package: str) -> str:
-        """Returns what the emulated machine has; this machine may have another."""
+        """Return what the emulated machine has; this machine may have another."""
         found = importlib.metadata.distributions(name=package, path=[str(self._site)])
         return f"{package} {next(iter(found)).version} (aarch64)"
 
     def device(self) -> str:
-        """Returns the processor and the emulator, with the version that it reports."""
+        """Return the processor and the emulator, with the version that it reports."""
         said = subprocess.run(
             [self._emulator, "--version"], capture_output=True, text=True, check=True
         )
@@ -163,7 +161,7 @@ class Arm64(CountingRunner):
 
 
 def program(name: str, path: pathlib.Path) -> list[str]:
-    """Returns the arguments of Python that run a program on a file.
+    """Return the arguments of Python that run a program on a file.
 
     Args:
         name: The program's own file.
@@ -174,7 +172,7 @@ def program(name: str, path: pathlib.Path) -> list[str]:
 
 
 def emulator_version(text: str) -> str:
-    """Reads the number out of what `qemu-aarch64 --version` prints.
+    """Read the number out of what `qemu-aarch64 --version` prints.
 
     Args:
         text: All that it printed.

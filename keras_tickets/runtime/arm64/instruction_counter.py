@@ -21,7 +21,7 @@ BEGIN, END = b"begin of the counted run\n", b"end of the counted run\n"
 
 
 def code(maps: str) -> tuple[int, int]:
-    """Finds the code of LiteRT's library.
+    """Find the code of LiteRT's library.
 
     Args:
         maps: The text of `/proc/self/maps`.
@@ -45,7 +45,7 @@ def code(maps: str) -> tuple[int, int]:
 
 
 def main(ready: Callable[[str], Any], path: str, log: int) -> None:
-    """Runs a file twice; the second time counts.
+    """Run a file twice; the second time counts.
 
     Args:
         ready: Loads a file, on one thread: each block is logged by the thread that
@@ -73,7 +73,7 @@ def _say(**answer: Any) -> None:
 if __name__ == "__main__":
     _, shared, file, number = sys.argv
     runtimes = runpy.run_path(shared)
-    # Whoever started this may be killed meanwhile; and ends it, when it has answered.
+    # Exit when the parent closes stdin.
     questions = runtimes["listen"]()
     try:
         main(runtimes["ready"], file, int(number))

@@ -60,12 +60,12 @@ class Kernel:
     calls: int = 0
 
     def count(self, weights: int, outputs: int) -> None:
-        """Counts one call."""
+        """Count one call."""
         self.calls += 1
         self.nodes.setdefault(weights, outputs)
 
     def counted(self) -> dict[str, Any]:
-        """Returns what was counted, ready for JSON."""
+        """Return what was counted, ready for JSON."""
         return {
             "kernel": self.name,
             "outputs": [*self.nodes.values()],
@@ -74,7 +74,7 @@ class Kernel:
 
 
 def symbols(content: bytes) -> dict[str, int]:
-    """Reads the names that a library was linked with, local ones included.
+    """Read the names that a library was linked with, local ones included.
 
     Args:
         content: The bytes of a 64-bit, little-endian ELF file.
@@ -124,7 +124,7 @@ class Library:
         self._base = _base(path.name)
 
     def address(self, part: str) -> int:
-        """Where the function is whose name is, or contains, `part`."""
+        """Return where the function is whose name is, or contains, `part`."""
         exact = self._symbols.get(part)
         found = [at for name, at in self._symbols.items() if part in name]
         if exact is None and len(found) != 1:
@@ -136,7 +136,7 @@ class Library:
 
 
 def _base(library: str) -> int:
-    """Where a library was loaded."""
+    """Return where a library was loaded."""
     for line in pathlib.Path("/proc/self/maps").read_text().splitlines():
         if line.endswith(library):
             return int(line.split("-")[0], 16)
@@ -144,7 +144,7 @@ def _base(library: str) -> int:
 
 
 def _count_spmm(library: Library) -> Iterator[Kernel]:
-    """Puts a counter before each of XNNPACK's sparse kernels."""
+    """Put a counter before each of XNNPACK's sparse kernels."""
     for kind, configs in _CONFIGS.items():
         for name in configs:
             config = _call(library.address(f"xnn_init_{name}"))
@@ -153,13 +153,13 @@ def _count_spmm(library: Library) -> Iterator[Kernel]:
 
 
 def _call(address: int) -> int | None:
-    """Calls a function without arguments that returns an address."""
+    """Call a function without arguments that returns an address."""
     found: int | None = ctypes.CFUNCTYPE(ctypes.c_void_p)(address)()
     return found
 
 
 def _count_config(kind: str, name: str, config: int) -> Kernel:
-    """Replaces the address of the kernel in one of XNNPACK's structures."""
+    """Replace the address of the kernel in one of XNNPACK's structures."""
     rows, columns = ctypes.string_at(config + 16, 2)
     if rows not in (16, 32) or columns not in (1, 2, 4):
         raise RuntimeError(
@@ -175,7 +175,7 @@ def _count_config(kind: str, name: str, config: int) -> Kernel:
 
 
 def _count_dense(library: Library) -> Iterator[Kernel]:
-    """Puts a counter before each of TFLite's sparse kernels of FULLY_CONNECTED."""
+    """Put a counter before each of TFLite's sparse kernels of FULLY_CONNECTED."""
     for name, (label, arguments, outputs) in _DENSE.items():
         kernel = Kernel(label)
         # In a mangled name the length stands before the name, and an E behind it.
@@ -185,7 +185,7 @@ def _count_dense(library: Library) -> Iterator[Kernel]:
 
 
 def _jump_first(kernel: Kernel, address: int, arguments: int, outputs: int) -> None:
-    """Makes a function begin with a jump to a counter of its calls."""
+    """Make a function begin with a jump to a counter of its calls."""
     _make_writable(address, _JUMP.size)
     before = ctypes.string_at(address, _JUMP.size)
     function = _function(address, arguments)
@@ -233,7 +233,7 @@ def _counter(
     original: Callable[..., None],
     arguments: int,
 ) -> int | None:
-    """Where a C function is that counts a call and then calls the kernel."""
+    """Return where a C function is that counts a call and then calls the kernel."""
 
     def call(*values: int) -> None:
         # The upper half of an int is not defined.
@@ -246,7 +246,7 @@ def _counter(
 
 
 def main(ready: Callable[[str], Any], path: str) -> None:
-    """Counts while a file runs once, and prints what was counted as JSON.
+    """Count while a file runs once, and print what was counted as JSON.
 
     Args:
         ready: Loads a file, on one thread: the counters are Python, and each node is to
@@ -272,7 +272,7 @@ def _say(**answer: Any) -> None:
 if __name__ == "__main__":
     _, shared, file = sys.argv
     runtimes = runpy.run_path(shared)
-    # Whoever started this may be killed meanwhile; and ends it, when it has answered.
+    # Exit when the parent closes stdin.
     questions = runtimes["listen"]()
     try:
         main(runtimes["ready"], file)

@@ -19,10 +19,11 @@ from keras_tickets.backend.rebuilding import (
 )
 from keras_tickets.mobile.preparing.match import (
     ALIKE,
-    Site,
+    Match,
+    copy_with,
     last_channels,
-    like,
-    made,
+    new_layer,
+    norm_weights,
     renamed,
 )
 from keras_tickets.mobile.preparing.network_graph import (
@@ -39,26 +40,26 @@ _ALIKE = (
 )
 
 
-def lift(site: Site) -> list[Value] | None:
+def to_2d(match: Match) -> list[Value] | None:
     """Let a layer of a series work on an image of one row."""
-    graph, node = site.graph, site.node
+    graph, node = match.graph, match.node
     if not all(map(_is_series, node.inputs)) or not last_channels(node.layer):
         return None
-    if not _opens(site) and not any(map(_row, node.inputs)):
+    if not _opens(match) and not any(map(_row, node.inputs)):
         return None
-    twin = _twin_of(node)
-    if twin is None:
+    counterpart = _counterpart(node)
+    if counterpart is None:
         return None
-    if twin is not _same:
-        site.own()
-    # The numbers of what pads are told by what reads it: padding may be taken in.
+    if counterpart is not _same:
+        match.require_exclusive()
+    # A padding may become part of what reads it: that has the numbers to compare.
     pads = node.kind == "ZeroPadding1D" and not graph.is_output(node.output)
     counts = graph.readers(node.output) if pads else [node]
     for value in node.inputs:
-        graph.move(node, value, _image(site, value))
-    layer = twin(site)
+        graph.move(node, value, _image(match, value))
+    layer = counterpart(match)
     if len(node.output.shape) == 3:
-        _with_series_behind(site, layer)
+        _with_series_behind(match, layer)
     else:
         graph.change(node, layer)
     graph.drop_unread()
@@ -69,11 +70,11 @@ def _is_series(value: Value) -> bool:
     return len(value.shape) == 3 and value.shape[-1] is not None
 
 
-def _opens(site: Site) -> bool:
+def _opens(match: Match) -> bool:
     """Return whether a node is the stem of a series, or its padding."""
-    node = site.node
-    stem = site.graph.next(node) if node.kind == "ZeroPadding1D" else node
-    if site.behind or stem is None or stem.kind != "Conv1D":
+    node = match.node
+    stem = match.graph.next(node) if node.kind == "ZeroPadding1D" else node
+    if match.behind or stem is None or stem.kind != "Conv1D":
         return False
     layer, channels = stem.layer, stem.input.shape[-1]
     (kernel,), (stride,) = layer.kernel_size, layer.strides
@@ -98,29 +99,29 @@ def _row(value: Value) -> Value | None:
     return given if given.shape[1:] == (1, *value.shape[1:]) else None
 
 
-def _image(site: Site, value: Value) -> Value:
+def _image(match: Match, value: Value) -> Value:
     """Return a series as an image of one row."""
     if (row := _row(value)) is not None:
         return row
-    graph, source = site.graph, value.node
+    graph, source = match.graph, value.node
     target = (1, *(-1 if size is None else size for size in value.shape[1:]))
     if source is not None and source.kind == "Reshape" and graph.is_read_once(value):
-        own = keras.layers.Reshape(
+        reshape = keras.layers.Reshape(
             target, name=source.layer.name, dtype=_policy(source)
         )
-        graph.change(source, own, source.input)
+        graph.change(source, reshape, source.input)
         return value
-    name = graph.name(f"{site.node.layer.name}_image")
-    reshape = keras.layers.Reshape(target, name=name, dtype=_policy(site.node))
-    return graph.put(site.node, reshape, value)
+    name = graph.name(f"{match.node.layer.name}_image")
+    reshape = keras.layers.Reshape(target, name=name, dtype=_policy(match.node))
+    return graph.put(match.node, reshape, value)
 
 
-def _with_series_behind(site: Site, layer: Any) -> None:
+def _with_series_behind(match: Match, layer: Any) -> None:
     """Let a layer compute an image, and a Reshape make the series of it.
 
     What goes on with the image will skip the Reshape.
     """
-    graph, node, name = site.graph, site.node, layer.name
+    graph, node, name = match.graph, match.node, layer.name
     target = [-1 if size is None else size for size in node.output.shape[1:]]
     wish = graph.name(f"{name}_series")
     if graph.is_output(node.output):  # the name of an output stays
@@ -136,26 +137,26 @@ def _policy(node: Node) -> Any:
 
 # -- what a layer is on an image of one row --------------------------------------------
 
-Twin = Callable[[Site], Any]
+To2D = Callable[[Match], Any]
 
 
-def _twin_of(node: Node) -> Twin | None:
+def _counterpart(node: Node) -> To2D | None:
     if node.kind in _ALIKE or (
         not isinstance(node.layer, keras.Layer) and scale_and_shift(node) is not None
     ):
         return _same
     alone = len(node.inputs) == 1 or node.kind == "Concatenate"
     of_channels = getattr(node.layer, "axis", -1) in (-1, 2)
-    return _TWINS.get(node.kind) if alone and of_channels else None
+    return _COUNTERPARTS.get(node.kind) if alone and of_channels else None
 
 
-def _same(site: Site) -> Any:
-    return site.node.layer
+def _same(match: Match) -> Any:
+    return match.node.layer
 
 
-def _convolution(site: Site) -> Any:
+def _convolution(match: Match) -> Any:
     """Return a convolution whose kernel has one row, behind its own padding."""
-    graph, node, layer = site.graph, site.node, site.node.layer
+    graph, node, layer = match.graph, match.node, match.node.layer
     (kernel,), (stride,), (hole,) = (
         layer.kernel_size,
         layer.strides,
@@ -173,12 +174,12 @@ def _convolution(site: Site) -> Any:
         )
         graph.move(node, node.input, graph.put(node, pad, node.input))
         config["padding"] = "valid"
-    return _of_two(site, **config)
+    return _layer_2d(match, **config)
 
 
-def _of_two(site: Site, **config: Any) -> Any:
+def _layer_2d(match: Match, **config: Any) -> Any:
     """Return the layer of two dimensions for one of one dimension, with its weights."""
-    layer = site.node.layer
+    layer = match.node.layer
     kind = getattr(keras.layers, type(layer).__name__.replace("1D", "2D"))
     weights = {}
     for name in ("kernel", "depthwise_kernel", "pointwise_kernel"):
@@ -187,42 +188,39 @@ def _of_two(site: Site, **config: Any) -> Any:
     if getattr(layer, "use_bias", False):
         weights["bias"] = numbers(layer.bias)
     config = {**layer.get_config(), **config}
-    return made(kind, site.node.input.shape, weights, **config)
+    return new_layer(kind, match.node.input.shape, weights, **config)
 
 
-def _pooling(site: Site) -> Any:
-    (size,), (stride,) = site.node.layer.pool_size, site.node.layer.strides
-    return _of_two(site, pool_size=(1, size), strides=(stride, stride))
+def _pooling(match: Match) -> Any:
+    (size,), (stride,) = match.node.layer.pool_size, match.node.layer.strides
+    return _layer_2d(match, pool_size=(1, size), strides=(stride, stride))
 
 
-def _padding(site: Site) -> Any:
-    return _of_two(site, padding=((0, 0), tuple(site.node.layer.padding)))
+def _padding(match: Match) -> Any:
+    return _layer_2d(match, padding=((0, 0), tuple(match.node.layer.padding)))
 
 
-def _norm(site: Site) -> Any:
-    layer = site.node.layer
-    names = ("gamma", "beta", "moving_mean", "moving_variance")
-    held = {name: getattr(layer, name, None) for name in names}
-    weights = {k: numbers(v) for k, v in held.items() if v is not None}
-    return like(layer, site.node.input.shape, weights, axis=-1)
+def _norm(match: Match) -> Any:
+    layer, shape = match.node.layer, match.node.input.shape
+    return copy_with(layer, shape, norm_weights(layer), axis=-1)
 
 
-def _join(site: Site) -> Any:
-    config = {**site.node.layer.get_config(), "axis": -1}
+def _join(match: Match) -> Any:
+    config = {**match.node.layer.get_config(), "axis": -1}
     return keras.layers.Concatenate.from_config(config)
 
 
-_TWINS: dict[str, Twin] = {
+_COUNTERPARTS: dict[str, To2D] = {
     "AveragePooling1D": _pooling,
     "BatchNormalization": _norm,
     "Concatenate": _join,
     "Conv1D": _convolution,
-    "Dense": lambda site: pooling.convolution(site.node),
+    "Dense": lambda match: pooling.convolution(match.node),
     "DepthwiseConv1D": _convolution,
-    "GlobalAveragePooling1D": _of_two,
-    "GlobalMaxPooling1D": _of_two,
+    "GlobalAveragePooling1D": _layer_2d,
+    "GlobalMaxPooling1D": _layer_2d,
     "MaxPooling1D": _pooling,
     "SeparableConv1D": _convolution,
-    "SpatialDropout1D": _of_two,
+    "SpatialDropout1D": _layer_2d,
     "ZeroPadding1D": _padding,
 }

@@ -1,4 +1,4 @@
-"""Hard sigmoids, whose number 1/6 XNNPACK can not multiply an image by.
+"""Hard sigmoids, whose number 1/6 XNNPACK cannot multiply an image by.
 
 relu6(x + 3) / 6 is what squeeze-and-excite blocks are gated by in MobileNetV3. The 3
 goes into the bias of what computes x, and the 1/6 into the kernels that read the
@@ -19,10 +19,11 @@ from keras_tickets.backend.rebuilding import (
 )
 from keras_tickets.mobile.preparing.match import (
     TRANSPARENT,
-    Site,
+    Match,
+    copy_with,
     is_image,
     is_linear,
-    like,
+    norm_weights,
 )
 from keras_tickets.mobile.preparing.network_graph import (
     Node,
@@ -47,25 +48,25 @@ class Gate:
     last: Node
 
 
-def open_gate(site: Site) -> list[Value] | None:
+def open_gate(match: Match) -> list[Value] | None:
     """Write a product with a hard sigmoid as one with a ReLU6, or as a hard swish."""
-    node = site.node
-    if node.kind != "Multiply" or len(node.inputs) != 2 or not site.behind:
+    node = match.node
+    if node.kind != "Multiply" or len(node.inputs) != 2 or not match.behind:
         return None
     if not all(map(is_image, node.inputs)):
         return None
     if node.inputs[0] is node.inputs[1]:
         return None
     for value, other in (node.inputs, node.inputs[::-1]):
-        if (gate := hard_sigmoid(site, other)) is not None:
+        if (gate := hard_sigmoid(match, other)) is not None:
             if gate.source is value:
-                return _hard_swish(site, value)
-            return _fold(site, gate)
+                return _hard_swish(match, value)
+            return _fold(match, gate)
     return None
 
 
-def _hard_swish(site: Site, value: Value) -> list[Value]:
-    graph, node = site.graph, site.node
+def _hard_swish(match: Match, value: Value) -> list[Value]:
+    graph, node = match.graph, match.node
     policy = getattr(node.layer, "dtype_policy", None)
     swish = keras.layers.Activation("hard_swish", name=node.layer.name, dtype=policy)
     graph.change(node, swish, value)
@@ -73,9 +74,9 @@ def _hard_swish(site: Site, value: Value) -> list[Value]:
     return [node.output]
 
 
-def _fold(site: Site, gate: Gate) -> list[Value]:
-    graph = site.graph
-    readers = _linear_readers(site)
+def _fold(match: Match, gate: Gate) -> list[Value]:
+    graph = match.graph
+    readers = _linear_readers(match)
     source = gate.source.node
     fused = source is gate.last
     if source is None or not (
@@ -86,46 +87,46 @@ def _fold(site: Site, gate: Gate) -> list[Value]:
         )
     if not fused and not graph.is_read_once(gate.source):
         raise LeftAlone("multiplies by a hard sigmoid of what others read too")
-    site.own(source)
-    _add_three(site, source)
+    match.require_exclusive(source)
+    _add_three(match, source)
     if not fused:
-        relu = keras.layers.ReLU(6.0, name=graph.name(f"{site.node.layer.name}_relu6"))
+        relu = keras.layers.ReLU(6.0, name=graph.name(f"{match.node.layer.name}_relu6"))
         given = graph.put(gate.last, relu, source.output)
-        graph.move(site.node, gate.last.output, given)
+        graph.move(match.node, gate.last.output, given)
         graph.drop_unread()
     for reader in readers:
-        scaled(site, reader, np.asarray(1 / 6))
+        scaled(match, reader, np.asarray(1 / 6))
     return [reader.output for reader in readers]
 
 
-def _add_three(site: Site, node: Node) -> None:
+def _add_three(match: Match, node: Node) -> None:
     """Let a layer give x + 3; one with a hard sigmoid, ReLU6 of that."""
     layer = node.layer
     if node.kind == "BatchNormalization":
-        names = ("gamma", "beta", "moving_mean", "moving_variance")
-        held = {name: getattr(layer, name, None) for name in names}
-        weights = {k: numbers(v) for k, v in held.items() if v is not None}
+        weights = norm_weights(layer)
         weights["beta"] = weights.get("beta", 0 * weights["moving_mean"]) + 3
-        site.graph.change(node, like(layer, node.input.shape, weights, center=True))
+        match.graph.change(
+            node, copy_with(layer, node.input.shape, weights, center=True)
+        )
         return
     bias = numbers(layer.bias) if layer.use_bias else np.zeros(layer.kernel.shape[-1])
     weights = {"kernel": numbers(layer.kernel), "bias": bias + 3}
     config = {} if is_linear(node) else {"activation": "relu6"}
-    new = like(layer, node.input.shape, weights, use_bias=True, **config)
-    site.graph.change(node, new)
+    new = copy_with(layer, node.input.shape, weights, use_bias=True, **config)
+    match.graph.change(node, new)
 
 
-def _linear_readers(site: Site) -> list[Node]:
+def _linear_readers(match: Match) -> list[Node]:
     """Return the layers that take a factor of what a product gives."""
-    found, open_values = [], [site.node.output]
+    found, open_values = [], [match.node.output]
     for value in open_values:
-        if site.graph.is_output(value):
+        if match.graph.is_output(value):
             raise LeftAlone("multiplies by a hard sigmoid for an output of the model")
-        for reader in site.graph.readers(value):
+        for reader in match.graph.readers(value):
             if reader.kind in (*TRANSPARENT, "ZeroPadding2D", "GlobalAveragePooling2D"):
                 open_values.append(reader.output)
             elif reader.kind in ("Conv2D", "DepthwiseConv2D", "Dense"):
-                site.own(reader)
+                match.require_exclusive(reader)
                 found.append(reader)
             else:
                 raise LeftAlone(
@@ -138,10 +139,10 @@ def _linear_readers(site: Site) -> list[Node]:
 # -- what a hard sigmoid looks like ----------------------------------------------------
 
 
-def hard_sigmoid(site: Site, value: Value) -> Gate | None:
+def hard_sigmoid(match: Match, value: Value) -> Gate | None:
     """Return the hard sigmoid that gives a value, if one node reads it and no user."""
     node = value.node
-    if node is None or not site.graph.is_read_once(value):
+    if node is None or not match.graph.is_read_once(value):
         return None
     if node.kind == "HardSigmoid" or _activation(node) == "hard_sigmoid":
         fused = node.kind in ("Conv2D", "DepthwiseConv2D")
@@ -149,10 +150,10 @@ def hard_sigmoid(site: Site, value: Value) -> Gate | None:
     scale = scale_and_shift(node)
     if scale is None or not _is(scale, 1 / 6, 0):
         return None
-    relu = site.graph.before(node)
+    relu = match.graph.before(node)
     if relu is None or not _is_relu6(relu):
         return None
-    add = site.graph.before(relu)
+    add = match.graph.before(relu)
     shift = scale_and_shift(add) if add is not None else None
     if add is None or shift is None or not _is(shift, 1, 3):
         return None

@@ -1,4 +1,4 @@
-"""A stem for grey images as one for colours: the weights of two channels are zero."""
+"""A stem of one or two input channels as one of three: the added weights are zero."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 from keras_tickets.backend import keras_private
 from keras_tickets.backend.rebuilding import numbers
 from keras_tickets.mobile.preparing.match import (
-    Site,
+    Match,
+    copy_with,
     is_image,
     last_channels,
-    like,
 )
 from keras_tickets.mobile.preparing.network_graph import (
     Node,
@@ -19,17 +19,17 @@ from keras_tickets.mobile.preparing.network_graph import (
 )
 
 
-def colour(site: Site) -> list[Value] | None:
+def widen(match: Match) -> list[Value] | None:
     """Give a stem of one or two channels three, of which the others do not count."""
-    graph, node, layer = site.graph, site.node, site.node.layer
-    if node.kind != "Conv2D" or site.behind or not is_image(node.input):
+    graph, node, layer = match.graph, match.node, match.node.layer
+    if node.kind != "Conv2D" or match.behind or not is_image(node.input):
         return None
     channels = node.input.shape[-1]
     if channels not in (1, 2) or layer.strides != (2, 2) or not last_channels(layer):
         return None
     if max(layer.kernel_size) > 3 or layer.groups > 1:
         return None
-    site.own()
+    match.require_exclusive()
     kernel = numbers(layer.kernel)
     more = np.zeros((*kernel.shape[:2], 3 - channels, kernel.shape[3]), kernel.dtype)
     weights = {"kernel": np.concatenate([kernel, more], axis=2)}
@@ -38,17 +38,17 @@ def colour(site: Site) -> list[Value] | None:
     # The padding stays next to the stem, where XNNPACK looks for it.
     pad = graph.before(node)
     at = pad if pad is not None and pad.kind == "ZeroPadding2D" else node
-    wide = _widened(site, at, channels)
+    wide = _widened(match, at, channels)
     if at is not node:
         graph.change(at, at.layer, wide)
         wide = at.output
-    graph.change(node, like(layer, wide.shape, weights), wide)
+    graph.change(node, copy_with(layer, wide.shape, weights), wide)
     return [node.output]
 
 
-def _widened(site: Site, at: Node, channels: int) -> Value:
+def _widened(match: Match, at: Node, channels: int) -> Value:
     """Return what a node reads, its first channel repeated until there are three."""
-    graph, layer, value = site.graph, site.node.layer, at.input
+    graph, layer, value = match.graph, match.node.layer, at.input
     first = value
     if channels == 2:
         cut = keras_private.operation_of(value.spec[..., :1])

@@ -21,10 +21,10 @@ from keras_tickets.backend.rebuilding import (
     numbers,
 )
 from keras_tickets.mobile.preparing.match import (
-    Site,
+    Match,
+    copy_with,
     is_image,
     last_channels,
-    like,
 )
 from keras_tickets.mobile.preparing.network_graph import (
     Node,
@@ -51,7 +51,7 @@ class Axis:
     after: int
 
     def offset(self, kernel: int) -> int | None:
-        """Return where the kernel stands in a larger, centred one; None if nowhere."""
+        """Return where the kernel stands in a larger, centered one; None if nowhere."""
         offset = kernel // 2 - self.before
         fits = 0 <= offset <= kernel - self.kernel
         return offset if fits and self._same_outputs() else None
@@ -66,40 +66,40 @@ class Axis:
         return outputs == (self.size - 1) // self.stride + 1
 
 
-def exact(site: Site) -> list[Value] | None:
+def exact(match: Match) -> list[Value] | None:
     """Pad at both sides alike, with the kernel where it reads the same pixels."""
-    if (sizes := kernels(site)) is None:
+    if (sizes := kernels(match)) is None:
         return None
-    source, axes = geometry(site.node)
-    if stands(site, sizes, axes):
+    source, axes = geometry(match.node)
+    if stands(match, sizes, axes):
         return None
-    site.own()
+    match.require_exclusive()
     if (size := _exact_size(sizes, axes)) is None:
         raise LeftAlone(_why(sizes, axes))
-    _write(site, source, size, [axis.offset(size) for axis in axes])
-    return [site.node.output]
+    _write(match, source, size, [axis.offset(size) for axis in axes])
+    return [match.node.output]
 
 
-def own_size(site: Site) -> list[Value] | None:
+def own_size(match: Match) -> list[Value] | None:
     """Read other pixels where the exact form has a larger kernel: it takes longer."""
-    if (sizes := kernels(site)) is None:
+    if (sizes := kernels(match)) is None:
         return None
-    _, axes = geometry(site.node)
-    exact, own = _exact_size(sizes, axes), _own_size(sizes, axes)
-    return shifted(site) if exact and own and exact > own else None
+    _, axes = geometry(match.node)
+    exact, least = _exact_size(sizes, axes), _least_size(sizes, axes)
+    return shifted(match) if exact and least and exact > least else None
 
 
-def shifted(site: Site) -> list[Value] | None:
+def shifted(match: Match) -> list[Value] | None:
     """Pad at both sides alike, and read other pixels: at most half a kernel away."""
-    if (sizes := kernels(site)) is None:
+    if (sizes := kernels(match)) is None:
         return None
-    source, axes = geometry(site.node)
-    size = _own_size(sizes, axes)
-    if stands(site, sizes, axes) or size is None:
+    source, axes = geometry(match.node)
+    size = _least_size(sizes, axes)
+    if stands(match, sizes, axes) or size is None:
         return None
-    site.own()
-    _write(site, source, size, [(size - axis.kernel) // 2 for axis in axes])
-    return [site.node.output]
+    match.require_exclusive()
+    _write(match, source, size, [(size - axis.kernel) // 2 for axis in axes])
+    return [match.node.output]
 
 
 def _exact_size(sizes: tuple[int, ...], axes: list[Axis]) -> int | None:
@@ -108,30 +108,30 @@ def _exact_size(sizes: tuple[int, ...], axes: list[Axis]) -> int | None:
     )
 
 
-def _own_size(sizes: tuple[int, ...], axes: list[Axis]) -> int | None:
+def _least_size(sizes: tuple[int, ...], axes: list[Axis]) -> int | None:
     return next((s for s in sizes if s >= max(axis.kernel for axis in axes)), None)
 
 
-def kernels(site: Site) -> tuple[int, ...] | None:
+def kernels(match: Match) -> tuple[int, ...] | None:
     """Return the sizes that XNNPACK has for a node; None if it is of no such kind."""
-    layer, node = site.node.layer, site.node
+    layer, node = match.node.layer, match.node
     if node.kind not in ("Conv2D", "DepthwiseConv2D") or not last_channels(layer):
         return None
     if not is_image(node.input):
         return None
     if node.kind == "DepthwiseConv2D":
         right = layer.depth_multiplier == 1 and layer.strides in ((1, 1), (2, 2))
-        return (3, 5) if right and site.behind else None
-    return (3,) if is_entry(site) else None
+        return (3, 5) if right and match.behind else None
+    return (3,) if is_entry(match) else None
 
 
-def is_entry(site: Site) -> bool:
+def is_entry(match: Match) -> bool:
     """Return whether a node is a stem that can become XNNPACK's way in."""
-    layer = site.node.layer
+    layer = match.node.layer
     return (
-        site.node.kind == "Conv2D"
-        and not site.behind
-        and site.node.input.shape[-1] == 3
+        match.node.kind == "Conv2D"
+        and not match.behind
+        and match.node.input.shape[-1] == 3
         and layer.strides == (2, 2)
         and layer.groups == 1
         and max(layer.kernel_size) in (2, 3)
@@ -168,24 +168,24 @@ def _same(size: int | None, kernel: int, stride: int) -> tuple[int, int]:
     return same_padding(size or kernel, kernel, stride)
 
 
-def stands(site: Site, sizes: tuple[int, ...], axes: list[Axis]) -> bool:
+def stands(match: Match, sizes: tuple[int, ...], axes: list[Axis]) -> bool:
     """Return whether XNNPACK takes a convolution as it is."""
-    layer, before = site.node.layer, site.node.input.node
+    layer, before = match.node.layer, match.node.input.node
     size = layer.kernel_size[0]
-    centred = all(axis.before == axis.after == size // 2 for axis in axes)
+    centered = all(axis.before == axis.after == size // 2 for axis in axes)
     square = set(layer.kernel_size) == {size} and set(layer.dilation_rate) == {1}
-    if not (centred and square and size in sizes):
+    if not (centered and square and size in sizes):
         return False
     return layer.strides == (1, 1) or (
         layer.padding == "valid"
         and before is not None
-        and site.graph.next(before) is site.node
+        and match.graph.next(before) is match.node
     )
 
 
-def _write(site: Site, source: Value, size: int, offsets: list[Any]) -> None:
+def _write(match: Match, source: Value, size: int, offsets: list[Any]) -> None:
     """Let a node read a padded source with a kernel of this size."""
-    graph, node, layer = site.graph, site.node, site.node.layer
+    graph, node, layer = match.graph, match.node, match.node.layer
     weights = {"kernel": placed(numbers(layer.kernel), layer, size, offsets)}
     if layer.use_bias:
         weights["bias"] = numbers(layer.bias)
@@ -193,7 +193,7 @@ def _write(site: Site, source: Value, size: int, offsets: list[Any]) -> None:
     pad = keras.layers.ZeroPadding2D(size // 2, name=name, dtype=layer.dtype_policy)
     config = {"kernel_size": [size] * 2, "dilation_rate": [1, 1], "padding": "valid"}
     padded = graph.put(node, pad, source)
-    graph.change(node, like(layer, padded.shape, weights, **config), padded)
+    graph.change(node, copy_with(layer, padded.shape, weights, **config), padded)
     graph.drop_unread()
 
 

@@ -17,11 +17,12 @@ import numpy as np
 from keras_tickets.backend.rebuilding import numbers
 from keras_tickets.mobile.preparing.match import (
     ALIKE,
-    Site,
+    Match,
+    copy_with,
     is_image,
     last_channels,
-    like,
-    made,
+    new_layer,
+    norm_weights,
     renamed,
 )
 from keras_tickets.mobile.preparing.network_graph import (
@@ -32,9 +33,9 @@ from keras_tickets.mobile.preparing.network_graph import (
 from keras_tickets.mobile.preparing.rewrites.scale_shift import scale_and_shift
 
 
-def mean(site: Site) -> list[Value] | None:
+def mean(match: Match) -> list[Value] | None:
     """Write a pooling over the whole image as a global one."""
-    node, layer = site.node, site.node.layer
+    node, layer = match.node, match.node.layer
     if node.kind != "AveragePooling2D" or not last_channels(layer):
         return None
     whole = node.input.shape[1:3]
@@ -44,14 +45,14 @@ def mean(site: Site) -> list[Value] | None:
     pool = keras.layers.GlobalAveragePooling2D(
         keepdims=True, name=layer.name, dtype=layer.dtype_policy
     )
-    site.graph.change(node, pool)
+    match.graph.change(node, pool)
     return [node.output]
 
 
-def head(site: Site) -> list[Value] | None:
+def head(match: Match) -> list[Value] | None:
     """Let a head read vectors: 1x1 convolutions become dense layers."""
-    graph, node = site.graph, site.node
-    if not _is_mean(node, keepdims=True) or not site.behind:
+    graph, node = match.graph, match.node
+    if not _is_mean(node, keepdims=True) or not match.behind:
         return None
     chain, last = _chain(graph, node, "Conv2D")
     given = chain[-1].output if chain else node.output
@@ -62,8 +63,8 @@ def head(site: Site) -> list[Value] | None:
     )
     if not flat and not _is_only_output(graph, given):
         return None
-    site.own(*chain)
-    graph.change(node, like_pool(node.layer, keepdims=False))
+    match.require_exclusive(*chain)
+    graph.change(node, pool_with(node.layer, keepdims=False))
     for step in chain:
         _convert(graph, step, _dense)
     if last is not None:
@@ -74,18 +75,18 @@ def head(site: Site) -> list[Value] | None:
     return _as_pixel(graph, chain[-1] if chain else node)
 
 
-def squeeze(site: Site) -> list[Value] | None:
+def squeeze(match: Match) -> list[Value] | None:
     """Let a squeeze-and-excite block read pixels: dense layers become convolutions."""
-    graph, node = site.graph, site.node
-    if not _is_mean(node, keepdims=False) or not site.behind:
+    graph, node = match.graph, match.node
+    if not _is_mean(node, keepdims=False) or not match.behind:
         return None
     chain, last = _chain(graph, node, "Dense")
     if last is None or last.kind != "Reshape" or not _is_pixel(last.output):
         return None
     if graph.is_output(last.output):
         return None
-    site.own(*chain)
-    graph.change(node, like_pool(node.layer, keepdims=True))
+    match.require_exclusive(*chain)
+    graph.change(node, pool_with(node.layer, keepdims=True))
     for step in chain:
         _convert(graph, step, convolution)
     given = last.input
@@ -138,7 +139,7 @@ def _continues(node: Node, mixing: str) -> bool:
     return node.kind in ALIKE or scales
 
 
-def like_pool(layer: Any, keepdims: bool) -> Any:
+def pool_with(layer: Any, keepdims: bool) -> Any:
     """Return a pooling like this one, with or without pixels."""
     return type(layer).from_config({**layer.get_config(), "keepdims": keepdims})
 
@@ -149,26 +150,25 @@ def _convert(graph: Graph, node: Node, mixing: Callable[[Node], Any]) -> None:
     if node.kind in ("Conv2D", "Dense"):
         layer = mixing(node)
     elif node.kind == "BatchNormalization":
-        names = ("gamma", "beta", "moving_mean", "moving_variance")
-        held = {name: getattr(layer, name, None) for name in names}
-        weights = {k: numbers(v) for k, v in held.items() if v is not None}
-        layer = like(layer, node.input.shape, weights, axis=-1)
+        layer = copy_with(layer, node.input.shape, norm_weights(layer), axis=-1)
     graph.change(node, layer)
 
 
 def _dense(node: Node) -> Any:
     kernel = numbers(node.layer.kernel)
     kernel = kernel.reshape(-1, kernel.shape[-1])
-    return _twin(node, keras.layers.Dense(kernel.shape[-1]), kernel)
+    return _counterpart(node, keras.layers.Dense(kernel.shape[-1]), kernel)
 
 
 def convolution(node: Node) -> Any:
     """Return a dense layer as a 1x1 convolution."""
     kernel = numbers(node.layer.kernel)
-    return _twin(node, keras.layers.Conv2D(kernel.shape[-1], 1), kernel[None, None])
+    return _counterpart(
+        node, keras.layers.Conv2D(kernel.shape[-1], 1), kernel[None, None]
+    )
 
 
-def _twin(node: Node, example: Any, kernel: np.ndarray) -> Any:
+def _counterpart(node: Node, example: Any, kernel: np.ndarray) -> Any:
     """Return a layer like an example with what it shares with that of a node."""
     layer, config = node.layer, example.get_config()
     sizes = ("units", "filters", "kernel_size", "strides", "padding")
@@ -177,7 +177,7 @@ def _twin(node: Node, example: Any, kernel: np.ndarray) -> Any:
     weights = {"kernel": kernel}
     if layer.use_bias:
         weights["bias"] = numbers(layer.bias)
-    return made(type(example), node.input.shape, weights, **config)
+    return new_layer(type(example), node.input.shape, weights, **config)
 
 
 def _without(graph: Graph, pool: Node) -> list[Value]:

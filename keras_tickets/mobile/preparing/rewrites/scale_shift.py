@@ -3,7 +3,7 @@
 XNNPACK multiplies images with channels first by images only, not by vectors. Behind a
 linear convolution the converter folds a BatchNormalization away. Elsewhere the
 convolutions that read it take it, if they pad nothing but zeros that stay zeros; or it
-becomes a depthwise 3x3 of which only the centre is not zero.
+becomes a depthwise 3x3 of which only the center is not zero.
 """
 
 from __future__ import annotations
@@ -16,45 +16,45 @@ import numpy as np
 
 from keras_tickets.backend.rebuilding import numbers
 from keras_tickets.mobile.preparing.match import (
-    Site,
+    Match,
+    copy_with,
     is_image,
     last_channels,
-    like,
-    made,
+    new_layer,
 )
 from keras_tickets.mobile.preparing.network_graph import (
     Node,
     Value,
 )
 from keras_tickets.mobile.preparing.rewrites.kernel_padding import geometry
-from keras_tickets.mobile.preparing.rewrites.pointwise import centre
+from keras_tickets.mobile.preparing.rewrites.pointwise import center
 
 Pair = tuple[Any, Any]
 
 
-def fold(site: Site) -> list[Value] | None:
+def fold(match: Match) -> list[Value] | None:
     """Let the convolutions behind take scale and shift, or a depthwise 3x3."""
-    graph, node = site.graph, site.node
+    graph, node = match.graph, match.node
     found = scale_and_shift(node)
-    if found is None or not site.behind or not is_image(node.output):
+    if found is None or not match.behind or not is_image(node.output):
         return None
-    if node.kind == "BatchNormalization" and site.linear_source(node.input):
+    if node.kind == "BatchNormalization" and match.linear_source(node.input):
         return None  # the converter does it
-    site.own()
+    match.require_exclusive()
     channels: Any = node.output.shape[-1]
     scale, shift = (np.broadcast_to(x, (channels,)) for x in found)
     readers = graph.readers(node.output)
     alone = not graph.is_output(node.output)
-    if alone and readers and all(_takes(site, reader, shift) for reader in readers):
+    if alone and readers and all(_takes(match, reader, shift) for reader in readers):
         for reader in readers:
-            scaled(site, reader, scale, shift)
+            scaled(match, reader, scale, shift)
         graph.bypass(node)
         return [reader.output for reader in readers]
     layer, shape = node.layer, node.input.shape
-    depthwise = made(
+    depthwise = new_layer(
         keras.layers.DepthwiseConv2D,
         shape,
-        {"kernel": centre(scale), "bias": shift},
+        {"kernel": center(scale), "bias": shift},
         name=layer.name,
         kernel_size=3,
         padding="same",
@@ -131,11 +131,11 @@ def _of_operator(node: Node) -> Pair | None:
 # -- into the layers that read it -----------------------------------------------------
 
 
-def _takes(site: Site, reader: Node, shift: np.ndarray) -> bool:
+def _takes(match: Match, reader: Node, shift: np.ndarray) -> bool:
     """Return whether a reader can compute what is scaled and shifted for it."""
     if reader.kind not in ("Conv2D", "DepthwiseConv2D", "Dense"):
         return False
-    if not site.is_own(reader) or not last_channels(reader.layer):
+    if not match.is_exclusive(reader) or not last_channels(reader.layer):
         return False
     if reader.kind == "Dense" or not shift.any():
         return True
@@ -143,7 +143,7 @@ def _takes(site: Site, reader: Node, shift: np.ndarray) -> bool:
 
 
 def scaled(
-    site: Site, reader: Node, scale: np.ndarray, shift: np.ndarray | float = 0.0
+    match: Match, reader: Node, scale: np.ndarray, shift: np.ndarray | float = 0.0
 ) -> None:
     """Let a layer read x where it read x * scale + shift."""
     layer, kernel = reader.layer, numbers(reader.layer.kernel)
@@ -163,5 +163,5 @@ def scaled(
     weights = {"kernel": new}
     if layer.use_bias or more.any():
         weights["bias"] = more + (numbers(layer.bias) if layer.use_bias else 0)
-    new_layer = like(layer, reader.input.shape, weights, use_bias="bias" in weights)
-    site.graph.change(reader, new_layer)
+    biased = copy_with(layer, reader.input.shape, weights, use_bias="bias" in weights)
+    match.graph.change(reader, biased)

@@ -11,18 +11,18 @@ from keras_tickets.backend.rebuilding import (
     numbers,
 )
 from keras_tickets.mobile.preparing.match import (
-    Site,
+    Match,
     is_image,
     last_channels,
-    made,
+    new_layer,
 )
 from keras_tickets.mobile.preparing.network_graph import Value
 
 
-def split(site: Site) -> list[Value] | None:
+def split(match: Match) -> list[Value] | None:
     """Write a separable convolution as the two that it is."""
-    graph, node, layer = site.graph, site.node, site.node.layer
-    if node.kind != "SeparableConv2D" or not site.behind:
+    graph, node, layer = match.graph, match.node, match.node.layer
+    if node.kind != "SeparableConv2D" or not match.behind:
         return None
     if not is_image(node.input) or not last_channels(layer):
         return None
@@ -31,9 +31,9 @@ def split(site: Site) -> list[Value] | None:
             f"has a depth multiplier of {layer.depth_multiplier}, and XNNPACK one "
             "output for each channel"
         )
-    site.own()
+    match.require_exclusive()
     config = layer.get_config()
-    depthwise = made(
+    depthwise = new_layer(
         keras.layers.DepthwiseConv2D,
         node.input.shape,
         {"kernel": numbers(layer.depthwise_kernel)},
@@ -51,7 +51,7 @@ def split(site: Site) -> list[Value] | None:
     if layer.use_bias:
         weights["bias"] = numbers(layer.bias)
     kept = {k: v for k, v in config.items() if k.startswith(("bias_", "activ"))}
-    pointwise = made(
+    pointwise = new_layer(
         keras.layers.Conv2D,
         given.shape,
         weights,
