@@ -317,7 +317,7 @@ def test_saved_and_loaded_goes_on_where_it_was(stop, tmp_path):
     """In either phase, with both optimizers' state."""
     keras.utils.set_random_seed(0)
     ticket = kt.wrap(zoo.build("sequential"), MINED["gem_miner"]())
-    zoo.compile_for("sequential", ticket)
+    zoo.compile_for("sequential", ticket, **zoo.COMPILED)
     x, y = zoo.images(), zoo.labels()
     run = {"epochs": 6, "batch_size": 16, "verbose": 0, "shuffle": False}
 

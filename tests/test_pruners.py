@@ -87,7 +87,8 @@ KINDS = ["functional", "nested", "subclassed"]
 
 def ticket_of(name: str, model: str = MODEL, **compiling) -> kt.Ticket:
     ticket = kt.wrap(zoo.build(model), PRUNERS[name]())
-    zoo.compile_for(model, ticket, keras.optimizers.SGD(0.05), **compiling)
+    how = compiling or zoo.COMPILED
+    zoo.compile_for(model, ticket, keras.optimizers.SGD(0.05), **how)
     return ticket
 
 

@@ -20,7 +20,7 @@ from keras_tickets.ticket import (
 )
 from keras_tickets.ticket.parts import values_of
 
-LOWEST = {name: pytest.mark.lowest for name in ("functional", "subclassed")}
+LOWEST = dict.fromkeys(("functional", "subclassed"), pytest.mark.lowest)
 ALL = [pytest.param(n, marks=LOWEST.get(n, ())) for n in sorted(zoo.BUILDERS)]
 
 

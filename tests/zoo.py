@@ -238,7 +238,17 @@ def inputs_of(name: str):
     return images()
 
 
+COMPILED = {"run_eagerly": False}  # as users train, in as much as it changes anything
+
+
 def compile_for(name: str, model: keras.Model, optimizer="adam", **kwargs) -> None:
+    """Prepare a model for its data; step by step, unless it is told how to run.
+
+    To compile a step takes longer than to run the few of a test. What compiling may
+    change is shown by tests that pass `**COMPILED`.
+    """
+    if not kwargs.keys() & {"run_eagerly", "jit_compile", "steps_per_execution"}:
+        kwargs["run_eagerly"] = True
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     if name == "several":
         loss = {"kind": loss, "size": "mse"}
