@@ -182,7 +182,7 @@ def linear(pruner, **compiling):
     x, y = rng.normal(size=(8, 6)), rng.normal(size=(8, 4))
     dense = [layers.Dense(units, use_bias=False) for units in (5, 4)]
     ticket = kt.wrap(keras.Sequential([keras.Input((6,)), *dense]), pruner)
-    ticket.compile(loss="mse", **compiling)
+    ticket.compile(loss="mse", run_eagerly=True, **compiling)
     ticket.draw()
 
     def gradients():

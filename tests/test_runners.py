@@ -43,8 +43,8 @@ PLACES = [
 ]
 
 
-# How a process is timed, fails and ends depends on the place, not on the format, and the
-# emulated processor is slow.
+# How a process is timed, fails and ends depends on the place, not on the format, and
+# the emulated processor is slow.
 PROCESSES = [each for each in PLACES if each.id != "arm64.onnx"]
 of_processes = pytest.mark.parametrize("place", PROCESSES, indirect=True)
 
