@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers, ops
 from places import available
+from zoo import randomise
 
 import keras_tickets as kt
 from keras_tickets.mobile.preparing.building import build
@@ -22,19 +23,6 @@ from keras_tickets.mobile.preparing.rewrites.kernel_padding import Axis
 pytestmark = pytest.mark.backend_independent
 
 TOLERANCE = 1e-5
-
-
-def randomise(model: keras.Model, seed: int = 0) -> keras.Model:
-    """Give every weight a random value, statistics and biases too."""
-    rng = np.random.default_rng(seed)
-    for variable in model.variables:
-        fan_in = max(1, int(np.prod(variable.shape[:-1])))
-        value = rng.normal(size=variable.shape) / np.sqrt(fan_in)
-        if variable.name in ("moving_variance", "gamma", "variance"):
-            value = rng.uniform(0.5, 2, variable.shape)
-        if variable.name not in ("seed_generator_state", "count"):
-            variable.assign(value)
-    return model
 
 
 def compared(model: keras.Model, other: keras.Model) -> float:

@@ -219,6 +219,19 @@ def build(name: str, seed: int = 0) -> keras.Model:
     return BUILDERS[name]()
 
 
+def randomise(model: keras.Model, seed: int = 0) -> keras.Model:
+    """Give every weight a random value, statistics and biases too."""
+    rng = np.random.default_rng(seed)
+    for variable in model.variables:
+        fan_in = max(1, int(np.prod(variable.shape[:-1])))
+        value = rng.normal(size=variable.shape) / np.sqrt(fan_in)
+        if variable.name in ("moving_variance", "gamma", "variance"):
+            value = rng.uniform(0.5, 2, variable.shape)
+        if variable.name not in ("seed_generator_state", "count"):
+            variable.assign(value)
+    return model
+
+
 @contextlib.contextmanager
 def dtype_policy(policy: str):
     """What is built within the block has this dtype policy."""
