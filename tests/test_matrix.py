@@ -8,7 +8,7 @@ import time
 
 import keras
 import pytest
-from exported import in_each_format
+from exported import SUFFIXES
 
 import keras_tickets as kt
 from benchmarks import export_matrix, export_table, zoo
@@ -28,11 +28,11 @@ SLICE = (
     "shared",
     "subclassed",
 )
-IN_CHILD = {("shared", ".tflite"), ("subclassed", ".onnx")}
 OLD_LITERT = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 15)
 
 
-@pytest.mark.parametrize(("name", "suffix"), in_each_format(SLICE, IN_CHILD))
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("name", SLICE)
 def test_networks_are_verified(name, suffix):
     if OLD_LITERT and (name, suffix) == ("text_gru", ".tflite"):
         pytest.skip("needs the exporter of Keras 3.15")
