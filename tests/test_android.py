@@ -690,7 +690,7 @@ def test_end_to_end():
     tests = ["tests/test_runners.py", "tests/test_android.py"]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *tests]
     # Of the contract of all places, what a fake phone cannot show: that files compute.
-    contract = "android.tflite and (computes or verify)"
+    contract = "android.tflite and computes"
     chosen = ["-k", f"lab_phone or {contract}", "-rs", "--timeout", "600"]
     said = subprocess.run(
         [LAB / "lab", *command, *chosen],
