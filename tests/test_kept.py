@@ -33,7 +33,7 @@ def test_a_source_that_changes_is_seen(name, counts, tmp_path):
 
 
 MADE = """
-import pathlib, sys
+import pathlib, sys, time
 sys.path.insert(0, sys.argv[1])
 import kept
 kept.FOLDER, made = pathlib.Path(sys.argv[2], "kept"), pathlib.Path(sys.argv[2], "made")
@@ -43,6 +43,7 @@ kept.state = lambda: "state"
 def value(word, number=1):
     with made.open("a") as file:
         file.write(f"{word}{number} ")
+    time.sleep(0.5)  # while the other one asks
     return [word] * number
 
 assert value("a", 3) == ["a", "a", "a"]
