@@ -12,8 +12,6 @@ import pickle
 from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
 
-import keras
-
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDER = ROOT / ".pytest_cache" / "kept"
 # Test modules only ask for what is kept; all else may change what it is.
@@ -26,6 +24,8 @@ T = TypeVar("T")
 @functools.cache
 def state(root: pathlib.Path = ROOT) -> str:
     """Return a digest of the sources, and of the versions of all that is installed."""
+    import keras
+
     digest = hashlib.sha256(keras.backend.backend().encode())
     for path in _sorted(path for form in SOURCES for path in root.glob(form)):
         digest.update(str(path.relative_to(root)).encode() + path.read_bytes())

@@ -47,7 +47,7 @@ def train(name: str) -> None:
     keras.utils.clear_session(free_memory=False)
     ticket = kt.wrap(zoo.build("functional"), PRUNERS[name]())
     decay = keras.optimizers.schedules.CosineDecay(1e-2, 24)
-    zoo.compile_for("functional", ticket, keras.optimizers.Adam(decay))
+    zoo.compile_for("functional", ticket, keras.optimizers.Adam(decay), **zoo.COMPILED)
     backup = keras.callbacks.BackupAndRestore(str(args.backups / name))
     zoo.train("functional", ticket, epochs=6, callbacks=[backup, Die()])
     state = [v.numpy() for v in [*ticket.variables, *ticket.optimizer.variables]]

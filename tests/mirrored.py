@@ -18,7 +18,7 @@ tf.config.set_logical_device_configuration(
 def masks(strategy, pruner) -> list[np.ndarray]:
     with strategy.scope():
         ticket = kt.wrap(zoo.build("shared"), pruner())
-        zoo.compile_for("shared", ticket, keras.optimizers.SGD(0.05))
+        zoo.compile_for("shared", ticket, keras.optimizers.SGD(0.05), **zoo.COMPILED)
     zoo.train("shared", ticket, epochs=2)
     assert ticket.mask_set.count() == ticket.pruner.target(ticket.mask_set)
     return ticket.mask_set.values()

@@ -108,8 +108,13 @@ def test_golden_scores_in_float64(float64):
     check_golden(1e-12)
 
 
-@pytest.mark.parametrize("activation", ["relu6", "swish", "gelu", "tanh", "sigmoid"])
-@pytest.mark.parametrize("head", ["softmax", None])
+@pytest.mark.parametrize(
+    ("activation", "head"),
+    [
+        *(("relu6", "softmax"), ("swish", None), ("gelu", "softmax")),
+        *(("tanh", None), ("sigmoid", "softmax")),
+    ],
+)
 def test_golden_scores_whatever_the_activations(activation, head):
     check_golden(1e-5, activation=activation, head=head)
 
@@ -129,8 +134,9 @@ def test_golden_tickets(keep, rounds):
     assert kept == KEPT[keep, rounds]
 
 
-@pytest.mark.parametrize("rounds", [1, 100])
-@pytest.mark.parametrize("keep", [6, 5, 4, 3])
+@pytest.mark.parametrize(
+    ("keep", "rounds"), [(6, 1), (5, 100), (4, 1), (3, 1), (3, 100)]
+)
 def test_maximal_critical_compression(keep, rounds):
     """The published code, which prunes ties, empties a layer at each of these."""
     ticket = kt.wrap(golden(), kt.SynFlow(1 - keep / 27, rounds=rounds))
@@ -274,7 +280,17 @@ MIDDLES = {
 }
 
 
-@pytest.mark.parametrize("middle", sorted(MIDDLES))
+# A rule is made of operations of Keras; one of each kind shows that a backend has them.
+EACH_BACKEND = {"batch_norm", "residual", "squeeze_excite", "transposed", "nested"}
+
+
+@pytest.mark.parametrize(
+    "middle",
+    [
+        pytest.param(m, marks=pytest.mark.backend_independent(m not in EACH_BACKEND))
+        for m in sorted(MIDDLES)
+    ],
+)
 def test_first_and_last_layer_carry_all_the_flow(middle):
     share = shares(image_model(*MIDDLES[middle]()))
     np.testing.assert_allclose(share["first/kernel"], 1, rtol=1e-4)
@@ -323,9 +339,7 @@ def test_every_model_of_the_zoo_has_a_flow(kind):
 
 @pytest.mark.slow
 @pytest.mark.backend_independent
-@pytest.mark.parametrize(
-    "family", ["MobileNet", "MobileNetV2", "MobileNetV3Small", "EfficientNetB0"]
-)
+@pytest.mark.parametrize("family", ["MobileNetV3Small", "EfficientNetB0"])
 def test_families_as_they_are(family):
     """The others, and more rounds: `benchmarks/synflow_families.py`."""
     build = getattr(keras.applications, family)

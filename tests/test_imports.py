@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
@@ -12,36 +11,16 @@ import keras_tickets as kt
 
 pytestmark = pytest.mark.lowest
 
-HEAVY = (
-    *("tensorflow", "jax", "torch", "onnx", "onnxruntime", "ai_edge_litert"),
-    # Our own, for files: they load at first use.
-    *("keras_tickets.mobile", "keras_tickets.convert.exporting"),
-)
+# Rooms of our own that are for files: they load at first use.
+LATER = ("keras_tickets.mobile", "keras_tickets.convert.exporting")
 
-PROBE = f"""
-import sys, time
-start = time.perf_counter()
+PROBE = """
+import sys
 import keras
-between = time.perf_counter()
-before = {{m for m in {HEAVY} if m in sys.modules}}
+before = set(sys.modules)
 import keras_tickets
-end = time.perf_counter()
-after = {{m for m in {HEAVY} if m in sys.modules}}
-print((end - between) / (between - start), *sorted(after - before))
+print(*sorted(set(sys.modules) - before))
 """
-
-
-def probe() -> tuple[float, list[str]]:
-    # With compiled files, as after an installation: Keras' own have them.
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
-    out = subprocess.run(
-        [sys.executable, "-c", PROBE],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=environment,
-    ).stdout.split()
-    return float(out[0]), out[1:]
 
 
 def test_all_public_names_are_there_at_once_or_at_first_use():
@@ -52,7 +31,7 @@ def test_all_public_names_are_there_at_once_or_at_first_use():
         _ = kt.sohw
 
 
-@pytest.mark.any_backend
+@pytest.mark.backend_independent
 def test_the_name_of_a_script_changes_nothing(tmp_path):
     """Nor does it matter what else is imported, such as the command."""
     script = tmp_path / "keras-tickets.py"
@@ -64,13 +43,13 @@ def test_the_name_of_a_script_changes_nothing(tmp_path):
     assert "function wrap" in done.stdout
 
 
-@pytest.mark.slow
-def test_import_is_cheap_and_brings_no_framework_beyond_keras_own():
-    # Beside Keras' own import, since machines differ; one of three is enough, since
-    # other work on a machine only ever adds.
-    for _ in range(3):
-        share, brought = probe()
-        assert brought == []
-        if share < 0.1:
-            break
-    assert share < 0.1
+def test_import_is_cheap_and_brings_no_package_beyond_keras_own():
+    """Counted in modules: what time they take is the machine's business."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE], capture_output=True, text=True, check=True
+    )
+    brought = set(done.stdout.split())
+    packages = {name.partition(".")[0] for name in brought}
+    assert packages - sys.stdlib_module_names == {"keras_tickets"}
+    assert not brought.intersection(LATER)
+    assert len(brought) <= 120  # of our own 95

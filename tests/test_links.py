@@ -18,6 +18,7 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "export").rglob("*.md")),
     *sorted((ROOT / "benchmarks").glob("*.md")),
+    ROOT / "tests" / "README.md",
 ]
 
 
@@ -80,6 +81,12 @@ def test_every_page_of_docs_is_listed():
     index = ROOT / "docs" / "README.md"
     pages = {page.name for page in index.parent.glob("*.md")} - {index.name}
     assert pages <= set(links(index))
+
+
+def test_every_test_is_on_the_map():
+    folder = ROOT / "tests"
+    listed = set(links(folder / "README.md"))
+    assert {path.name for path in folder.glob("test_*.py")} <= listed
 
 
 def test_cited_laws_are_written():

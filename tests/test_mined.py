@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import keras
@@ -33,13 +34,13 @@ MINED = {
 FROZEN = ("gem_miner", "edge_popup", "edge_popup_global")
 
 
-def linear(pruner, rate=0.5, **compiling):
+def linear(pruner, rate=0.5):
     """A ticket of one linear layer, its data, and plain SGD for everything."""
     rng = np.random.default_rng(0)
     model = keras.Sequential([keras.Input((5,)), layers.Dense(3, use_bias=False)])
     x, y = rng.normal(size=(8, 5)), rng.normal(size=(8, 3))
     ticket = kt.wrap(model, pruner)
-    ticket.compile(keras.optimizers.SGD(rate), "mse", **compiling)
+    ticket.compile(keras.optimizers.SGD(rate), "mse", run_eagerly=True)
     return ticket, x.astype("float32"), y.astype("float32")
 
 
@@ -70,7 +71,9 @@ class Watch(keras.callbacks.Callback):
         )
 
 
+@functools.cache
 def watched(name, epochs=6, model="sequential", optimizer="adam", **arguments):
+    """Return a trained ticket and what it was like; several tests look at one run."""
     ticket = kt.wrap(zoo.build(model), MINED[name](**arguments))
     zoo.compile_for(model, ticket, keras.optimizers.get(optimizer))
     watch = Watch()
@@ -215,7 +218,7 @@ def test_masks_only_lose_weights_and_scores_stay_in_the_unit_interval():
 
 
 def test_the_highest_scores_are_kept_exactly():
-    ticket, epochs = watched("gem_miner", epochs=4)
+    ticket, epochs = watched("gem_miner")
     kept = np.concatenate([m.ravel() for m in ticket.mask_set.values()])
     score = np.concatenate([s.ravel() for s in epochs[-1]["scores"]])
     assert score[kept].min() >= score[~kept].max()
@@ -317,7 +320,7 @@ def test_saved_and_loaded_goes_on_where_it_was(stop, tmp_path):
     """In either phase, with both optimizers' state."""
     keras.utils.set_random_seed(0)
     ticket = kt.wrap(zoo.build("sequential"), MINED["gem_miner"]())
-    zoo.compile_for("sequential", ticket)
+    zoo.compile_for("sequential", ticket, **zoo.COMPILED)
     x, y = zoo.images(), zoo.labels()
     run = {"epochs": 6, "batch_size": 16, "verbose": 0, "shuffle": False}
 

@@ -81,13 +81,14 @@ WHILE_TRAINING = ["magnitude", *sorted(set(ONE_EACH) - AT_ONCE)]
 
 MODEL = "sequential"  # the smallest; each fit compiles anew
 # Two epochs are too few for soft masks and thresholds to come anywhere.
-pytestmark = [pytest.mark.filterwarnings("ignore:Mining ended"), pytest.mark.lowest]
+pytestmark = pytest.mark.filterwarnings("ignore:Mining ended")
 KINDS = ["functional", "nested", "subclassed"]
 
 
 def ticket_of(name: str, model: str = MODEL, **compiling) -> kt.Ticket:
     ticket = kt.wrap(zoo.build(model), PRUNERS[name]())
-    zoo.compile_for(model, ticket, keras.optimizers.SGD(0.05), **compiling)
+    how = compiling or zoo.COMPILED
+    zoo.compile_for(model, ticket, keras.optimizers.SGD(0.05), **how)
     return ticket
 
 
@@ -105,6 +106,7 @@ def test_every_pruner_is_in_the_table():
     assert set(pruners.registry.members.values()) == covered
 
 
+@pytest.mark.lowest
 @pytest.mark.parametrize("name", NAMES)
 def test_config_round_trip(name):
     pruner = PRUNERS[name]()
@@ -152,6 +154,7 @@ def check_count(run: Run) -> None:
     assert ticket.drawn
 
 
+@pytest.mark.lowest
 @pytest.mark.parametrize("run", ONE_EACH, indirect=True)
 def test_exact_count_after_fit_and_logged_each_epoch(run):
     check_count(run)
@@ -173,6 +176,7 @@ def test_same_seed_same_masks_and_same_training(run, request):
     assert same(masks_of(again), run.masks)
 
 
+@pytest.mark.lowest
 @pytest.mark.parametrize("run", ONE_EACH, indirect=True)
 def test_fit_twice_keeps_the_masks(run):
     zoo.train(MODEL, run.ticket, epochs=2)
@@ -188,12 +192,14 @@ def test_steps_per_execution_ends_on_the_same_count(name):
     assert ticket.mask_set.count() == ticket.pruner.target(ticket.mask_set)
 
 
+@pytest.mark.lowest
 @pytest.mark.parametrize("run", sorted(set(ONE_EACH) - set(DYNAMIC)), indirect=True)
 def test_masks_are_nested(run):
     for before, after in itertools.pairwise(run.each_step):
         assert not any((b & ~a).any() for a, b in zip(before, after, strict=True))
 
 
+@pytest.mark.lowest
 @pytest.mark.parametrize("run", DYNAMIC, indirect=True)
 def test_masks_that_move_keep_the_number_of_each_kernel(run):
     seen = run.each_step
@@ -228,6 +234,7 @@ def test_draw_before_training_is_kept_by_fit():
     assert same(masks_of(ticket), masks)
 
 
+@pytest.mark.lowest
 def test_gradual_follows_its_curve():
     ticket = kt.wrap(
         zoo.build(MODEL),
@@ -303,6 +310,7 @@ def two_layers() -> keras.Model:
     )
 
 
+@pytest.mark.lowest
 @pytest.mark.parametrize(
     ("sparsity", "message"),
     [
@@ -379,6 +387,7 @@ DIGESTS = {
 }
 
 
+@pytest.mark.lowest
 @pytest.mark.parametrize("name", sorted(DIGESTS))
 def test_same_weights_same_ticket_on_every_backend(name):
     """Law 3: one digest, pinned here, for all backends."""

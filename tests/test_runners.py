@@ -43,6 +43,12 @@ PLACES = [
 ]
 
 
+# How a process is timed, fails and ends depends on the place, not on the format, and
+# the emulated processor is slow.
+PROCESSES = [each for each in PLACES if each.id != "arm64.onnx"]
+of_processes = pytest.mark.parametrize("place", PROCESSES, indirect=True)
+
+
 @pytest.fixture(params=PLACES)
 def place(request):
     """A runner that is available, and a format that it runs."""
@@ -84,6 +90,7 @@ def test_a_file_computes_what_keras_computes(place, file):
     assert not np.allclose(first, other, atol=1e-3)
 
 
+@of_processes
 def test_runs_are_timed_and_progress_is_told(place, file):
     runner, _ = place
     told: list[int] = []
@@ -96,6 +103,7 @@ def test_runs_are_timed_and_progress_is_told(place, file):
     assert timing.device
 
 
+@of_processes
 def test_a_report_names_the_place(place, file):
     runner, _ = place
     report = kt.benchmark(file, on=runner.name, runs=2, warmup=1, verbose=False)
@@ -113,6 +121,7 @@ def test_verify_agrees_with_and_without_the_model(place, file):
     assert with_model.samples == alone.samples == 4
 
 
+@of_processes
 def test_a_broken_file_is_an_error_of_its_own(place, tmp_path):
     runner, suffix = place
     path = tmp_path / f"broken{suffix}"
@@ -151,6 +160,7 @@ def with_flex(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+@of_processes
 def test_whatever_ends_the_block_ends_the_process(error, place, file, started):
     runner, _ = place
 

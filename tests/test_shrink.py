@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
+from zoo import randomise
 
 import keras_tickets as kt
 
@@ -20,17 +21,6 @@ TOLERANCE = 1e-5
 
 
 # -- models with dead channels -------------------------------------------------------
-
-
-def randomise(model: keras.Model, seed: int = 0) -> None:
-    """Give every weight a random value, statistics and biases too."""
-    rng = np.random.default_rng(seed)
-    for variable in model.weights:
-        fan_in = max(1, int(np.prod(variable.shape[:-1])))
-        value = rng.normal(size=variable.shape) / np.sqrt(fan_in)
-        if variable.name == "moving_variance":
-            value = rng.uniform(0.5, 2, variable.shape)
-        variable.assign(value)
 
 
 def change(variable: keras.Variable, index, value: float = 0.0) -> None:

@@ -26,7 +26,7 @@ from keras_tickets.inspection import inspect
 resource = pytest.importorskip("resource")
 tf = pytest.importorskip("tensorflow")
 
-pytestmark = pytest.mark.any_backend
+pytestmark = pytest.mark.backend_independent
 
 LOGGERS = ("", "absl", "tensorflow", "tf2onnx")
 

@@ -135,7 +135,6 @@ def test_the_tolerance_is_the_callers(file):
     assert kt.verify(file, worse, tolerance=0.1).max_rel > 1e-5
 
 
-@pytest.mark.backend_independent(False)
 def test_several_inputs_are_given_by_name(tmp_path):
     model = make_sparse(dict_model())
     path = tmp_path / "m.onnx"

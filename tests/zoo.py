@@ -219,6 +219,19 @@ def build(name: str, seed: int = 0) -> keras.Model:
     return BUILDERS[name]()
 
 
+def randomise(model: keras.Model, seed: int = 0) -> keras.Model:
+    """Give every weight a random value, statistics and biases too."""
+    rng = np.random.default_rng(seed)
+    for variable in model.variables:
+        fan_in = max(1, int(np.prod(variable.shape[:-1])))
+        value = rng.normal(size=variable.shape) / np.sqrt(fan_in)
+        if variable.name in ("moving_variance", "gamma", "variance"):
+            value = rng.uniform(0.5, 2, variable.shape)
+        if variable.name not in ("seed_generator_state", "count"):
+            variable.assign(value)
+    return model
+
+
 @contextlib.contextmanager
 def dtype_policy(policy: str):
     """What is built within the block has this dtype policy."""
@@ -238,7 +251,17 @@ def inputs_of(name: str):
     return images()
 
 
+COMPILED = {"run_eagerly": False}  # as users train, in as much as it changes anything
+
+
 def compile_for(name: str, model: keras.Model, optimizer="adam", **kwargs) -> None:
+    """Prepare a model for its data; step by step, unless it is told how to run.
+
+    To compile a step takes longer than to run the few of a test. What compiling may
+    change is shown by tests that pass `**COMPILED`.
+    """
+    if not kwargs.keys() & {"run_eagerly", "jit_compile", "steps_per_execution"}:
+        kwargs["run_eagerly"] = True
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     if name == "several":
         loss = {"kind": loss, "size": "mse"}
