@@ -249,12 +249,12 @@ def test_settling_does_not_change_the_network(name):
     """Before training goes on, the settled network is the mined one, masked."""
     ticket = kt.wrap(zoo.build("sequential"), MINED[name](until=1.0))
     zoo.compile_for("sequential", ticket)
-    settle, outputs = ticket.pruner.settle, []
+    finalize, outputs = ticket.pruner.finalize, []
     x = zoo.images()[:8]
 
     def spy(_):
         outputs.append(ops.convert_to_numpy(ticket(x)))
-        settle(ticket)
+        finalize(ticket)
 
     ticket.pruner.finalize = spy
     zoo.train("sequential", ticket, epochs=2)
@@ -336,7 +336,7 @@ def test_saved_and_loaded_goes_on_where_it_was(stop, tmp_path):
         np.testing.assert_array_equal(on_host(one.value), on_host(two.value))
 
 
-# -- Split -----------------------------------------------------------------------------
+# -- two phases -----------------------------------------------------------------------
 
 
 def test_a_closed_gate_moves_nothing():

@@ -85,8 +85,8 @@ def why_dead(
     model: keras.Model, kernels: Sequence[Kernel], masks: Sequence[np.ndarray]
 ) -> str:
     """Return the message for a model through which nothing flows at the outset."""
-    alive = [ops.convert_to_tensor(mask) for mask in masks]
-    abs_weights = [ops.abs(weight) for weight in masked(weights(kernels), alive)]
+    kept = [ops.convert_to_tensor(mask) for mask in masks]
+    abs_weights = [ops.abs(weight) for weight in masked(weights(kernels), kept)]
     ends = _dead_ends(Network(model, kernels), abs_weights)
     return (
         f"No signal passes {model.name!r} before anything is pruned: it ends in "

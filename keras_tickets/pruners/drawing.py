@@ -42,7 +42,7 @@ def begun(
 def draw(
     pruner: PruningRecipe,
     task: Task,
-    alive: Sequence[np.ndarray],
+    initial: Sequence[np.ndarray],
     sparsity: float,
     verbose: int = 0,
 ) -> tuple[list[np.ndarray], Curve]:
@@ -54,18 +54,18 @@ def draw(
     different sizes the last of a kernel need not carry the most for each weight.
     """
     weight_groups = pruner.weight_groups(task.kernels)
-    vital = [np.zeros(mask.shape, bool) for mask in alive]
+    vital = [np.zeros(mask.shape, bool) for mask in initial]
     rounds = pruner.rounds
     score = pruner.score.prepare(task)
     bar = keras.utils.Progbar(
         rounds, verbose=verbose if rounds > 1 else 0, unit_name="round"
     )
-    masks, (scored, seconds) = list(alive), _timed(score, alive)
+    masks, (scored, seconds) = list(initial), _timed(score, initial)
     check_finite(task.kernels, scored.values)
     if scored.collapsed:
         raise ValueError(collapse.why_dead(task.model, task.kernels, masks))
     curve = begun(task.kernels, masks, pruner.score, scored.measure)
-    here, total = count(alive).sparsity, count(alive).total
+    here, total = count(initial).sparsity, count(initial).total
     due = _targets(here, sparsity, rounds)[::-1]
     while due:
         started = time.perf_counter()
