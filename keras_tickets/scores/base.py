@@ -85,11 +85,6 @@ class StaticScore(Score):
 registry = Registry("score", Score)
 
 
-def values(kernel: Kernel) -> np.ndarray:
-    """Return a kernel's stored values, in float32 or better."""
-    return ops.convert_to_numpy(weights([kernel])[0])
-
-
 def weights(kernels: Sequence[Kernel]) -> list[Any]:
     """Return the stored values as tensors, in float32 or better."""
     tensors = [ops.stop_gradient(kernel.variable.value) for kernel in kernels]

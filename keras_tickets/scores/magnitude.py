@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_tickets.backend import numbers
 from keras_tickets.kernels import Kernel
 from keras_tickets.scores.base import (
     StaticScore,
     registry,
-    values,
 )
 
 
@@ -24,4 +24,4 @@ class Magnitude(StaticScore):
 
     def __call__(self, kernels: Sequence[Kernel]) -> list[np.ndarray]:
         """Return the absolute values."""
-        return [np.abs(values(kernel)) for kernel in kernels]
+        return [np.abs(numbers(kernel.variable)) for kernel in kernels]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from keras_tickets.backend import array_of
 from keras_tickets.kernels import (
     Selection,
     find_kernels,
@@ -17,7 +18,6 @@ from keras_tickets.masks.masked_layer import (
     masked_layers,
     without_masks,
 )
-from keras_tickets.masks.snapshot import array_of
 from keras_tickets.ticket.ticket import Ticket
 
 

@@ -13,7 +13,7 @@ from keras import ops
 
 from keras_tickets._util.checks import check_model
 from keras_tickets._util.registry import PACKAGE
-from keras_tickets.backend import keras_private, on_host
+from keras_tickets.backend import array_of, keras_private, on_host
 from keras_tickets.kernels import (
     Filter,
     Kernel,
@@ -32,10 +32,7 @@ from keras_tickets.masks.masked_layer import (
     without_masks,
 )
 from keras_tickets.masks.optimizer_slots import Slots
-from keras_tickets.masks.snapshot import (
-    Snapshot,
-    array_of,
-)
+from keras_tickets.masks.snapshot import Snapshot
 from keras_tickets.masks.stripping import strip
 
 if TYPE_CHECKING:
