@@ -1,4 +1,4 @@
-"""What every door of the package asks of a model first."""
+"""Checks shared by all public functions that take a model."""
 
 from __future__ import annotations
 

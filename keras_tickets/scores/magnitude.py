@@ -16,7 +16,7 @@ from keras_tickets.scores.base import (
 
 @registry.register
 class Magnitude(StaticScore):
-    """`|w|`: the larger a weight, the more it is worth.
+    """`|w|`: the larger a weight, the higher its score.
 
     Reference:
         Janowsky, "Pruning versus clipping in neural networks", 1989.
