@@ -455,7 +455,7 @@ def test_explicit_name_that_is_nowhere():
 
 @pytest.mark.parametrize("wrong", ["erdos", 0.9, None, ["erk"]])
 def test_unknown_allocation(wrong):
-    with pytest.raises(ValueError, match=r"is not a allocation.*'ERK'"):
+    with pytest.raises(ValueError, match=r"is not an allocation.*'ERK'"):
         allocation.get(wrong)
 
 

@@ -86,7 +86,7 @@ class Registry(Generic[T]):
         self.members: dict[str, type[T]] = {}
 
     def register(self, cls: type[T]) -> type[T]:
-        """Class decorator: give `cls` its string name and make it saveable."""
+        """Return `cls`, with its string name and made saveable: a class decorator."""
         self.members[spelling(cls.__name__)] = cls
         # By family: a score and a pruner may both be called Magnitude.
         package = f"{PACKAGE}.{self.family}"
@@ -122,6 +122,10 @@ class Registry(Generic[T]):
         near = difflib.get_close_matches(written, self.members, n=1)
         hint = f" Did you mean {self.members[near[0]].__name__!r}?" if near else ""
         return (
-            f"{identifier!r} is not a {self.family}. Expected the name of one of "
-            f"{names}, a {self.base.__name__} or its config.{hint}"
+            f"{identifier!r} is not {_with_article(self.family)}. Expected the name of "
+            f"one of {names}, {_with_article(self.base.__name__)} or its config.{hint}"
         )
+
+
+def _with_article(noun: str) -> str:
+    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"

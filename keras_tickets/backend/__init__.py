@@ -7,7 +7,10 @@ Verbs that compose, so that everything else is written once, in `keras.ops`:
   derivative.
 - `compiled(function)`: the same function, compiled where the backend compiles.
 - `updating(variables, function)`: new values for variables, computed and assigned.
-- `on_host(tensor)`: a tensor as an array, without a copy where memory is shared.
+- `on_host(tensor)`: a tensor as an array to look at, without a copy where memory is
+  shared.
+- `array_of(tensor)`: a tensor as an array of its own, to keep or to assign.
+- `numbers(variable)`: a weight as an array in float32 or better, to compute with.
 
 `function` takes and returns tensors and (nested) lists of tensors only.
 """
@@ -85,3 +88,22 @@ def on_host(tensor: Any) -> np.ndarray:
     except NotImplementedError:
         look = keras.ops.convert_to_numpy
     return np.asarray(look(tensor))
+
+
+def array_of(tensor: Any) -> np.ndarray:
+    """Return a variable or a tensor as an array of its own.
+
+    What is assigned to another variable goes through such an array: JAX donates
+    buffers, and two variables must not share one.
+    """
+    value = tensor.value if isinstance(tensor, keras.Variable) else tensor
+    if keras.ops.is_tensor(value):
+        value = keras.ops.convert_to_numpy(value)
+    return np.array(value)
+
+
+def numbers(variable: keras.Variable) -> np.ndarray:
+    """Return the values of a weight, in float32 or better."""
+    precise = str(variable.dtype) == "float64"
+    value = variable.value if precise else keras.ops.cast(variable.value, "float32")
+    return keras.ops.convert_to_numpy(value)

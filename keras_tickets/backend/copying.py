@@ -18,10 +18,8 @@ from types import MappingProxyType
 from typing import Any
 
 import keras
-import numpy as np
-from keras import ops
 
-from keras_tickets.backend import keras_private
+from keras_tickets.backend import array_of, keras_private
 from keras_tickets.backend.rebuilding import is_of_keras
 
 
@@ -144,16 +142,6 @@ def state_variables(layer: keras.Layer) -> list[keras.Variable]:
         *keras_private.own_seeds(layer),
         *(x for x in keras.tree.flatten(states) if isinstance(x, keras.Variable)),
     ]
-
-
-def array_of(value: Any) -> np.ndarray:
-    """Return a variable or a tensor as an array of its own.
-
-    What is assigned to another variable goes through such an array: JAX donates
-    buffers, and two variables must not share one.
-    """
-    value = value.value if isinstance(value, keras.Variable) else value
-    return np.array(ops.convert_to_numpy(value) if ops.is_tensor(value) else value)
 
 
 # -- what layers save by methods of their own ------------------------------------------

@@ -1,12 +1,10 @@
-"""What the rooms that rebuild a model layer by layer ask of it, and of its layers."""
+"""Helpers to rebuild a Keras model layer by layer."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import keras
-import numpy as np
-from keras import ops
 
 from keras_tickets._util.layer_traits import (
     has_lora,
@@ -60,13 +58,6 @@ def input_layer(graph: keras.Function, tensor: Any) -> Any:
 def is_of_keras(cls: type) -> bool:
     """Return whether a class is Keras' own, so that its name tells what it does."""
     return cls.__module__.startswith("keras.")
-
-
-def numbers(variable: Any) -> np.ndarray:
-    """Return the values of a weight, in float32 or better, for NumPy."""
-    precise = str(variable.dtype) == "float64"
-    value = variable.value if precise else ops.cast(variable.value, "float32")
-    return ops.convert_to_numpy(value)
 
 
 def weights_beside(layer: Any) -> str:

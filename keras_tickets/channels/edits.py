@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_tickets.backend.rebuilding import numbers
+from keras_tickets.backend import numbers
 from keras_tickets.channels.channel_state import Channels
 from keras_tickets.channels.coupling import Kept
 

@@ -33,10 +33,10 @@ from keras_tickets._util.layer_traits import (
     ELEMENTWISE,
     IDENTITY,
 )
+from keras_tickets.backend import numbers
 from keras_tickets.backend.rebuilding import (
     LeftAlone,
     is_of_keras,
-    numbers,
     weights_beside,
 )
 from keras_tickets.channels.channel_state import (

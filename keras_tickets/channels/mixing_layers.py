@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from keras_tickets._util.layer_traits import same_padding
-from keras_tickets.backend.rebuilding import numbers
+from keras_tickets.backend import numbers
 from keras_tickets.channels.channel_state import (
     Channels,
     only_finite,

@@ -12,6 +12,7 @@ from keras_tickets._util.file_tensor import (
     FileTensor,
 )
 from keras_tickets._util.layer_traits import is_bias
+from keras_tickets.backend import on_host
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ def model_weights(model: keras.Model) -> list[Weight]:
     for variable in model.variables:
         if not keras.backend.is_float_dtype(variable.dtype):
             continue
-        values = np.asarray(keras.ops.convert_to_numpy(variable.value))
+        values = on_host(variable.value)
         bad = values.size - int(np.isfinite(values.astype(np.float64)).sum())
         if bad:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The flow of positive signals through a linearised network.
+"""The flow of positive signals through a linearized network.
 
 `Network` evaluates it and finds where it ends; `rule` teaches it a new layer.
 """

@@ -1,4 +1,4 @@
-"""The linearised network: what SynFlow measures, and what tells whether a ticket lives.
+"""The linearized network: what SynFlow measures, and what shows a layer collapse.
 
 All weights have their absolute values, the input is all ones, activations are the
 identity (`keras_tickets.flow.rules`). The output then is a sum over all paths from
@@ -53,15 +53,15 @@ class LayerTrace:
 
 
 class Network:
-    """The linearised network of a model.
+    """The linearized network of a model.
 
     Args:
         model: A built model: Functional, Sequential, nested, or subclassed with a
             `call` that uses layers and `keras.ops`.
         kernels: The kernels whose absolute values are given at each call.
-        strict: Whether a product of signals is dead as soon as one factor is. SynFlow
-            asks so; whether a network still works asks less: what a sigmoid gates,
-            or softmax attends to, passes also when the gate has no weights left.
+        strict: Whether a product of signals is zero as soon as one factor is, as for
+            SynFlow. A network still works with less: what a sigmoid gates, or softmax
+            attends to, passes also when the gate has no weights left.
 
     Raises:
         NotLinearError: At a call, when a layer has no rule and is not linear as it

@@ -1,4 +1,4 @@
-"""What each kind of layer is to the linearised network.
+"""What each kind of layer is to the linearized network.
 
 A rule is a function `rule(network, layer, *args, **kwargs)` that takes signals where
 the layer takes tensors and returns signals. Kernels and other weights have their
@@ -6,10 +6,10 @@ absolute values, biases are zero: whatever a layer reads from its variables is s
 
 The rules in one table:
 
-| layer | linearised |
+| layer | linearized |
 |---|---|
 | activations, dropout, noise | identity |
-| normalisation, LayerScale | a positive scale per channel, whatever the statistics |
+| normalization, LayerScale | a positive scale per channel, whatever the statistics |
 | Rescaling, Normalization | their slope |
 | Add, Subtract, Maximum, Minimum | the sum |
 | Average, Concatenate | as they are |
@@ -135,7 +135,7 @@ def always_positive(
 def batch_normalization(
     network: Network, layer: Any, x: Signal, *args: Any, **kwargs: Any
 ) -> Signal:
-    """`x |gamma| / sqrt(var + eps)`: no mean, no shift, whatever the statistics."""
+    """Return `x |gamma| / sqrt(var + eps)`, whatever the mean and the shift."""
     scale = ops.rsqrt(ops.abs(layer.moving_variance.value) + layer.epsilon)
     return x.of(x.value * _along(x, layer.axis, scale * _gain(layer.gamma, scale)))
 
@@ -144,7 +144,7 @@ def batch_normalization(
 def normalization(
     network: Network, layer: Any, x: Signal, *args: Any, **kwargs: Any
 ) -> Signal:
-    """`x |gamma|`: what a layer computes from the signal itself is left out."""
+    """Return `x |gamma|`, without what a layer computes from the signal itself."""
     gain = layer.scale if isinstance(layer.scale, keras.Variable) else layer.gamma
     if gain is None:
         return x
@@ -152,7 +152,7 @@ def normalization(
 
 
 def _gain(gamma: Any, like: Any) -> Any:
-    """Return `|gamma|`, or one where it was initialised to zero as a whole."""
+    """Return `|gamma|`, or one where it was initialized to zero as a whole."""
     if gamma is None:
         return ops.ones_like(like)
     gain = ops.abs(gamma.value)
@@ -177,7 +177,7 @@ def layer_scale(network: Network, layer: Any, x: Signal) -> Signal:
 
 @rule("Rescaling", "Normalization")
 def slope(network: Network, layer: Any, x: Signal) -> Signal:
-    """`x |f(1) - f(0)|` for an affine f."""
+    """Return `x |f(1) - f(0)|` for an affine f."""
     ones = ops.ones_like(x.value)
     steep = ops.abs(layer.call(ones) - layer.call(ones * 0))
     return rescale(x.of(x.value * ops.cast(steep, x.value.dtype)))
@@ -188,7 +188,7 @@ def slope(network: Network, layer: Any, x: Signal) -> Signal:
 
 @rule("Add", "Subtract", "Average", "Maximum", "Minimum")
 def add(network: Network, layer: Any, *args: Any, **kwargs: Any) -> Signal:
-    """The sum of all branches, at one exponent; constants are left out."""
+    """Return the sum of all branches, at one exponent; constants are left out."""
     flat = tree.flatten(args)
     branches = signals_in(flat)
     if len(branches) == 1:
@@ -217,7 +217,7 @@ def concatenate(network: Network, layer: Any, *args: Any, **kwargs: Any) -> Sign
 
 @rule("Multiply", "Divide", "TrueDivide")
 def multiply(network: Network, layer: Any, *args: Any, **kwargs: Any) -> Signal:
-    """`(x1 ... xn)^(1/n)`; a constant factor has its absolute value."""
+    """Return `(x1 ... xn)^(1/n)`; a constant factor has its absolute value."""
     flat = tree.flatten(args)
     branches = signals_in(flat)
     if len(branches) == 1:
@@ -240,14 +240,14 @@ def product(network: Network, factors: list[Signal]) -> Signal:
 
 @rule("Glu")
 def gated_linear_unit(network: Network, layer: Any, x: Signal) -> Signal:
-    """The geometric mean of both halves."""
+    """Return the geometric mean of both halves."""
     first, second = ops.split(x.value, 2, axis=layer.axis)
     return product(network, [x.of(first), x.of(second, always=True)])
 
 
 @rule("Matmul", "Einsum", "Dot", "Tensordot")
 def contract(network: Network, layer: Any, *args: Any, **kwargs: Any) -> Signal:
-    """The n-th root of a sum of products of n signals; constants are absolute."""
+    """Return the n-th root of a sum of products of n signals, constants as `|c|`."""
     flat = tree.flatten(args)
     branches = signals_in(flat)
     values = [a.value if isinstance(a, Signal) else ops.abs(_value(a)) for a in flat]
@@ -274,11 +274,11 @@ def attention(
     *args: Any,
     **kwargs: Any,
 ) -> Signal:
-    """`(Q K' V)^(1/3)` for each head, then the output kernel; masks are left out."""
+    """Return `(Q K' V)^(1/3)` of each head, through the output kernel; no masks."""
     if len(query.value.shape) != 3:
         raise NotLinearError(
             f"{type(layer).__name__} {layer.name!r} attends over more than one axis; "
-            "linearised attention takes (batch, tokens, features)."
+            "linearized attention takes (batch, tokens, features)."
         )
     part = {sublayer.name: sublayer for sublayer in keras_private.sublayers(layer)}
     q = network.run(part["query"], query)
@@ -292,7 +292,7 @@ def attend(network: Network, q: Signal, k: Signal, v: Signal) -> Signal:
     """Return `(Q K' V)^(1/3)`, over (batch, tokens, heads, features)."""
     repeats = q.value.shape[2] // k.value.shape[2]
     keys, values = (ops.repeat(s.value, repeats, axis=2) for s in (k, v))
-    if not network.strict:  # softmax attends even where queries or keys are dead
+    if not network.strict:  # softmax attends even where queries or keys are zero
         mean = ops.mean(values, axis=1, keepdims=True)
         shape = (*q.value.shape[:-1], values.shape[-1])
         return v.of(ops.broadcast_to(mean, shape))
@@ -304,7 +304,7 @@ def attend(network: Network, q: Signal, k: Signal, v: Signal) -> Signal:
 
 @rule("Embedding")
 def embedding(network: Network, layer: Any, x: Signal) -> Signal:
-    """`x` times the mean row of the table: every token alike."""
+    """Return `x` times the mean row of the table: every token alike."""
     row = ops.mean(layer.embeddings.value, axis=0)
     return rescale(x.of(x.value[..., None] * ops.cast(row, x.value.dtype)))
 

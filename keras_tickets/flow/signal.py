@@ -70,7 +70,7 @@ def rescale(signal: Signal) -> Signal:
 
 def align(signals: Sequence[Signal]) -> tuple[list[Any], Any]:
     """Return the values of all signals at one exponent, and that exponent."""
-    # A dead signal must not set the scale for the living.
+    # A signal of zero must not set the scale for the others.
     reach = [
         ops.where(ops.max(ops.stop_gradient(s.value)) > 0, s.exponent, -1e30)
         for s in signals
@@ -88,7 +88,7 @@ def root(signal: Signal, degree: int) -> Signal:
     """Return the `degree`-th root of a signal, with gradient zero where it is zero."""
     rest = ops.mod(signal.exponent, degree)
     value = signal.value * power_of_two(rest)
-    alive = value > 0
-    safe = ops.where(alive, value, 1)
-    value = ops.where(alive, ops.power(safe, 1 / degree), 0)
+    positive = value > 0
+    safe = ops.where(positive, value, 1)
+    value = ops.where(positive, ops.power(safe, 1 / degree), 0)
     return signal.of(value, exponent=(signal.exponent - rest) / degree)

@@ -88,7 +88,7 @@ def _tensor(spec: keras.InputSpec) -> keras.KerasTensor:
 
 
 class _Listener:
-    """Notes every call of the layers of a model, in one pass on shapes alone."""
+    """A note of every call of the layers of a model, in one pass on shapes alone."""
 
     def __init__(self, model: keras.Model) -> None:
         self.model = model

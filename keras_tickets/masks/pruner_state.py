@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import keras
 
+from keras_tickets.backend import array_of
 from keras_tickets.kernels import Kernel
 from keras_tickets.masks.auxiliary import AuxiliaryVariable
 from keras_tickets.masks.masked_call import (
@@ -19,7 +20,6 @@ from keras_tickets.masks.masked_call import (
     add_masks,
 )
 from keras_tickets.masks.masked_layer import masked_layers
-from keras_tickets.masks.snapshot import array_of
 
 
 class Holder(Protocol):

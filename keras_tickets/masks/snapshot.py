@@ -8,7 +8,7 @@ from functools import partial
 import keras
 import numpy as np
 
-from keras_tickets.backend import on_host
+from keras_tickets.backend import array_of, on_host
 
 
 class Snapshot:
@@ -85,12 +85,3 @@ class Snapshot:
     def values(self) -> list[np.ndarray]:
         """Return the copies as arrays; zeros if none were taken."""
         return [array_of(copy) for copy in self._copies]
-
-
-def array_of(variable: keras.Variable) -> np.ndarray:
-    """Return a variable's value as an array of its own.
-
-    What is assigned to another variable goes through such an array: JAX donates
-    buffers, and two variables must not share one.
-    """
-    return np.array(keras.ops.convert_to_numpy(variable.value))

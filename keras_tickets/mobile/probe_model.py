@@ -20,6 +20,7 @@ from keras_tickets._util.file_tensor import (
     Array,
     FileTensor,
 )
+from keras_tickets.backend import array_of
 from keras_tickets.convert import names
 from keras_tickets.convert.exporting import draft
 from keras_tickets.kernels import (
@@ -30,7 +31,6 @@ from keras_tickets.kernels import (
 )
 from keras_tickets.masks.masked_call import count
 from keras_tickets.masks.masked_layer import masked_layers
-from keras_tickets.masks.snapshot import array_of
 from keras_tickets.masks.stripping import (
     rebuild,
     strip,

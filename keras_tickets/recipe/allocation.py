@@ -49,7 +49,7 @@ def budget(total: int, sparsity: float) -> int:
 
 
 class Allocation(Configurable, ABC):
-    """Decides how a sparsity is spread over the tensors of a model."""
+    """How a sparsity is shared out among the tensors of a model."""
 
     @abstractmethod
     def groups(

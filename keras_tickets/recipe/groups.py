@@ -196,7 +196,7 @@ class Pattern(WeightGroups):
         """Return in which order the members of each row are taken if they tie.
 
         In turn, beginning where the low-discrepancy order says: each member of a row
-        is kept equally often. The lowest ranks among few neighbours would not be even,
+        is kept equally often. The lowest ranks among few neighbors would not be even,
         and the order of the axes as they are would chime in with the one by which a
         sparser ticket chooses among the kept.
         """

@@ -282,7 +282,7 @@ class Rounds(Exponential):
     """Rounds of equal length: train, prune, and again; the last one only trains.
 
     Args:
-        number: How many times is pruned.
+        number: Number of pruning steps.
         fraction: What part of the rest each round drops, the last one what remains;
             by default such that all drop the same.
         begin: The time that each round goes back to; the first begins earlier.
@@ -323,7 +323,7 @@ class Rounds(Exponential):
         return begin, end
 
     def over(self, time: float, run: Run) -> int:
-        """Return how many times was pruned by `time`."""
+        """Return the number of pruning steps done by `time`."""
         begin, end = self.span(run)
         passed = (time - begin) / self._every(begin, end, run)
         return max(0, min(self.number, math.floor(passed + 1e-6)))
@@ -372,7 +372,7 @@ class Constant(Schedule):
 
 
 def _is_tfmot(value: Any) -> bool:
-    """Tell a tfmot `PruningSchedule` by its class, without importing tfmot."""
+    """Return whether `value` is a `PruningSchedule` of tfmot, without importing it."""
     return _is_tfmot_class(type(value))
 
 
@@ -458,7 +458,7 @@ class TfmotSchedule(Schedule):
         return cls(config["schedule"])
 
     def curve(self, progress: float, start: float, stop: float) -> float:
-        """Not used: tfmot's schedule is asked at the step itself."""
+        """Return `start`; not used: tfmot's schedule is asked at the step itself."""
         return start
 
     def value(self, time: float, final: float, run: Run) -> float:

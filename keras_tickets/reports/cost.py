@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_tickets._util.checks import check_model
 from keras_tickets._util.layer_traits import is_added
 from keras_tickets._util.tables import table
+from keras_tickets.backend import on_host
 from keras_tickets.kernels import find_kernels
 from keras_tickets.kernels.usage import uses
 from keras_tickets.masks.masked_call import (
@@ -263,7 +263,7 @@ class _Kernels:
         ]
         self._uses = uses(self.model, self._kernels, signature)
         self.kept = {
-            key: count([ops.convert_to_numpy(variable.value)]).kept
+            key: count([on_host(variable.value)]).kept
             for kernel in self._kernels
             for key in [id(kernel.variable)]
             for variable in [masked[key].mask if key in masked else kernel.variable]

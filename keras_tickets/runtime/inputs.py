@@ -9,7 +9,10 @@ import numpy as np
 
 from keras_tickets._util.damage import reading
 from keras_tickets.runtime import formats
-from keras_tickets.runtime.interpreters import Arrays
+from keras_tickets.runtime.interpreters import (
+    Arrays,
+    values,
+)
 
 # Dimensions that the file leaves open, the batch size apart, get this size.
 _OPEN_SIZE = 32
@@ -62,18 +65,3 @@ def concrete(shape: Any) -> list[int]:
         int(size) if size > 0 else (1 if axis == 0 else _OPEN_SIZE)
         for axis, size in enumerate(sizes)
     ]
-
-
-def values(shape: list[int], dtype: Any) -> np.ndarray[Any, np.dtype[Any]]:
-    """Draws random numbers; zeros for whole ones, the only ids valid for any table.
-
-    Args:
-        shape: The sizes.
-        dtype: Any name or type that NumPy knows.
-
-    Returns:
-        The array.
-    """
-    if np.issubdtype(dtype, np.floating):
-        return np.random.default_rng(0).random(shape).astype(dtype)
-    return np.zeros(shape, dtype)

@@ -229,8 +229,7 @@ def _peak_memory() -> int:
 def ready(path: str) -> Any:
     """Loads a `.tflite` file on one thread, with inputs that each layer computes with.
 
-    TFLite skips an int8-dynamic layer whose input is all zeros. Of whole numbers no
-    others are valid in any input.
+    TFLite skips an int8-dynamic layer whose input is all zeros.
 
     Args:
         path: The file.
@@ -242,13 +241,25 @@ def ready(path: str) -> Any:
 
     interpreter = Interpreter(path, num_threads=1)
     interpreter.allocate_tensors()
-    rng = np.random.default_rng(0)
     for detail in interpreter.get_input_details():
-        shape, dtype = detail["shape"], detail["dtype"]
-        is_float = np.issubdtype(dtype, np.floating)
-        values = rng.random(shape) if is_float else np.zeros(shape)
-        interpreter.set_tensor(detail["index"], values.astype(dtype))
+        drawn = values(detail["shape"], detail["dtype"])
+        interpreter.set_tensor(detail["index"], drawn)
     return interpreter
+
+
+def values(shape: list[int], dtype: Any) -> np.ndarray[Any, np.dtype[Any]]:
+    """Draw random numbers; zeros for whole ones, the only ids valid for any table.
+
+    Args:
+        shape: The sizes.
+        dtype: Any name or type that NumPy knows.
+
+    Returns:
+        The array.
+    """
+    if np.issubdtype(dtype, np.floating):
+        return np.random.default_rng(0).random(shape).astype(dtype)
+    return np.zeros(shape, dtype)
 
 
 def listen() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What a weight is worth: one score per file."""
+"""The scores of weights: one score per file."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Scored:
     """What a score says of the weights under some masks.
 
     Args:
-        values: For each kernel, in its shape, what each weight is worth; tensors or
+        values: For each kernel, in its shape, the score of each weight; tensors or
             arrays.
         measure: What the score was taken of (the logarithm of the flow, the loss).
         collapsed: Whether no signal passes the network any more.
@@ -57,7 +57,7 @@ Scorer: TypeAlias = Callable[[Sequence[Any]], Scored]
 
 
 class Score(Configurable, ABC):
-    """Says what each weight is worth; higher is worth keeping."""
+    """What gives each weight a score; the highest are kept."""
 
     measure = ""
     """What `Scored.measure` is, as it is shown to people."""
@@ -83,11 +83,6 @@ class StaticScore(Score):
 
 
 registry = Registry("score", Score)
-
-
-def values(kernel: Kernel) -> np.ndarray:
-    """Return a kernel's stored values, in float32 or better."""
-    return ops.convert_to_numpy(weights([kernel])[0])
 
 
 def weights(kernels: Sequence[Kernel]) -> list[Any]:

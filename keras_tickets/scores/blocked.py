@@ -34,7 +34,7 @@ def why_all_zero(
     if graph is None:
         return head + "Look for a dead or saturated layer, or a loss without gradient."
     reached = _reached(task, graph, theta, loss, batch)
-    if not any(alive for _, alive in reached):
+    if not any(arrives for _, arrives in reached):
         return head + (
             "It is gone already at the outputs: the loss itself is flat there (it may "
             "round or compare), or the outputs are saturated. Use a differentiable "
@@ -49,7 +49,7 @@ def why_all_zero(
     return head + (
         f"The layer {blocker.name!r} ({type(blocker).__name__}) blocks it: there is a "
         "gradient at its output and none at its input. Its activation is saturated or "
-        "dead for this data; rescale the inputs or initialise it anew."
+        "dead for this data; rescale the inputs or initialize it anew."
     )
 
 

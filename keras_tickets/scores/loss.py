@@ -27,7 +27,7 @@ Batch = Sequence[Any]
 class LossScore(Score):
     """A score from gradients of the loss on some data, the model in inference mode.
 
-    BatchNorm uses its moving statistics, dropout is off, regularisation is left out,
+    BatchNorm uses its moving statistics, dropout is off, regularization is left out,
     and nothing of the model changes.
 
     Args:

@@ -41,7 +41,7 @@ class SynFlow(Score):
     detects_collapse = True
 
     def prepare(self, task: Task) -> Scorer:
-        """Return the scores of a linearised network, compiled once."""
+        """Return the scores of a linearized network, compiled once."""
         network = Network(task.model, task.kernels)
         abs_weights = [ops.abs(t) for t in weights(task.kernels)]
 

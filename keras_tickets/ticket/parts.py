@@ -10,9 +10,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_tickets.backend import array_of
 from keras_tickets.backend.copying import (
     SavedState,
-    array_of,
     load_state,
     saved_state,
 )

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from keras_tickets._util import layer_traits
+from keras_tickets.backend import numbers
 from keras_tickets.backend.rebuilding import (
     LeftAlone,
-    numbers,
     weights_beside,
 )
 from keras_tickets.mobile.preparing.network_graph import (

@@ -13,10 +13,8 @@ from typing import Any
 
 import keras
 
-from keras_tickets.backend.rebuilding import (
-    LeftAlone,
-    numbers,
-)
+from keras_tickets.backend import numbers
+from keras_tickets.backend.rebuilding import LeftAlone
 from keras_tickets.mobile.preparing.match import (
     ALIKE,
     Match,

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from keras_tickets.backend.rebuilding import (
-    LeftAlone,
-    numbers,
-)
+from keras_tickets.backend import numbers
+from keras_tickets.backend.rebuilding import LeftAlone
 from keras_tickets.mobile.preparing.match import (
     TRANSPARENT,
     Match,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from keras_tickets.backend import keras_private
-from keras_tickets.backend.rebuilding import numbers
+from keras_tickets.backend import keras_private, numbers
 from keras_tickets.mobile.preparing.match import (
     Match,
     copy_with,

@@ -16,10 +16,8 @@ import keras
 import numpy as np
 
 from keras_tickets._util.layer_traits import same_padding
-from keras_tickets.backend.rebuilding import (
-    LeftAlone,
-    numbers,
-)
+from keras_tickets.backend import numbers
+from keras_tickets.backend.rebuilding import LeftAlone
 from keras_tickets.mobile.preparing.match import (
     Match,
     copy_with,

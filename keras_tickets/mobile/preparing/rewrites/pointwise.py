@@ -7,10 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_tickets.backend.rebuilding import (
-    LeftAlone,
-    numbers,
-)
+from keras_tickets.backend import numbers
+from keras_tickets.backend.rebuilding import LeftAlone
 from keras_tickets.mobile.preparing.match import (
     Match,
     copy_with,

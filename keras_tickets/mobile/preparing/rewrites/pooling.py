@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_tickets.backend.rebuilding import numbers
+from keras_tickets.backend import numbers
 from keras_tickets.mobile.preparing.match import (
     ALIKE,
     Match,

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_tickets.backend.rebuilding import numbers
+from keras_tickets.backend import numbers, on_host
 from keras_tickets.mobile.preparing.match import (
     Match,
     copy_with,
@@ -90,9 +90,9 @@ def _of_normalization(node: Node) -> Pair | None:
     layer, rank = node.layer, len(node.input.shape)
     if tuple(layer.axis) not in ((-1,), (rank - 1,), ()):
         return None
-    mean = keras.ops.convert_to_numpy(layer.mean).ravel()
+    mean = on_host(layer.mean).ravel()
     deviation = np.maximum(
-        np.sqrt(keras.ops.convert_to_numpy(layer.variance).ravel()),
+        np.sqrt(on_host(layer.variance).ravel()),
         keras.config.epsilon(),
     )
     if layer.invert:

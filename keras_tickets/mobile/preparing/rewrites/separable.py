@@ -6,10 +6,8 @@ from typing import Any
 
 import keras
 
-from keras_tickets.backend.rebuilding import (
-    LeftAlone,
-    numbers,
-)
+from keras_tickets.backend import numbers
+from keras_tickets.backend.rebuilding import LeftAlone
 from keras_tickets.mobile.preparing.match import (
     Match,
     is_image,
