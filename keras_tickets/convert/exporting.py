@@ -21,6 +21,7 @@ from keras_tickets._util.files import (
 )
 from keras_tickets._util.progress import stages
 from keras_tickets._util.signature import Signature
+from keras_tickets.backend.copying import at_rest
 from keras_tickets.convert import names
 from keras_tickets.convert.comparison import Comparison
 from keras_tickets.convert.converter_process import convert_in_child
@@ -161,9 +162,10 @@ def export(
         require(module, "export")
     with stages(4, verbose) as begin, contextlib.ExitStack() as block:
         begin("removing the masks")
+        block.enter_context(at_rest(model))
         whole = _strip(model)
         plain = _shrink(whole) if shrink else whole
-        for part in (whole, plain):
+        for part in (model, whole, plain):
             block.enter_context(float32_compute(part))
         weights = model_weights(plain)
         signature = _signature(plain, input_signature, target)
@@ -178,8 +180,8 @@ def export(
         _check_ops(plain, FILES[target.suffix].foreign(content))
         tensors = FILES[target.suffix].tensors(content)
         check_range(tensors, functools.partial(names.layer_of, plain))
-        # With the model before anything was removed from it.
-        comparisons, peak = _verify(whole, content, signature, inputs, options)
+        # With what the user handed in, before anything was copied or removed from it.
+        comparisons, peak = _verify(whole, content, signature, inputs, options, model)
         check_zeros(weights, tensors)
         begin("writing")
         replace(target, content)
@@ -289,6 +291,7 @@ def _verify(
     signature: Signature,
     inputs: dict[str, list[Sample]],
     options: Options,
+    reference: keras.Model,
 ) -> tuple[dict[str, Comparison], int]:
     """Runs the file away from its target: who is killed here leaves nothing there."""
     with tempfile.TemporaryDirectory() as folder:
@@ -296,7 +299,13 @@ def _verify(
         path.write_bytes(content)
         try:
             return verify(
-                model, path, signature, inputs, options.precision, options.tolerance
+                model,
+                path,
+                signature,
+                inputs,
+                options.precision,
+                options.tolerance,
+                reference=reference,
             )
         except RuntimeError as error:
             raise RuntimeError(f"{error} No file was written.") from error
