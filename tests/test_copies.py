@@ -9,6 +9,7 @@ from keras import layers, ops
 
 import keras_tickets as kt
 from keras_tickets.runtime.isolated import isolated
+from keras_tickets.ticket import saved_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*collapse")
 TENSORFLOW = keras.backend.backend() == "tensorflow"
@@ -238,6 +239,46 @@ def test_fresh_weights_keep_what_was_adapted(tmp_path):
     np.testing.assert_allclose(*(ops.convert_to_numpy(x.mean) for x in (mine, theirs)))
     kernel = [model.get_layer("top").kernel for model in (ticket.model, other.model)]
     assert not np.array_equal(*map(ops.convert_to_numpy, kernel))
+
+
+class Noted(layers.Layer):
+    """Saves something that is no variable."""
+
+    note = np.array("a note")
+
+    def call(self, inputs):
+        return inputs
+
+    def save_own_variables(self, store):
+        store["note"] = self.note
+
+    def load_own_variables(self, store):
+        self.note = np.array(store["note"])
+
+
+def test_a_state_that_a_ticket_file_cannot_hold_is_refused(tmp_path):
+    layer, path = Noted(), tmp_path / "x.ticket.npz"
+    ticket = ticket_of(of_numbers(layer))
+    ticket.save_ticket(path)
+    with pytest.raises(ValueError, match=r"layer number 1 of class Noted saves"):
+        kt.load_ticket(path, of_numbers(layers.Identity()))
+    layer.note = np.array({})
+    with pytest.raises(ValueError, match=r"class Noted saves 'note' as Python objects"):
+        ticket.save_ticket(path, overwrite=True)
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="lookups are TensorFlow's")
+def test_a_damaged_file_writes_nowhere_else(tmp_path):
+    ticket, path = ticket_of(string_lookup()[0]), tmp_path / "x.ticket.npz"
+    ticket.save_ticket(path)
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    header = arrays["header"].tobytes().replace(b"vocabulary.txt", b"../../word.txt")
+    arrays["header"] = np.frombuffer(header, np.uint8)
+    arrays["checksum"] = saved_file._checksum(arrays)
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match=r"damaged.*no path inside a folder"):
+        kt.load_ticket(path, string_lookup(adapted=False)[0])
 
 
 @pytest.mark.parametrize("make", [normalization, own_state, nested])

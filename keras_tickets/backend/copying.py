@@ -121,7 +121,7 @@ def copy_state(
         load_state(target, saved_state(source))
         for mine, theirs in variables:
             value = instead[id(mine)]() if id(mine) in instead else mine
-            theirs.assign(array_of(value))
+            theirs.assign(as_array(value))
             theirs.trainable = mine.trainable
 
 
@@ -156,8 +156,8 @@ def recurrent_states(layer: keras.Layer) -> list[keras.Variable]:
     return [x for x in keras.tree.flatten(states) if isinstance(x, keras.Variable)]
 
 
-def array_of(value: Any) -> np.ndarray:
-    """Return a variable or a tensor as an array of its own.
+def as_array(value: Any) -> np.ndarray:
+    """Return what a layer holds, a variable, a tensor or an array, as an own array.
 
     What is assigned to another variable goes through such an array: JAX donates
     buffers, and two variables must not share one.
@@ -178,14 +178,14 @@ def at_rest(model: keras.Layer) -> Iterator[None]:
     """
     layers = keras_private.sublayers(model)
     held = [v for layer in layers for v in state_variables(layer) if not v.trainable]
-    before = [array_of(variable) for variable in held]
+    before = [as_array(variable) for variable in held]
     for state in [state for layer in layers for state in recurrent_states(layer)]:
         state.assign(ops.zeros_like(state))
     try:
         yield
     finally:
         for variable, value in zip(held, before, strict=True):
-            if not np.array_equal(array_of(variable), value, equal_nan=True):
+            if not np.array_equal(as_array(variable), value, equal_nan=True):
                 variable.assign(value)
 
 
@@ -225,7 +225,7 @@ def load_state(layer: keras.Layer, state: SavedState | None) -> None:
     """Let a layer load what another one saved by methods of its own."""
     if state is None:
         return
-    values = {name: array_of(value) for name, value in state.values.items()}
+    values = {name: as_array(value) for name, value in state.values.items()}
     layer.load_own_variables(values)
     if hasattr(layer, "load_assets"):
         with tempfile.TemporaryDirectory() as name:

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_tickets.backend.copying import (
     SavedState,
-    array_of,
+    as_array,
     load_state,
     saved_state,
 )
@@ -25,6 +25,7 @@ from keras_tickets.masks.masked_layer import (
     masked_layers,
     without_masks,
 )
+from keras_tickets.masks.snapshot import array_of
 from keras_tickets.masks.stripping import plain_layers
 from keras_tickets.ticket.ticket import Ticket
 
@@ -154,7 +155,7 @@ def states_of(model: keras.Model) -> dict[str, SavedState]:
         if state is None:
             continue
         values = {
-            name: array_of(value)
+            name: as_array(value)
             for name, value in state.values.items()
             if id(value) not in weights
         }

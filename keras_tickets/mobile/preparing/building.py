@@ -34,7 +34,7 @@ def build(graph: Graph) -> keras.Model:
     """Return a new model that computes what a graph says.
 
     Raises:
-        ValueError: If a layer can not be copied from its config.
+        ValueError: If a layer cannot be copied from its config.
     """
     return Builder().model(graph)
 
