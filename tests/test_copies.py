@@ -9,6 +9,7 @@ from keras import layers, ops
 
 import keras_tickets as kt
 from keras_tickets.runtime.isolated import isolated
+from keras_tickets.ticket import saved_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*collapse")
 TENSORFLOW = keras.backend.backend() == "tensorflow"
@@ -240,17 +241,86 @@ def test_fresh_weights_keep_what_was_adapted(tmp_path):
     assert not np.array_equal(*map(ops.convert_to_numpy, kernel))
 
 
-@pytest.mark.parametrize("make", [normalization, own_state, nested, stateful])
+class Noted(layers.Layer):
+    """Saves something that is no variable."""
+
+    note = np.array("a note")
+
+    def call(self, inputs):
+        return inputs
+
+    def save_own_variables(self, store):
+        store["note"] = self.note
+
+    def load_own_variables(self, store):
+        self.note = np.array(store["note"])
+
+
+def test_a_state_that_a_ticket_file_cannot_hold_is_refused(tmp_path):
+    layer, path = Noted(), tmp_path / "x.ticket.npz"
+    ticket = ticket_of(of_numbers(layer))
+    ticket.save_ticket(path)
+    with pytest.raises(ValueError, match=r"layer number 1 of class Noted saves"):
+        kt.load_ticket(path, of_numbers(layers.Identity()))
+    layer.note = np.array({})
+    with pytest.raises(ValueError, match=r"class Noted saves 'note' as Python objects"):
+        ticket.save_ticket(path, overwrite=True)
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="lookups are TensorFlow's")
+def test_a_damaged_file_writes_nowhere_else(tmp_path):
+    ticket, path = ticket_of(string_lookup()[0]), tmp_path / "x.ticket.npz"
+    ticket.save_ticket(path)
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    header = arrays["header"].tobytes().replace(b"vocabulary.txt", b"../../word.txt")
+    arrays["header"] = np.frombuffer(header, np.uint8)
+    arrays["checksum"] = saved_file._checksum(arrays)
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match=r"damaged.*no path inside a folder"):
+        kt.load_ticket(path, string_lookup(adapted=False)[0])
+
+
+@pytest.mark.parametrize("make", [normalization, own_state, nested])
 def test_a_file_computes_what_the_ticket_does(make, tmp_path):
     model, x = make()
     ticket = ticket_of(model)
     path = tmp_path / "x.tflite"
-    states = [np.array(s) for layer in model.layers for s in _states(layer)]
     kt.export(ticket, path, samples=x, verbose=False)
-    after = [np.array(s) for layer in model.layers for s in _states(layer)]
-    np.testing.assert_array_equal(after, states)
-    if make is stateful:
-        return
     with isolated(path) as file:
         [given] = file.run({"data": x[:1]}).values()
     np.testing.assert_allclose(given, outputs(ticket, x)[:1], atol=1e-4)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_export_leaves_the_states_of_layers_as_they_were(wrapped, tmp_path):
+    model, x = stateful()
+    states = [ops.convert_to_numpy(s) for s in model.get_layer("state").states]
+    given = ticket_of(model) if wrapped else model
+    kt.export(given, tmp_path / "x.tflite", samples=x, verbose=False)
+    after = [ops.convert_to_numpy(s) for s in model.get_layer("state").states]
+    np.testing.assert_array_equal(after, states)
+    # A file begins anew, whatever the model saw last.
+    with isolated(tmp_path / "x.tflite") as file:
+        [received] = file.run({"data": x}).values()
+    model.get_layer("state").reset_state()
+    np.testing.assert_allclose(received, outputs(given, x), atol=1e-5)
+
+
+@keras.saving.register_keras_serializable(package="copies")
+class Scaled(layers.Layer):
+    """Has a number that neither its config nor its saved state holds."""
+
+    factor = 1
+
+    def call(self, inputs):
+        return inputs * self.factor
+
+
+def test_a_file_is_compared_with_what_the_user_handed_in(tmp_path):
+    layer = Scaled()
+    ticket = ticket_of(of_numbers(layer))
+    layer.factor = 3
+    with pytest.raises(RuntimeError, match="does not compute what"):
+        kt.export(ticket, tmp_path / "x.tflite", verbose=False)
+    assert not list(tmp_path.iterdir())

@@ -10,9 +10,17 @@ file: seeds, states of recurrent layers, and what was frozen after it was built.
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -136,12 +144,37 @@ def pair_variables(
 
 def state_variables(layer: keras.Layer) -> list[keras.Variable]:
     """Return the variables of a layer's own: weights, seeds, states of a recurrence."""
+    own = [*keras_private.own_variables(layer), *keras_private.own_seeds(layer)]
+    return [*own, *recurrent_states(layer)]
+
+
+def recurrent_states(layer: keras.Layer) -> list[keras.Variable]:
+    """Return what a stateful recurrent layer keeps from one batch to the next."""
     states = getattr(layer, "states", ()) if getattr(layer, "stateful", False) else ()
-    return [
-        *keras_private.own_variables(layer),
-        *keras_private.own_seeds(layer),
-        *(x for x in keras.tree.flatten(states) if isinstance(x, keras.Variable)),
-    ]
+    return [x for x in keras.tree.flatten(states) if isinstance(x, keras.Variable)]
+
+
+@contextlib.contextmanager
+def at_rest(model: keras.Layer) -> Iterator[None]:
+    """Let recurrent layers begin anew within the block, and undo what it changes.
+
+    A model that only computes may change, too: states of recurrent layers move on, and
+    a class may count its calls. Afterwards all but its trainable weights are as before.
+
+    Args:
+        model: The model, or a layer.
+    """
+    layers = keras_private.sublayers(model)
+    held = [v for layer in layers for v in state_variables(layer) if not v.trainable]
+    before = [array_of(variable) for variable in held]
+    for state in [state for layer in layers for state in recurrent_states(layer)]:
+        state.assign(ops.zeros_like(state))
+    try:
+        yield
+    finally:
+        for variable, value in zip(held, before, strict=True):
+            if not np.array_equal(array_of(variable), value, equal_nan=True):
+                variable.assign(value)
 
 
 # -- what layers save by methods of their own ------------------------------------------

@@ -100,6 +100,6 @@ def run_graph(
 def compiled_loss(model: keras.Model) -> Callable[..., Any] | None:
     """Return the loss that `compile` was given, as a function of targets and outputs.
 
-    Without the regularisation losses that `compute_loss` adds.
+    Without the regularization losses that `compute_loss` adds.
     """
     return model._compile_loss

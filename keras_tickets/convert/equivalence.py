@@ -20,6 +20,7 @@ from keras_tickets._util.signature import (
     Signature,
     names,
 )
+from keras_tickets.backend.copying import at_rest
 from keras_tickets.convert import names as naming
 from keras_tickets.convert.comparison import Comparison
 from keras_tickets.convert.precision import Precision
@@ -43,6 +44,7 @@ def verify(
     precision: Precision,
     tolerance: float,
     load: Loader | None = None,
+    reference: keras.Model | None = None,
 ) -> tuple[dict[str, Comparison], int]:
     """Runs a file and its model on the same inputs and compares the outputs.
 
@@ -55,6 +57,8 @@ def verify(
         tolerance: Largest difference allowed, relative to the largest absolute
             Keras value of the same output over all samples of one kind.
         load: Where it runs; None is its own runtime, on this machine.
+        reference: What the outputs are compared with, such as the ticket that the
+            plain model was made from; by default the plain model.
 
     Returns:
         How far the file is from the model, for each kind of samples; and the most
@@ -72,7 +76,9 @@ def verify(
     ```
     """
     every = [sample for kind in samples.values() for sample in kind]
-    outputs = [keras_outputs(model, sample) for sample in every]
+    reference = model if reference is None else reference
+    with at_rest(reference):
+        outputs = [keras_outputs(reference, sample) for sample in every]
     structure = outputs[0]
     expected = Expected(
         who="Keras",

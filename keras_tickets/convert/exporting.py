@@ -23,6 +23,7 @@ from keras_tickets._util.files import (
 from keras_tickets._util.model_file import ModelFile
 from keras_tickets._util.progress import stages
 from keras_tickets._util.signature import Signature
+from keras_tickets.backend.copying import at_rest
 from keras_tickets.channels import shrinking
 from keras_tickets.convert import names
 from keras_tickets.convert.comparison import Comparison
@@ -162,7 +163,11 @@ def export(
         require(module, "export")
     with stages(4, verbose) as begin:
         begin("removing the masks")
-        whole = in_float32(strip(model))
+        with at_rest(model):
+            copy = strip(model)
+        whole = in_float32(copy)
+        # What the user handed in, unless it computes in half precision.
+        reference = model if whole is copy else whole
         plain = shrinking.shrink(whole, verbose=False) if shrink else whole
         weights = model_weights(plain)
         signature = _signature(plain, input_signature, target)
@@ -178,8 +183,9 @@ def export(
         _check_ops(plain, written.foreign())
         tensors = written.tensors()
         check_range(tensors, functools.partial(names.layer_of, plain))
-        # With the model before anything was removed from it.
-        comparisons, peak = _verify(whole, content, signature, inputs, options)
+        comparisons, peak = _verify(
+            whole, content, signature, inputs, options, reference
+        )
         check_zeros(weights, tensors)
         begin("writing")
         replace(target, content)
@@ -290,6 +296,7 @@ def _verify(
     signature: Signature,
     inputs: dict[str, list[Sample]],
     options: Options,
+    reference: keras.Model,
 ) -> tuple[dict[str, Comparison], int]:
     """Run the file away from its target: who is killed here leaves nothing there."""
     with tempfile.TemporaryDirectory() as folder:
@@ -297,7 +304,13 @@ def _verify(
         path.write_bytes(content)
         try:
             return verify(
-                model, path, signature, inputs, options.precision, options.tolerance
+                model,
+                path,
+                signature,
+                inputs,
+                options.precision,
+                options.tolerance,
+                reference=reference,
             )
         except RuntimeError as error:
             raise RuntimeError(f"{error} No file was written.") from error

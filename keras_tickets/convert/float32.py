@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import pathlib
-import tempfile
-
 import keras
 
 from keras_tickets.backend.keras_private import sublayers
-from keras_tickets.masks.stripping import rebuild
+from keras_tickets.masks.stripping import strip
 
 
 def in_float32(model: keras.Model) -> keras.Model:
@@ -28,19 +25,9 @@ def in_float32(model: keras.Model) -> keras.Model:
     """
     if not any(map(_is_half, sublayers(model))):
         return model
-    copy = _copy(model)
+    copy = strip(model)
     for layer in filter(_is_half, sublayers(copy)):
         layer.dtype_policy = "float32"
-    return copy
-
-
-def _copy(model: keras.Model) -> keras.Model:
-    """Return a copy with all the state that Keras' own saving carries."""
-    copy = rebuild(model)
-    with tempfile.TemporaryDirectory() as folder:
-        weights = pathlib.Path(folder, "model.weights.h5")
-        model.save_weights(weights)
-        copy.load_weights(weights)
     return copy
 
 

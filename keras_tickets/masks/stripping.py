@@ -21,6 +21,10 @@ def strip(model: keras.Model) -> keras.Model:
     computes in inference (on TensorFlow up to rounding where kernels are bfloat16).
     The ticket itself is not changed and may go on training.
 
+    The copy has all that Keras' own saving carries, and seeds, states of recurrent
+    layers and what is frozen. It lacks an attribute that was set on a layer later,
+    unless `get_config` or `save_own_variables` of its class knows it.
+
     Args:
         model: A `Ticket`, a model with `Masked` layers, or any other model.
 

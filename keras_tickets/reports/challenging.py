@@ -70,7 +70,7 @@ class Challenge:
     def is_ticket(self) -> bool | None:
         """Whether it beats each of `RIVALS` by more than the pooled spread.
 
-        `None` if that can not be told: one seed, or a figure that is not finite.
+        `None` if that cannot be told: one seed, or a figure that is not finite.
         """
         if not self._known:
             return None
@@ -128,7 +128,7 @@ def challenge(
 
     - `ticket`: its masks, its start values.
     - `shuffled`: its masks permuted inside each kernel; the same weights.
-    - `reinitialised`: its masks; fresh weights from the layers' own initialisers.
+    - `reinitialised`: its masks; fresh weights from the layers' own initializers.
     - `random`: permuted masks and fresh weights: a random ticket.
     - `inverted`: the lowest scores kept, where these can be taken again.
     - `dense`: no masks; the same weights.
@@ -139,7 +139,7 @@ def challenge(
 
     Start values are those that the ticket remembers (`kt.wrap(..., remember=True)`),
     else its present weights. So challenge a ticket that does not remember before it
-    trains: afterwards its weights can not be told from start values.
+    trains: afterwards its weights cannot be told from start values.
 
     Args:
         ticket: A ticket that was drawn.

@@ -58,10 +58,10 @@ class Contestants:
     Attributes:
         parts: Masks and start values of the ticket.
         bare: The same without what only the ticket itself has to tell.
-        left_out: Why a contestant can not be made, by name.
+        left_out: Why a contestant cannot be made, by name.
 
     Raises:
-        ValueError: If the model can not be copied, or gets no fresh weights.
+        ValueError: If the model cannot be copied, or gets no fresh weights.
     """
 
     def __init__(self, ticket: Ticket) -> None:
@@ -119,7 +119,7 @@ class Contestants:
             raise ValueError(
                 f"Copies of {self.ticket.model.name!r} get the same weights whatever "
                 f"the seed, in {self.ticket.kernels[0].path!r} and all other masked "
-                "kernels, so no weights can be drawn anew. Expected initialisers that "
+                "kernels, so no weights can be drawn anew. Expected initializers that "
                 "draw at random; take fixed seeds out of the code that makes its "
                 "layers."
             )
@@ -165,7 +165,7 @@ def inverted(ticket: Ticket, parts: Parts) -> dict[int, np.ndarray]:
     As many whole weight groups as fit that number.
 
     Raises:
-        ValueError: If the scores can not be taken again; it says why.
+        ValueError: If the scores cannot be taken again; it says why.
     """
     worth = scores_again(ticket, parts)
     check_finite(ticket.kernels, worth)

@@ -38,7 +38,7 @@ from keras_tickets.ticket.ticket import Ticket
 
 CHANCE = 1e-3
 """The fraction of a kernel's weights that may be zero without anyone's doing: uniform
-initialisers draw one in ten million."""
+initializers draw one in ten million."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Cost:
         name: The model's name.
         kernels: A row for each kernel.
         biases: How many numbers are added to outputs: biases, and the shifts (beta) of
-            normalisations, which become biases where a normalisation is folded.
+            normalizations, which become biases where a normalization is folded.
         parameters: All parameters of the model, prunable or not.
         training: What training costs, if the model is a ticket with a pruner.
     """
@@ -187,7 +187,7 @@ def flops(
 
     Counted are the products of kernels: dense, convolution (also transposed,
     depthwise, separable), einsum and attention projections, recurrent. Attention's
-    products of activations, pooling, normalisation and what is added or looked up
+    products of activations, pooling, normalization and what is added or looked up
     (biases, position tables, embeddings) are not.
 
     Kept are the weights that a mask keeps, in kernels without a mask those that are
@@ -314,7 +314,7 @@ def _training(
 
 
 def _missing(unit: str, epochs: int | None, steps: int | None) -> list[str]:
-    """Return the arguments without which a schedule in `unit` can not be averaged."""
+    """Return the arguments without which a schedule in `unit` cannot be averaged."""
     needed = {"fraction": (), "epochs": ("epochs",)}
     given = {"epochs": epochs, "steps_per_epoch": steps}
     return [

@@ -52,7 +52,8 @@ def save_ticket(
 
     The values are those of `ticket.start`, if it holds any (see
     `keras_tickets.wrap(..., remember=True)`), else what the weights are now; the file
-    says which. The architecture is not in the file: whoever loads it builds the model.
+    says which. What layers save besides weights, such as a vocabulary, is in the file.
+    The architecture is not: whoever loads it builds the model.
 
     Args:
         ticket: A ticket that was drawn.
