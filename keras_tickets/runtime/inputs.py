@@ -16,7 +16,7 @@ _OPEN_SIZE = 32
 
 
 def of_file(path: pathlib.Path) -> Arrays:
-    """Draws inputs for a file, the same ones each time.
+    """Draw inputs for a file, the same ones each time.
 
     Args:
         path: A `.tflite` or `.onnx` file.
@@ -45,7 +45,7 @@ def _is_number(dtype: str) -> bool:
 
 
 def concrete(shape: Any) -> list[int]:
-    """Gives open dimensions a size; an open batch size is 1.
+    """Give open dimensions a size; an open batch size is 1.
 
     Args:
         shape: Sizes; an open one is -1, None or a name.
@@ -65,7 +65,7 @@ def concrete(shape: Any) -> list[int]:
 
 
 def values(shape: list[int], dtype: Any) -> np.ndarray[Any, np.dtype[Any]]:
-    """Draws random numbers; zeros for whole ones, the only ids valid for any table.
+    """Draw random numbers; zeros for whole ones, the only ids valid for any table.
 
     Args:
         shape: The sizes.

@@ -63,7 +63,7 @@ Index = tuple[Array, Array]
 
 
 def decode(levels: Levels, indices: list[Index | None], values: Array) -> Array:
-    """Puts stored values back at their places.
+    """Put stored values back at their places.
 
     Args:
         levels: The layout.
@@ -97,7 +97,7 @@ def decode(levels: Levels, indices: list[Index | None], values: Array) -> Array:
 
 
 def encode(levels: Levels, tensor: Array) -> tuple[list[Index | None], Array]:
-    """Stores what is not zero.
+    """Store what is not zero.
 
     Args:
         levels: The layout.
@@ -137,7 +137,7 @@ def _all_children(places: Array, extent: int) -> Array:
 
 
 def _block_axes(levels: Levels) -> list[int]:
-    """Each dimension followed by the block dimensions that cut it."""
+    """Return each dimension followed by the block dimensions that cut it."""
     rank = len(levels.shape)
     axes = []
     for dimension in range(rank):
