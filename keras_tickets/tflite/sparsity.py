@@ -124,10 +124,10 @@ def encode(levels: Levels, tensor: Array) -> tuple[list[Index | None], Array]:
             indices.append(None)
             continue
         below = tuple(range(level + 1, tree.ndim))
-        alive = (tree != 0).any(axis=below).reshape(-1)[children]
-        counts = alive.reshape(len(places), levels.extents[level]).sum(axis=1)
+        kept = (tree != 0).any(axis=below).reshape(-1)[children]
+        counts = kept.reshape(len(places), levels.extents[level]).sum(axis=1)
         segments = np.concatenate([[0], np.cumsum(counts)])
-        places = children[alive]
+        places = children[kept]
         indices.append((segments, places % levels.extents[level]))
     return indices, tree.reshape(-1)[places]
 

@@ -106,7 +106,9 @@ def _reports(graph: Graph) -> list[OperatorReport]:
         if partition.hint
         for step in partition.steps
     }
-    if_sparse = {found.node.index: found for found in predict(graph, encoded=True)}
+    if_sparse = {
+        found.node.index: found for found in predict(graph, assume_sparse=True)
+    }
     broken = what_breaks(graph)
     for index, found in known.items():
         if index not in hinted and found.runs is Execution.DENSE and found.reason:

@@ -48,7 +48,7 @@ def _sparse_nodes(file: TfliteFile) -> int:
     return sum(
         found.runs is Execution.SPARSE
         for graph in file.graphs()
-        for found in predict(graph, encoded=True)
+        for found in predict(graph, assume_sparse=True)
     )
 
 

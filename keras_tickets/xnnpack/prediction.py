@@ -67,15 +67,15 @@ class OperatorReport:
 
 
 def predict(
-    graph: Graph, threshold: Fraction = THRESHOLD, encoded: bool | None = None
+    graph: Graph, threshold: Fraction = THRESHOLD, assume_sparse: bool = False
 ) -> list[OperatorReport]:
     """Predict what becomes of the operators of a graph.
 
     Args:
         graph: The graph.
         threshold: The fraction of zeros that XNNPACK asks for.
-        encoded: Whether XNNPACK is told of sparse weights; by default, whether the
-            file stores some.
+        assume_sparse: Whether XNNPACK is told of sparse weights even where the file
+            stores none.
 
     Returns:
         A report on each operator that XNNPACK or a sparse kernel runs.
@@ -83,31 +83,29 @@ def predict(
     found = {
         f.node.index: f
         for partition in partitions(graph)
-        for f in _of_partition(
-            partition, threshold, partition.hint if encoded is None else encoded
-        )
+        for f in _of_partition(partition, threshold, partition.hint or assume_sparse)
     }
     found |= {f.node.index: f for f in _stored(graph)}
     return [found[index] for index in sorted(found)]
 
 
 def _of_partition(
-    partition: Partition, threshold: Fraction, encoded: bool
+    partition: Partition, threshold: Fraction, sparse_mode: bool
 ) -> Iterator[OperatorReport]:
     layout = Layout(partition, threshold)
     for state in layout.states:
         # Of a dense layer, the product; not the reshape in front of it.
         if state.step.op != "RESHAPE" or state.step.node.op == "RESHAPE":
-            yield _of_step(partition, layout, state, encoded)
+            yield _of_step(partition, layout, state, sparse_mode)
 
 
 def _of_step(
-    partition: Partition, layout: Layout, state: State, encoded: bool
+    partition: Partition, layout: Layout, state: State, sparse_mode: bool
 ) -> OperatorReport:
     graph, step = partition.graph, state.step
     cluster = layout.clusters.get(state.leader) if state.role else None
     found = OperatorReport(graph, step.node, Execution.DENSE, cluster=cluster)
-    if encoded and (wrong := _what_breaks(layout, state)):
+    if sparse_mode and (wrong := _what_breaks(layout, state)):
         return dataclasses.replace(
             found, runs=Execution.BREAKS, reason=wrong, fix=_CLOSE
         )
@@ -115,7 +113,7 @@ def _of_step(
         own = state.eligibility
         return dataclasses.replace(found, reason=own.reason, fix=own.fix)
     kernel = graph.constant(step.inputs[1])
-    if encoded and step.outputs[0] in layout.nchw:
+    if sparse_mode and step.outputs[0] in layout.nchw:
         block = blocks_of(kernel.values.reshape(kernel.shape[0], -1))
         name = f"f32 32x{block}"
         return dataclasses.replace(found, runs=Execution.SPARSE, kernel=name)
@@ -124,7 +122,7 @@ def _of_step(
             kernel, _computes_in_integers(graph, step.node)
         )
         return dataclasses.replace(found, reason=reason, fix=fix)
-    if not encoded:
+    if not sparse_mode:
         reason = "no weights beside it are stored without their zeros"
         return dataclasses.replace(found, reason=reason)
     return _why_dense(layout, state, found)
@@ -245,10 +243,10 @@ def blocks_of(kernel: Array) -> int:
     >>> blocks_of(np.array([[1.0, 0], [2, 0], [0, 4], [0, 3]]))
     2
     """
-    alive = kernel != 0
-    fours, pairs = len(alive) // 4 * 4, len(alive) // 2 * 2
+    kept = kernel != 0
+    fours, pairs = len(kept) // 4 * 4, len(kept) // 2 * 2
     for size, rows in ((4, fours), (2, pairs)):
-        grouped = alive[:rows].reshape(-1, size, alive.shape[1])
+        grouped = kept[:rows].reshape(-1, size, kept.shape[1])
         slots = size * int(grouped.any(1).sum())
         if int(grouped.sum()) >= _FULL * slots:
             return size
@@ -291,7 +289,7 @@ def _dense_kernel(kernel: Any) -> str:
     return f"{kind} {kernel.encoding.removeprefix('sparse ')}"
 
 
-def what_breaks(graph: Graph, encoded: bool | None = True) -> OperatorReport | None:
+def what_breaks(graph: Graph, assume_sparse: bool = True) -> OperatorReport | None:
     """Find what would fail or be wrong if weights were stored without zeros.
 
     Whatever the number of zeros: a network that breaks above XNNPACK's threshold is
@@ -299,12 +297,12 @@ def what_breaks(graph: Graph, encoded: bool | None = True) -> OperatorReport | N
 
     Args:
         graph: The graph.
-        encoded: As in `predict`.
+        assume_sparse: As in `predict`.
 
     Returns:
         The first such operator, if there is one.
     """
-    reports = predict(graph, Fraction(0), encoded)
+    reports = predict(graph, Fraction(0), assume_sparse)
     return next((found for found in reports if found.runs is Execution.BREAKS), None)
 
 
@@ -318,7 +316,7 @@ def why_dense(file: TfliteFile) -> str:
         The reason; empty if there is none.
     """
     for graph in file.graphs():
-        if found := what_breaks(graph, encoded=None):
+        if found := what_breaks(graph, assume_sparse=False):
             return (
                 "XNNPACK on ARM and in wasm would fail or compute wrong numbers at "
                 f"{found.node.op} '{graph.scope(found.node)}': {found.reason}"
