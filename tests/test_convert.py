@@ -156,7 +156,7 @@ def test_an_export_parses_its_file_once_and_what_it_wrote_once(tmp_path, monkeyp
         monkeypatch.setattr(schema, name, counted(name, getattr(schema, name)))
     monkeypatch.setattr(exporting, "converted", lambda *arguments: content)
     kt.export(sparse_cnn(), tmp_path / "m.tflite", verbose=False)
-    # Packed to be written, and once with its zeros, to tell the size that it would have.
+    # Packed to be written, and with its zeros, to tell its dense size.
     assert calls == {"unpack": 2, "pack": 2}
 
 
