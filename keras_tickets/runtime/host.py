@@ -10,7 +10,6 @@ import platform
 import time
 from contextlib import AbstractContextManager
 
-from keras_tickets._util.quiet import quiet
 from keras_tickets.runtime import inputs
 from keras_tickets.runtime.formats import FORMATS
 from keras_tickets.runtime.interpreters import (
@@ -49,9 +48,8 @@ class Host(Runner):
         """Time single runs, in this process."""
         package = FORMATS[path.suffix].package
         try:
-            with quiet():
-                values = inputs.of_file(path)
-                call = open_runtime(path, runs.threads).prepare(values)
+            values = inputs.of_file(path)
+            call = open_runtime(path, runs.threads).prepare(values)
             seconds = []
             for index in range(runs.total):
                 start = time.perf_counter()
