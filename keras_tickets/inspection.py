@@ -66,7 +66,7 @@ class Inspection:
         return [op for op in self.ops if op.startswith("custom:")]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns everything but the values, ready for `json.dumps`."""
+        """Return everything but the values, ready for `json.dumps`."""
         return {
             **{
                 field.name: getattr(self, field.name)
@@ -78,7 +78,7 @@ class Inspection:
         }
 
     def table(self, everything: bool = False) -> str:
-        """Returns the content as text.
+        """Return the content as text.
 
         Args:
             everything: Whether tensors of less than 1 kB get a row each.
@@ -107,7 +107,7 @@ class Inspection:
 
 
 def inspect(path: str | os.PathLike[str]) -> Inspection:
-    """Reads a `.tflite` or `.onnx` file.
+    """Read a `.tflite` or `.onnx` file.
 
     Args:
         path: The file. It need not be written by this package.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from exported import (
 from planted import changed
 
 import keras_tickets as kt
-from keras_tickets.convert import names
+from keras_tickets.convert import exporting, names
 from keras_tickets.onnx.file import OnnxFile
 from keras_tickets.runtime.formats import FORMATS
 from keras_tickets.runtime.interpreters import open_runtime
@@ -141,6 +142,25 @@ def test_a_densified_file_computes_the_same_bits(tmp_path):
     again = TfliteFile.parse(data)
     assert all(t.encoding == "dense" for t in again.tensors())
     assert "DENSIFY" not in again.ops()
+
+
+def test_an_export_parses_its_file_once_and_what_it_wrote_once(tmp_path, monkeypatch):
+    content, _ = exported_cnn(".tflite")
+    calls = collections.Counter()
+
+    def counted(name, function):
+        def count(*arguments):
+            calls[name] += 1
+            return function(*arguments)
+
+        return count
+
+    for name in ("unpack", "pack"):
+        monkeypatch.setattr(schema, name, counted(name, getattr(schema, name)))
+    monkeypatch.setattr(exporting, "converted", lambda *arguments: content)
+    kt.export(sparse_cnn(), tmp_path / "m.tflite", verbose=False)
+    # Packed to be written, and with its zeros, to tell its dense size.
+    assert calls == {"unpack": 2, "pack": 2}
 
 
 def test_changes_of_a_copy_leave_the_file():

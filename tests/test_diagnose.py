@@ -136,11 +136,13 @@ def test_blocks_are_chosen_as_xnnpack_does():
 def test_the_threshold_is_two_thirds_exactly():
     """XNNPACK asks for more than two thirds of the zeros of a cluster."""
     (graph,) = TfliteFile.parse(stored("plain")).graphs()
-    (part,) = judging.parts(graph)
-    cluster = next(c for c in Layout(part).clusters.values() if c.weights)
+    (partition,) = judging.partitions(graph)
+    cluster = next(c for c in Layout(partition).clusters.values() if c.weights)
     share = judging.Fraction(cluster.zeros, cluster.weights)
-    assert any(c.switched for c in Layout(part, share * 99 / 100).clusters.values())
-    assert not any(c.switched for c in Layout(part, share).clusters.values())
+    assert any(
+        c.switched for c in Layout(partition, share * 99 / 100).clusters.values()
+    )
+    assert not any(c.switched for c in Layout(partition, share).clusters.values())
 
 
 def test_zeros_around_an_odd_image_are_written_out(tmp_path):

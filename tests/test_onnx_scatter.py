@@ -114,7 +114,7 @@ def one(sparsity, shape=(64, 64)):
     return holding([sparse_array(shape, sparsity)])
 
 
-# --- gaps -----------------------------------------------------------------------------
+# --- deltas ---------------------------------------------------------------------------
 
 
 VALUES = st.sampled_from([0.0, 0.0, 0.0, 1.5, -3.0, 1e-45, np.inf, np.nan])
@@ -153,7 +153,7 @@ def test_long_gaps_are_walked_in_steps(size, kept, dtype, entries):
 
 
 def test_gaps_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="2 gaps, which add up to 9"):
+    with pytest.raises(ValueError, match="2 deltas, which add up to 9"):
         unpack(np.array([4, 5]), np.ones(2), 9)
 
 

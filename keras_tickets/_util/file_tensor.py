@@ -21,8 +21,8 @@ class FileTensor:
         encoding: How the file stores it: `"dense"`, `"sparse"`, `"sparse 1x4"` or
             `"scatter"`.
         stored_bytes: Bytes that its values and indices take in the file.
-        zero: The stored number that stands for zero; quantised tensors choose one.
-        quantized: Whether whole numbers stand for real ones.
+        zero: The stored number that stands for zero; quantized tensors choose one.
+        quantized: Whether integers stand for real numbers.
         itemsize: Bytes of one stored value; by default those of one of `values`.
     """
 
@@ -75,5 +75,5 @@ class FileTensor:
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:
-    """Whether a NumPy dtype is a floating point one, bfloat16 included."""
+    """Return whether a NumPy dtype is a floating point one, bfloat16 included."""
     return np.issubdtype(dtype, np.floating) or dtype == ml_dtypes.bfloat16

@@ -26,6 +26,8 @@ from types import MappingProxyType
 from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
 from keras_tickets.backend import array_of, keras_private
 from keras_tickets.backend.rebuilding import is_of_keras

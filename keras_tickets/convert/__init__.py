@@ -2,7 +2,4 @@
 
 Nothing here is trusted: the written file is loaded in the runtime that will run it,
 its outputs are compared with those of Keras, and its zeros are counted again.
-
-Import each room by its full name: those that read files (`tflite_file`, `onnx_file`)
-do without Keras.
 """

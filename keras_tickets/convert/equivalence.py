@@ -46,7 +46,7 @@ def verify(
     load: Loader | None = None,
     reference: keras.Model | None = None,
 ) -> tuple[dict[str, Comparison], int]:
-    """Runs a file and its model on the same inputs and compares the outputs.
+    """Run a file and its model on the same inputs and compare the outputs.
 
     Args:
         model: The plain model that the file was made from.
@@ -96,7 +96,7 @@ def verify(
 def limits(
     kinds: Mapping[str, int], precision: Precision, tolerance: float
 ) -> dict[str, float]:
-    """Says on which kinds of samples a file has to agree.
+    """Say on which kinds of samples a file has to agree.
 
     Args:
         kinds: The kinds of samples.
@@ -137,7 +137,7 @@ def _file_outputs(
     structure: Any,
     load: Loader,
 ) -> tuple[list[list[Array]], int]:
-    """The file's outputs for each sample, in the order of the model's outputs."""
+    """Return the file's outputs for each sample, in the model's order."""
     with contextlib.ExitStack() as block:
         try:
             runtime = block.enter_context(load(path))
@@ -153,7 +153,7 @@ def _file_outputs(
 def _matched(
     model: keras.Model, runtime: Runtime, signature: Signature, structure: Any
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Which of the model's inputs and outputs the names in the file stand for."""
+    """Return which inputs and outputs of the model the names in the file stand for."""
     # `[x]` and `x` are the same input here: the list holds call's arguments.
     inputs = naming.match(
         "input", runtime.inputs, naming.aliases(signature, names(signature))
@@ -171,7 +171,7 @@ def _matched(
 
 
 def run(runtime: Runtime, values: dict[str, Array]) -> dict[str, Array]:
-    """Runs a loaded file once.
+    """Run a loaded file once.
 
     Args:
         runtime: The file.

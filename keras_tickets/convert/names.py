@@ -12,7 +12,7 @@ from keras_tickets.backend.keras_private import sublayers
 
 
 def aliases(structure: Any, own_names: list[str | None]) -> list[list[str]]:
-    """The names under which a file may know each tensor of a structure.
+    """Return the names under which a file may know each tensor of a structure.
 
     Args:
         structure: A nested structure, such as a model's outputs.
@@ -31,7 +31,7 @@ def aliases(structure: Any, own_names: list[str | None]) -> list[list[str]]:
 
 
 def of_outputs(model: keras.Model) -> dict[int, str]:
-    """The names of a model's outputs, by position among the leaves that it returns.
+    """Return the names of a model's outputs, by position among its leaves.
 
     A dict names its entries itself; else an output has the name of the layer that it
     comes from. Where names repeat, or a subclassed model has none: none.
@@ -44,7 +44,7 @@ def of_outputs(model: keras.Model) -> dict[int, str]:
 
 
 def match(what: str, file_names: list[str], known: list[list[str]]) -> dict[str, int]:
-    """Finds which of the model's tensors each name of the file stands for.
+    """Find which of the model's tensors each name of the file stands for.
 
     Args:
         what: `"input"` or `"output"`, for the error.
@@ -75,13 +75,13 @@ def match(what: str, file_names: list[str], known: list[list[str]]) -> dict[str,
 
 
 def _number(name: str) -> int:
-    """The number at the end of a generated name; 0 if there is none."""
+    """Return the number at the end of a generated name; 0 if there is none."""
     digits = re.findall(r"_(\d+)(?::\d+)?$", name)
     return int(digits[0]) if digits else 0
 
 
 def layer_of(model: keras.Model, scope: str) -> str:
-    """The layer that an operator of a converted file comes from.
+    """Return the layer that an operator of a converted file comes from.
 
     Args:
         model: The model that was converted.

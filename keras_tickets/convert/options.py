@@ -41,7 +41,7 @@ def check_options(
     opset: int | None,
     tolerance: Any,
 ) -> Options:
-    """Refuses what does not go together, before any work is done.
+    """Refuse what does not go together, before any work is done.
 
     Args:
         suffix: The suffix of the path.
@@ -88,7 +88,7 @@ def check_options(
 
 
 def check_tolerance(tolerance: Any, precision: Precision) -> float:
-    """Chooses the largest difference allowed.
+    """Choose the largest difference allowed.
 
     Args:
         tolerance: As passed by the user; None is what the precision promises.

@@ -44,7 +44,7 @@ PRECISIONS = {
 
 
 def get(name: str, suffix: str) -> Precision:
-    """Finds a precision by its name.
+    """Find a precision by its name.
 
     Args:
         name: Such as `"float16"`.
@@ -71,7 +71,7 @@ def get(name: str, suffix: str) -> Precision:
 
 
 def check_range(tensors: list[FileTensor], where: Callable[[str], str]) -> None:
-    """Checks that what a file stores in float16 fits into it.
+    """Check that what a file stores in float16 fits into it.
 
     The file's own constants, not the model's weights: scales that are folded into a
     kernel may carry it out of the range, and what is folded away does not matter.

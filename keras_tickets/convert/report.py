@@ -126,7 +126,7 @@ class ExportReport:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns all numbers, ready for `json.dumps`."""
+        """Return all numbers, ready for `json.dumps`."""
         return {
             **dataclasses.asdict(self),
             "zeros": self.zeros,
@@ -139,7 +139,7 @@ class ExportReport:
         }
 
     def __str__(self) -> str:
-        """Returns the table."""
+        """Return the table."""
         rows = [
             ("file", f"{self.path} ({self.format}, {self.precision})"),
             ("size", f"{self.bytes:,} bytes"),

@@ -131,7 +131,7 @@ Reader = tuple[str, int]
 
 
 def _readers(model: Any) -> dict[int, list[Reader]]:
-    """What reads each tensor, by the tensor's `id`.
+    """Return what reads each tensor, by the tensor's `id`.
 
     A float16 constant is read by a DEQUANTIZE: what counts is who reads that one.
     """

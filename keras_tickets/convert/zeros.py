@@ -34,7 +34,7 @@ class Weight:
 
 
 def model_weights(model: keras.Model) -> list[Weight]:
-    """Lists the weights that count: float, rank 2 or more, no biases; each once.
+    """List the weights that count: float, rank 2 or more, no biases; each once.
 
     Attention and GRU layers have biases of rank 2, which converters add to other
     constants; nobody prunes them.
@@ -60,7 +60,7 @@ def model_weights(model: keras.Model) -> list[Weight]:
 
 
 def check_zeros(weights: list[Weight], tensors: list[FileTensor]) -> None:
-    """Checks that no zero of the model was lost on the way into the file.
+    """Check that no zero of the model was lost on the way into the file.
 
     A converter may transpose, fold and rename a weight, but keeps its size: weights
     are compared with the constants of equal size, most zeros first. What the file

@@ -1,7 +1,7 @@
-"""Finds the tensors that an `.onnx` file holds in the scatter form of `onnx_forms`.
+"""Finds the tensors that an `.onnx` file holds in the scatter encoding.
 
-They are known by what the operators do, not by names: a file whose nodes other tools
-renamed, reordered or turned into `Constant` nodes is read as well.
+See `encodings.py`. They are known by what the operators do, not by names: a file whose
+nodes other tools renamed, reordered or turned into `Constant` nodes is read as well.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from keras_tickets.onnx.graph import (
 
 @dataclasses.dataclass(frozen=True)
 class Scattered:
-    """A tensor in the scatter form.
+    """A tensor in the scatter encoding.
 
     Args:
         name: Its name, as its consumers know it.
         shape: Its shape.
         size: How many values it has.
         dtype: The type that its consumers see.
-        gaps: The `TensorProto` of the gaps.
+        deltas: The `TensorProto` of the deltas.
         entries: The `TensorProto` of the entries.
-        made: The names that the nodes of the form make, its own among them.
-        helpers: The names of the constants that the form consists of.
+        made: The names that the nodes of the encoding make, its own among them.
+        helpers: The names of the constants that the encoding consists of.
     """
 
     name: str
     shape: tuple[int, ...]
     size: int
     dtype: np.dtype[Any]
-    gaps: Any
+    deltas: Any
     entries: Any
     made: frozenset[str]
     helpers: frozenset[str]
@@ -63,26 +63,26 @@ class Scattered:
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of the gaps and the entries."""
-        return to_array(self.gaps).nbytes + to_array(self.entries).nbytes
+        """Bytes of the deltas and the entries."""
+        return to_array(self.deltas).nbytes + to_array(self.entries).nbytes
 
     def values(self) -> Array:
-        """The tensor, decoded.
+        """Return the tensor, decoded.
 
         Raises:
-            ValueError: If the gaps do not fit the tensor, or are far too few for it.
+            ValueError: If the deltas do not fit the tensor, or are far too few for it.
         """
         entries = to_array(self.entries).astype(self.dtype)
         try:
             check_claim((self.size,), entries.itemsize, self.stored_bytes)
-            flat = unpack(to_array(self.gaps), entries, self.size)
+            flat = unpack(to_array(self.deltas), entries, self.size)
         except ValueError as error:
             raise ValueError(f"Tensor '{self.name}' is damaged: {error}") from error
         return flat.reshape(self.shape)
 
 
 def find(graph: Any) -> list[tuple[Any, list[Scattered]]]:
-    """Finds the scattered tensors of a graph and of the bodies in it.
+    """Find the scattered tensors of a graph and of the bodies in it.
 
     Args:
         graph: The graph of a model.
@@ -109,22 +109,22 @@ class _Scope:
         self.uses = collections.Counter([*uses(graph.node), *results])
 
     def made_by(self, name: str, op_type: str) -> Any:
-        """The node that makes a value, if it is this operator; else None."""
+        """Return the node that makes a value, if it is this operator; else None."""
         node = self._makers.get(name)
         return node if node is not None and is_standard(node, op_type) else None
 
     def constant(self, name: str) -> Any:
-        """The `TensorProto` of a constant; None if the name is no dense constant."""
+        """Return the `TensorProto` of a dense constant; None if the name is of none."""
         proto = self._constants.get(name)
         return None if hasattr(proto, "indices") else proto
 
     def integers(self, name: str) -> list[int] | None:
-        """The numbers in a small constant; None if the name is none."""
+        """Return the numbers in a small constant; None if the name is none."""
         proto = self.constant(name)
         return None if proto is None else to_array(proto).reshape(-1).tolist()
 
     def behind_cast(self, name: str) -> str:
-        """The input of the `Cast` that makes a value; else the value's own name."""
+        """Return the input of the `Cast` that makes a value; else its own name."""
         cast = self.made_by(name, "Cast")
         return name if cast is None else str(cast.input[0])
 
@@ -145,13 +145,13 @@ def _scattered(scope: _Scope) -> Iterator[Scattered]:
 
 
 def _match(scope: _Scope, scatter: Any) -> Scattered | None:
-    """Reads the form that ends in a `ScatterElements`; None if this is another use."""
+    """Read the encoding that ends in a `ScatterElements`; None if that is another."""
     zeros = scope.made_by(scatter.input[0], "ConstantOfShape")
     sums = scope.made_by(scatter.input[1], "CumSum")
     if zeros is None or sums is None or not (_is_plain(scatter) and _is_plain(sums)):
         return None
-    gaps, entries = map(scope.behind_cast, (sums.input[0], scatter.input[2]))
-    stored = scope.constant(gaps), scope.constant(entries)
+    deltas, entries = map(scope.behind_cast, (sums.input[0], scatter.input[2]))
+    stored = scope.constant(deltas), scope.constant(entries)
     size, axis = scope.integers(zeros.input[0]), scope.integers(sums.input[1])
     fill = _fill(zeros)
     if None in stored or size is None or len(size) != 1 or fill.any():
@@ -159,14 +159,14 @@ def _match(scope: _Scope, scatter: Any) -> Scattered | None:
     if axis not in ([0], [-1]):
         return None
     name, shape, reshaped = _shape(scope, scatter.output[0], size[0])
-    helpers = {gaps, entries, zeros.input[0], sums.input[1], *reshaped}
+    helpers = {deltas, entries, zeros.input[0], sums.input[1], *reshaped}
     made = {*sums.input, *scatter.input, scatter.output[0], name} - helpers
     return Scattered(
         name=name,
         shape=shape,
         size=size[0],
         dtype=fill.dtype,
-        gaps=stored[0],
+        deltas=stored[0],
         entries=stored[1],
         made=frozenset(made),
         helpers=frozenset(helpers),
@@ -174,7 +174,7 @@ def _match(scope: _Scope, scatter: Any) -> Scattered | None:
 
 
 def _is_plain(node: Any) -> bool:
-    """Whether a `ScatterElements` or `CumSum` has no attribute that matters."""
+    """Return whether a `ScatterElements` or `CumSum` has no attribute that matters."""
     found = attributes(node)
     return (
         found.pop("axis", 0) in (0, -1)
@@ -191,7 +191,7 @@ def _fill(constant_of_shape: Any) -> Array:
 def _shape(
     scope: _Scope, flat: str, size: int
 ) -> tuple[str, tuple[int, ...], list[str]]:
-    """The tensor's name, its shape and the constant of that, or none where it is flat.
+    """Return a tensor's name, its shape, and the constant of that if it is not flat.
 
     The name is that of the `Reshape`, if this is the only use of the flat tensor.
     """

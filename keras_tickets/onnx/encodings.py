@@ -1,10 +1,11 @@
-"""The forms in which an `.onnx` file can hold a float32 tensor, in plain operators.
+"""The encodings in which an `.onnx` file can hold a float32 tensor.
 
-Dense: an initializer. Half: a float16 one and a `Cast`. Scatter, without the zeros:
+All in standard operators. Dense: an initializer. Half: a float16 one and a `Cast`.
+Scatter, without the zeros:
 
-    gaps (uint8 or uint16) -> Cast -> CumSum -.
-    entries (float32, or float16 -> Cast) ----+-> ScatterElements -> Reshape -> tensor
-    size -> ConstantOfShape ------------------'
+    deltas (uint8 or uint16) -> Cast -> CumSum -.
+    entries (float32, or float16 -> Cast) ------+-> ScatterElements -> Reshape -> tensor
+    size -> ConstantOfShape --------------------'
 
 Runtimes fold constants: after loading, only the tensor is left of it. The operators
 and their types are in each opset from 11 on.
@@ -32,8 +33,8 @@ LOWEST_OPSET = 11
 
 
 @dataclasses.dataclass(frozen=True)
-class Form:
-    """What stands for one tensor in a graph; forms may share constants and nodes.
+class Encoding:
+    """What stands for one tensor in a graph; encodings may share constants and nodes.
 
     Args:
         constants: Initializers.
@@ -71,7 +72,7 @@ class Names:
         self._counts: collections.Counter[str] = collections.Counter()
 
     def new(self, stem: str) -> str:
-        """Returns a name that begins with `stem` and that no value has yet."""
+        """Return a name that begins with `stem` and that no value has yet."""
         while True:
             count = self._counts[stem]
             self._counts[stem] += 1
@@ -81,19 +82,19 @@ class Names:
                 return name
 
 
-def dense_form(name: str, values: Array) -> Form:
-    """A tensor as it is."""
-    return Form((to_tensor(values, name),))
+def dense_encoding(name: str, values: Array) -> Encoding:
+    """Return a tensor as it is."""
+    return Encoding((to_tensor(values, name),))
 
 
-def half_form(name: str, values: Array, names: Names) -> Form:
-    """A tensor in float16, and a `Cast` to float32."""
+def half_encoding(name: str, values: Array, names: Names) -> Encoding:
+    """Return a tensor in float16, and a `Cast` to float32."""
     stored = to_tensor(_half(values), names.new(f"{name}_float16"))
-    return Form((stored,), (_cast(stored.name, name, "FLOAT"),), is_half=True)
+    return Encoding((stored,), (_cast(stored.name, name, "FLOAT"),), is_half=True)
 
 
 class Shared:
-    """What the scatter forms of one graph have in common.
+    """What the scatter encodings of one graph have in common.
 
     Args:
         names: Makes names.
@@ -105,7 +106,7 @@ class Shared:
         self._zeros: dict[int, tuple[Any, Any]] = {}
 
     def zeros(self, size: int) -> tuple[Any, Any]:
-        """The constant and the node that make zeros; equal sizes get the same."""
+        """Return the constant and the node that make zeros; one pair for each size."""
         if size not in self._zeros:
             constant = to_tensor(np.array([size], np.int64), self._names.new("size"))
             node = _node("ConstantOfShape", [constant.name], self._names.new("zeros"))
@@ -113,26 +114,26 @@ class Shared:
         return self._zeros[size]
 
 
-def scatter_form(
+def scatter_encoding(
     name: str, values: Array, shared: Shared, names: Names, is_half: bool
-) -> Form:
-    """A tensor as gaps and entries, and the nodes that put the entries in place.
+) -> Encoding:
+    """Return a tensor as deltas, entries, and the nodes that put these in place.
 
     Args:
         name: The tensor's name.
         values: Its values: at least one, at most 2^31 - 1.
-        shared: What the forms of this graph have in common.
+        shared: What the encodings of this graph have in common.
         names: Makes the names of the helpers.
         is_half: Whether the entries are stored in float16.
 
     Returns:
-        The form.
+        The encoding.
     """
     packed = packing.pack(_half(values) if is_half else values)
-    gaps = to_tensor(packed[0], names.new("gaps"))
+    deltas = to_tensor(packed[0], names.new("gaps"))
     entries = to_tensor(packed[1], names.new("entries"))
     size, zeros = shared.zeros(values.size)
-    constants, nodes = [gaps, entries, size, shared.axis], [zeros]
+    constants, nodes = [deltas, entries, size, shared.axis], [zeros]
     source = entries.name
     if is_half:
         source = names.new("widened")
@@ -140,7 +141,7 @@ def scatter_form(
     steps, positions = names.new("steps"), names.new("positions")
     flat = names.new("flat") if values.ndim != 1 else name
     nodes += [
-        _cast(gaps.name, steps, "INT32"),
+        _cast(deltas.name, steps, "INT32"),
         _node("CumSum", [steps, shared.axis.name], positions),
         _node("ScatterElements", [zeros.output[0], positions, source], flat),
     ]
@@ -148,7 +149,7 @@ def scatter_form(
         shape = to_tensor(np.array(values.shape, np.int64), names.new("shape"))
         constants.append(shape)
         nodes.append(_node("Reshape", [flat, shape.name], name))
-    return Form(tuple(constants), tuple(nodes), is_half)
+    return Encoding(tuple(constants), tuple(nodes), is_half)
 
 
 def _node(op_type: str, inputs: list[str], output: str, **attributes: Any) -> Any:
@@ -161,12 +162,12 @@ def _cast(source: str, output: str, to: str) -> Any:
 
 
 def _half(values: Array) -> Array:
-    # Whoever stores the form checks first that nothing overflows.
+    # Whoever stores the encoding checks first that nothing overflows.
     with np.errstate(over="ignore"):
         return values.astype(np.float16)
 
 
 def _field_bytes(message: Any) -> int:
-    """What a message takes as a field of a graph: a tag, its length, itself."""
+    """Return what a message takes as a field of a graph: a tag, its length, itself."""
     length = int(message.ByteSize())
     return 1 + max(1, (length.bit_length() + 6) // 7) + length

@@ -126,7 +126,7 @@ class OnnxFile(ModelFile):
 
 
 def _stored(graph: Any) -> tuple[list[tuple[str, Any]], list[Scattered]]:
-    """The constants that are tensors as they stand, and the scattered tensors."""
+    """Return the constants that are tensors themselves, and the scattered tensors."""
     scattered = [tensor for _, found in find(graph) for tensor in found]
     helpers = set[str]().union(*(tensor.helpers for tensor in scattered))
     inner = itertools.chain.from_iterable(map(constants, graphs(graph)))

@@ -37,7 +37,7 @@ def repair(model: Any) -> None:
 
 
 def _loses_padding(pool: Any, makers: dict[str, Any]) -> bool:
-    """Whether ONNX Runtime would merge the `Pad` in front of a `MaxPool` into it.
+    """Return whether ONNX Runtime would merge the `Pad` before a `MaxPool` into it.
 
     `MaxPool` pads with what is never the largest, so zeros around negative numbers were
     lost (seen in 1.31: ResNet50V2 was off by 2 %). With two outputs it is left alone,

@@ -16,7 +16,7 @@ STANDARD_DOMAINS = ("", "ai.onnx")
 
 
 def load(content: bytes) -> Any:
-    """Parses the bytes of an `.onnx` file into a `ModelProto`.
+    """Parse the bytes of an `.onnx` file into a `ModelProto`.
 
     Raises:
         ValueError: If the bytes are no `.onnx` file.
@@ -34,7 +34,7 @@ def load(content: bytes) -> Any:
 
 
 def opset(model: Any) -> int:
-    """The version of the standard operators that a model uses; 0 if it uses none."""
+    """Return the version of the standard operators of a model; 0 if it has none."""
     versions = {
         entry.version
         for entry in model.opset_import
@@ -44,7 +44,7 @@ def opset(model: Any) -> int:
 
 
 def graphs(graph: Any) -> Iterator[Any]:
-    """A graph and the bodies of its loops and branches, at any depth."""
+    """Return a graph and the bodies of its loops and branches, at any depth."""
     yield graph
     for node in graph.node:
         for body in bodies(node):
@@ -52,12 +52,12 @@ def graphs(graph: Any) -> Iterator[Any]:
 
 
 def nodes(graph: Any) -> Iterator[Any]:
-    """The nodes of a graph and of the bodies of its loops and branches."""
+    """Return the nodes of a graph and of the bodies of its loops and branches."""
     return itertools.chain.from_iterable(inner.node for inner in graphs(graph))
 
 
 def bodies(node: Any) -> Iterator[Any]:
-    """The graphs that a loop or a branch runs."""
+    """Return the graphs that a loop or a branch runs."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g
@@ -65,7 +65,7 @@ def bodies(node: Any) -> Iterator[Any]:
 
 
 def uses(nodes: Iterable[Any]) -> Iterator[str]:
-    """The names that nodes read, those that their bodies read included."""
+    """Return the names that nodes read, those that their bodies read included."""
     for node in nodes:
         yield from node.input
         for body in bodies(node):
@@ -74,18 +74,18 @@ def uses(nodes: Iterable[Any]) -> Iterator[str]:
 
 
 def is_standard(node: Any, op_type: str) -> bool:
-    """Whether a node is the standard operator of that name."""
+    """Return whether a node is the standard operator of that name."""
     return node.op_type == op_type and node.domain in STANDARD_DOMAINS
 
 
 def attributes(node: Any) -> dict[str, Any]:
-    """The attributes of a node by name."""
+    """Return the attributes of a node by name."""
     get = require("onnx.helper", "export").get_attribute_value
     return {attribute.name: get(attribute) for attribute in node.attribute}
 
 
 def constants(graph: Any) -> Iterator[tuple[str, Any]]:
-    """Yields (name, TensorProto or SparseTensorProto) of each constant of one graph.
+    """Yield (name, TensorProto or SparseTensorProto) of each constant of one graph.
 
     `Constant` nodes that hold a bare number or list have rank 0 or 1: no weights.
     """
@@ -103,14 +103,14 @@ def constants(graph: Any) -> Iterator[tuple[str, Any]]:
 
 
 def replace(field: Any, messages: Iterable[Any]) -> None:
-    """Gives a repeated field of a message new content."""
+    """Give a repeated field of a message new content."""
     kept = list(messages)
     del field[:]
     field.extend(kept)
 
 
 def names(graph: Any) -> set[str]:
-    """All names of values in a graph and in its bodies."""
+    """Return all names of values in a graph and in its bodies."""
     found: set[str] = set()
     for inner in graphs(graph):
         found.update(entry.name for entry in (*inner.input, *inner.output))
@@ -121,15 +121,15 @@ def names(graph: Any) -> set[str]:
 
 
 def to_array(proto: Any) -> Array:
-    """The values of a `TensorProto`."""
+    """Return the values of a `TensorProto`."""
     return np.asarray(require("onnx.numpy_helper", "export").to_array(proto))
 
 
 def to_tensor(values: Array, name: str) -> Any:
-    """A `TensorProto` of these values."""
+    """Return a `TensorProto` of these values."""
     return require("onnx.numpy_helper", "export").from_array(values, name)
 
 
 def type_number(name: str) -> int:
-    """The number that ONNX has for a type such as `"FLOAT16"`."""
+    """Return the number that ONNX has for a type such as `"FLOAT16"`."""
     return int(require("onnx", "export").TensorProto.DataType.Value(name))

@@ -1,6 +1,7 @@
 """Stores the tensors of an `.onnx` file without their zeros, and in float16.
 
-In plain operators that a runtime folds away while it loads the file; see `onnx_forms`.
+In standard operators that a runtime folds away while it loads the file; see
+`encodings.py`.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from keras_tickets.onnx.decoding import (
 )
 from keras_tickets.onnx.encodings import (
     LOWEST_OPSET,
-    Form,
+    Encoding,
     Names,
     Shared,
-    dense_form,
-    half_form,
-    scatter_form,
+    dense_encoding,
+    half_encoding,
+    scatter_encoding,
 )
 from keras_tickets.onnx.graph import (
     opset,
@@ -73,12 +74,12 @@ def encode(model: Any, half: bool = False, sparse: bool = True) -> None:
         helpers = set[str]().union(*(tensor.helpers for tensor in found))
         protos = [p for p in _eligible(graph) if p.name not in helpers]
         tensors = [(proto.name, to_array(proto), half) for proto in protos]
-        forms = [f for f in _smallest(tensors, names, sparse) if f.nodes]
-        stored = {form.name for form in forms}
+        encodings = [f for f in _smallest(tensors, names, sparse) if f.nodes]
+        stored = {encoding.name for encoding in encodings}
         replace(
             graph.initializer, (p for p in graph.initializer if p.name not in stored)
         )
-        _insert(graph, forms)
+        _insert(graph, encodings)
 
 
 def decode(model: Any) -> None:
@@ -96,9 +97,9 @@ def decode(model: Any) -> None:
         _insert(
             graph,
             [
-                half_form(tensor.name, tensor.values(), names)
+                half_encoding(tensor.name, tensor.values(), names)
                 if tensor.is_half
-                else dense_form(tensor.name, tensor.values())
+                else dense_encoding(tensor.name, tensor.values())
                 for tensor in found
             ],
         )
@@ -110,7 +111,7 @@ def _inner_first(model: Any) -> list[tuple[Any, list[Scattered]]]:
 
 
 def _eligible(graph: Any) -> list[Any]:
-    """The initializers that may be stored in another form."""
+    """Return the initializers that may be stored in another encoding."""
     tensor_proto = require("onnx", "export").TensorProto
     fixed = {entry.name for entry in (*graph.input, *graph.output)}
     return [
@@ -125,20 +126,20 @@ def _eligible(graph: Any) -> list[Any]:
 
 def _smallest(
     tensors: list[tuple[str, Array, bool]], names: Names, sparse: bool
-) -> list[Form]:
-    """The form of each (name, values, may be float16) that takes least in the file."""
+) -> list[Encoding]:
+    """Return the smallest encoding of each (name, values, may be float16)."""
     shared = Shared(names)
     chosen = []
     for name, values, half in tensors:
-        forms = [dense_form(name, values)]
+        encodings = [dense_encoding(name, values)]
         if half:
-            forms.append(half_form(name, values, names))
+            encodings.append(half_encoding(name, values, names))
         if sparse:
-            forms += [
-                scatter_form(name, values, shared, names, is_half)
+            encodings += [
+                scatter_encoding(name, values, shared, names, is_half)
                 for is_half in sorted({False, half})
             ]
-        chosen.append(min(forms, key=lambda form: form.bytes))
+        chosen.append(min(encodings, key=lambda encoding: encoding.bytes))
         if chosen[-1].is_half:
             _check_half(name, values)
     return chosen
@@ -156,16 +157,18 @@ def _check_half(name: str, values: Array) -> None:
         )
 
 
-def _insert(graph: Any, forms: list[Form]) -> None:
-    """Adds forms to a graph: their nodes before all that may need the tensors."""
-    constants = {proto.name: proto for form in forms for proto in form.constants}
-    nodes = {node.output[0]: node for form in forms for node in form.nodes}
+def _insert(graph: Any, encodings: list[Encoding]) -> None:
+    """Add encodings to a graph: their nodes before all that may need the tensors."""
+    constants = {
+        proto.name: proto for encoding in encodings for proto in encoding.constants
+    }
+    nodes = {node.output[0]: node for own in encodings for node in own.nodes}
     graph.initializer.extend(constants.values())
     replace(graph.node, [*nodes.values(), *graph.node])
 
 
 def _drop(graph: Any, found: list[Scattered]) -> None:
-    """Removes what makes these tensors, save what other nodes need too."""
+    """Remove what makes these tensors, save what other nodes need too."""
     made = set[str]().union(*(tensor.made for tensor in found))
     helpers = set[str]().union(*(tensor.helpers for tensor in found))
     gone = {tensor.name for tensor in found}

@@ -19,7 +19,7 @@ _OPEN_SIZE = 32
 
 
 def of_file(path: pathlib.Path) -> Arrays:
-    """Draws inputs for a file, the same ones each time.
+    """Draw inputs for a file, the same ones each time.
 
     Args:
         path: A `.tflite` or `.onnx` file.
@@ -48,7 +48,7 @@ def _is_number(dtype: str) -> bool:
 
 
 def concrete(shape: Any) -> list[int]:
-    """Gives open dimensions a size; an open batch size is 1.
+    """Give open dimensions a size; an open batch size is 1.
 
     Args:
         shape: Sizes; an open one is -1, None or a name.

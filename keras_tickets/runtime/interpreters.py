@@ -10,6 +10,7 @@ programs there get its path, and by it what they share: `ready`, `listen`.
 from __future__ import annotations
 
 import abc
+import importlib
 import json
 import os
 import pathlib
@@ -24,7 +25,7 @@ import numpy as np
 
 SIGNATURE = "serving_default"
 
-# An argument of the program: run the plain kernels, not the fast ones.
+# An argument of the program: run the reference kernels, not the fast ones.
 REFERENCE = "--reference"
 
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
@@ -50,7 +51,23 @@ class Runtime(abc.ABC):
 
 
 class LocalRuntime(Runtime):
-    """A file that is loaded in this process."""
+    """A file that is loaded in this process.
+
+    Args:
+        path: The file.
+        threads: Threads that the runtime may use; 0 lets it choose.
+        reference: Whether its reference kernels run the file, not the fast ones.
+
+    Attributes:
+        module: What the runtime is imported as.
+    """
+
+    module: str
+
+    @abc.abstractmethod
+    def __init__(
+        self, path: pathlib.Path, threads: int = 0, reference: bool = False
+    ) -> None: ...
 
     @abc.abstractmethod
     def prepare(self, values: Arrays) -> Callable[[], object]:
@@ -58,11 +75,17 @@ class LocalRuntime(Runtime):
 
 
 class LiteRT(LocalRuntime):
-    """A `.tflite` file in LiteRT's interpreter, through its first signature."""
+    """A `.tflite` file in LiteRT's interpreter, through its first signature.
 
-    def __init__(self, path: pathlib.Path, threads: int = 0) -> None:
-        """Loads `path`; 0 threads lets the runtime choose."""
-        self._path, self._threads = path, threads
+    LiteRT's reference kernels are its own, without XNNPACK: slow, and rarely wrong.
+    """
+
+    module = "ai_edge_litert.interpreter"
+
+    def __init__(
+        self, path: pathlib.Path, threads: int = 0, reference: bool = False
+    ) -> None:
+        self._path, self._threads, self._reference = path, threads, reference
         interpreter = self._load()
         signatures = interpreter.get_signature_list() or {None: _unsigned(interpreter)}
         key = SIGNATURE if SIGNATURE in signatures else next(iter(signatures))
@@ -92,8 +115,11 @@ class LiteRT(LocalRuntime):
         return invoke
 
     def _load(self) -> Any:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+        if self._reference:
+            kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            return Interpreter(str(self._path), experimental_op_resolver_type=kernels)
         return Interpreter(str(self._path), num_threads=self._threads or None)
 
     def _typed(self, values: Arrays) -> Arrays:
@@ -131,22 +157,18 @@ def _unsigned(interpreter: Any) -> dict[str, list[str]]:
     }
 
 
-class PlainLiteRT(LiteRT):
-    """The same in LiteRT's own kernels, without XNNPACK: slow, and rarely wrong."""
-
-    def _load(self) -> Any:
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-        kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        return Interpreter(str(self._path), experimental_op_resolver_type=kernels)
-
-
 class OnnxRuntime(LocalRuntime):
-    """An `.onnx` file in ONNX Runtime on the CPU."""
+    """An `.onnx` file in ONNX Runtime on the CPU.
 
-    def __init__(self, path: pathlib.Path, threads: int = 0) -> None:
-        """Loads `path`; 0 threads lets the runtime choose."""
-        self._session = self._load(path, threads)
+    Its reference kernels run the graph as it stands, not optimized.
+    """
+
+    module = "onnxruntime"
+
+    def __init__(
+        self, path: pathlib.Path, threads: int = 0, reference: bool = False
+    ) -> None:
+        self._session = onnx_session(path, threads, optimize=not reference)
         self.inputs = [entry.name for entry in self._session.get_inputs()]
         self.outputs = [entry.name for entry in self._session.get_outputs()]
 
@@ -159,55 +181,41 @@ class OnnxRuntime(LocalRuntime):
         """Takes the inputs in, and returns what runs the file and does no more."""
         return lambda: self._session.run(None, values)
 
-    def _load(self, path: pathlib.Path, threads: int) -> Any:
-        return onnx_session(path, threads)
 
-
-class PlainOnnxRuntime(OnnxRuntime):
-    """The same with the graph as it stands, not optimised."""
-
-    def _load(self, path: pathlib.Path, threads: int) -> Any:
-        return onnx_session(path, threads, optimise=False)
-
-
-_KINDS: dict[tuple[str, bool], Callable[[pathlib.Path, int], LocalRuntime]] = {
-    (".tflite", False): LiteRT,
-    (".tflite", True): PlainLiteRT,
-    (".onnx", False): OnnxRuntime,
-    (".onnx", True): PlainOnnxRuntime,
-}
+# Not the package's table of formats: this program runs where the package is not.
+_RUNTIMES: dict[str, type[LocalRuntime]] = {".tflite": LiteRT, ".onnx": OnnxRuntime}
 
 
 def open_runtime(
     path: pathlib.Path, threads: int = 0, reference: bool = False
 ) -> LocalRuntime:
-    """Loads a file in its own runtime, chosen by its suffix.
+    """Load a file in its own runtime, chosen by its suffix.
 
     Args:
         path: The file.
         threads: Threads that the runtime may use; 0 lets it choose.
-        reference: Whether plain kernels run it, not the fast ones.
+        reference: Whether reference kernels run it, not the fast ones.
 
     Returns:
         The loaded file.
     """
-    return _KINDS[path.suffix, reference](path, threads)
+    return _RUNTIMES[path.suffix](path, threads, reference)
 
 
-def onnx_session(path: pathlib.Path, threads: int, optimise: bool = True) -> Any:
+def onnx_session(path: pathlib.Path, threads: int, optimize: bool = True) -> Any:
     """Opens a session of ONNX Runtime on the CPU.
 
     Args:
         path: The `.onnx` file.
         threads: Threads within an operator; 0 lets the runtime choose.
-        optimise: Whether the graph is optimised.
+        optimize: Whether the graph is optimized.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # Errors only.
-    if not optimise:
+    if not optimize:
         level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.graph_optimization_level = level
     return onnxruntime.InferenceSession(
@@ -281,10 +289,7 @@ def listen() -> Iterator[str]:
 def _serve(path: pathlib.Path, threads: int, reference: bool) -> None:
     """Loads a file, then does what each line of stdin asks for."""
     questions = listen()
-    if path.suffix == ".tflite":
-        import ai_edge_litert.interpreter  # noqa: F401
-    else:
-        import onnxruntime  # noqa: F401
+    importlib.import_module(_RUNTIMES[path.suffix].module)
     before = _peak_memory()
     try:
         runtime = open_runtime(path, threads, reference)

@@ -30,7 +30,7 @@ class Value:
         name: Its name in the file.
         shape: Its shape.
         dtype: TFLite's name of its type, such as `"FLOAT32"`.
-        quantized: Whether whole numbers stand for real ones.
+        quantized: Whether integers stand for real numbers.
     """
 
     name: str
@@ -102,7 +102,7 @@ class Graph:
         }
 
     def source(self, index: int) -> int | None:
-        """Which stored constant a value is, unpacked or not; `None` if computed."""
+        """Return which stored constant a value is; `None` if it is computed."""
         while index not in self._stored:
             node = self.producer.get(index)
             if node is None or node.op not in UNPACKING:
@@ -111,11 +111,11 @@ class Graph:
         return index
 
     def is_constant(self, index: int) -> bool:
-        """Whether a value is known before the network runs."""
+        """Return whether a value is known before the network runs."""
         return index >= 0 and self.source(index) is not None
 
     def constant(self, index: int) -> FileTensor:
-        """The constant that a value is, decoded."""
+        """Return the constant that a value is, decoded."""
         source = self.source(index)
         if source is None:
             raise KeyError(f"'{self.values[index].name}' is computed, no constant.")
@@ -126,19 +126,19 @@ class Graph:
         return read(*self._stored[index])
 
     def is_unpacked(self, index: int) -> bool:
-        """Whether a value is a constant that DENSIFY unpacks: XNNPACK's hint."""
+        """Return whether a value is a constant that DENSIFY unpacks: XNNPACK's hint."""
         node = self.producer.get(index)
         if node is None or node.op not in UNPACKING:
             return False
         return node.op == "DENSIFY" or self.is_unpacked(node.inputs[0])
 
     def is_sparse(self, index: int) -> bool:
-        """Whether a value is a constant that is stored without its zeros."""
+        """Return whether a value is a constant that is stored without its zeros."""
         source = self.source(index)
         return source is not None and self._tensors[source].sparsity is not None
 
     def scope(self, node: Node) -> str:
-        """The name of an operator where the file was converted from."""
+        """Return the name of an operator where the file was converted from."""
         names = [self.values[index].name for index in node.outputs]
         weights = node.inputs[1] if len(node.inputs) > 1 else -1
         if self.is_constant(weights) and self.values[weights].rank > 1:

@@ -16,12 +16,12 @@ _MAGIC = b"TFL3"
 
 
 def schema() -> Any:
-    """The generated module."""
+    """Return the generated module."""
     return require("ai_edge_litert.schema_py_generated", "export")
 
 
 def unpack(content: bytes) -> Any:
-    """The bytes of a `.tflite` file as a `ModelT`; ValueError if they are none."""
+    """Return the bytes of a file as a `ModelT`; raise ValueError if they are none."""
     if content[4:8] != _MAGIC:
         raise ValueError(
             f"Not a .tflite file: expected {_MAGIC!r} at bytes 4 to 8, "
@@ -31,7 +31,7 @@ def unpack(content: bytes) -> Any:
 
 
 def pack(model: Any, size: int) -> bytes:
-    """A `ModelT` as the bytes of a file, of about `size` bytes."""
+    """Return a `ModelT` as the bytes of a file, of about `size` bytes."""
     flatbuffers = require("flatbuffers", "export")
     classes = schema()
 
@@ -58,7 +58,7 @@ def pack(model: Any, size: int) -> bytes:
 
 
 def op_name(code: Any) -> str:
-    """The name of an operator code; `custom:` before what is not built in."""
+    """Return the name of an operator code; `custom:` before what is not built in."""
     builtin = schema().BuiltinOperator
     # Codes above 127 do not fit the older field, which then holds a place holder.
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
@@ -69,7 +69,7 @@ def op_name(code: Any) -> str:
 
 
 def operator_code(model: Any, name: str, version: int) -> int:
-    """The index of an operator of a version among a file's codes; added if missing."""
+    """Return the index of an operator among a file's codes; add it if it is missing."""
     for index, code in enumerate(model.operatorCodes):
         if op_name(code) == name and code.version == version:
             return index

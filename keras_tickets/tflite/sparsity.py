@@ -63,7 +63,7 @@ Index = tuple[Array, Array]
 
 
 def decode(levels: Levels, indices: list[Index | None], values: Array) -> Array:
-    """Puts stored values back at their places.
+    """Put stored values back at their places.
 
     Args:
         levels: The layout.
@@ -97,7 +97,7 @@ def decode(levels: Levels, indices: list[Index | None], values: Array) -> Array:
 
 
 def encode(levels: Levels, tensor: Array) -> tuple[list[Index | None], Array]:
-    """Stores what is not zero.
+    """Store what is not zero.
 
     Args:
         levels: The layout.
@@ -124,10 +124,10 @@ def encode(levels: Levels, tensor: Array) -> tuple[list[Index | None], Array]:
             indices.append(None)
             continue
         below = tuple(range(level + 1, tree.ndim))
-        alive = (tree != 0).any(axis=below).reshape(-1)[children]
-        counts = alive.reshape(len(places), levels.extents[level]).sum(axis=1)
+        kept = (tree != 0).any(axis=below).reshape(-1)[children]
+        counts = kept.reshape(len(places), levels.extents[level]).sum(axis=1)
         segments = np.concatenate([[0], np.cumsum(counts)])
-        places = children[alive]
+        places = children[kept]
         indices.append((segments, places % levels.extents[level]))
     return indices, tree.reshape(-1)[places]
 
@@ -137,7 +137,7 @@ def _all_children(places: Array, extent: int) -> Array:
 
 
 def _block_axes(levels: Levels) -> list[int]:
-    """Each dimension followed by the block dimensions that cut it."""
+    """Return each dimension followed by the block dimensions that cut it."""
     rank = len(levels.shape)
     axes = []
     for dimension in range(rank):

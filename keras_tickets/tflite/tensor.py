@@ -47,7 +47,7 @@ _INDEX_TYPES: dict[str, Any] = {
 
 
 def constants(model: Any) -> Iterator[tuple[list[Any], Any]]:
-    """Yields (tensors, buffer) of each constant; equal constants share one buffer."""
+    """Yield (tensors, buffer) of each constant; equal constants share one buffer."""
     readable = _readable_types()
     holders: dict[int, list[Any]] = {}
     for graph in model.subgraphs:
@@ -75,7 +75,7 @@ def _readable_types() -> dict[int, Any]:
 
 
 def read(tensor: Any, buffer: Any) -> FileTensor:
-    """Returns a constant with its values decoded."""
+    """Return a constant with its values decoded."""
     data = np.asarray([] if buffer.data is None else buffer.data, np.uint8)
     values = data.view(_readable_types()[tensor.type])
     shape = () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
@@ -94,14 +94,14 @@ def read(tensor: Any, buffer: Any) -> FileTensor:
 
 
 def name_of(tensor: Any) -> str:
-    """Returns the name of a tensor as text."""
+    """Return the name of a tensor as text."""
     name = tensor.name or b""
     # Bytes in what was read, text in what was added since.
     return name if isinstance(name, str) else name.decode("utf-8", "replace")
 
 
 def _zero_point(tensor: Any) -> tuple[int, bool]:
-    """The stored number that stands for zero, and whether the tensor is quantised."""
+    """Return the stored number that stands for zero, and whether it is quantized."""
     quantization = tensor.quantization
     if quantization is None or quantization.scale is None:
         return 0, False
@@ -113,7 +113,7 @@ def _zero_point(tensor: Any) -> tuple[int, bool]:
 
 
 def write(tensors: list[Any], buffer: Any, values: Array) -> None:
-    """Stores new values of a constant in its encoding."""
+    """Store new values of a constant in its encoding."""
     if tensors[0].sparsity is None:
         buffer.data = np.frombuffer(values.tobytes(), np.uint8)
         return
@@ -122,7 +122,7 @@ def write(tensors: list[Any], buffer: Any, values: Array) -> None:
 
 
 def make_dense(tensors: list[Any], buffer: Any) -> None:
-    """Stores a sparse constant with its zeros."""
+    """Store a sparse constant with its zeros."""
     values = read(tensors[0], buffer).values
     for tensor in tensors:
         tensor.sparsity = None
@@ -136,7 +136,7 @@ def make_sparse(
     indices: list[Index | None],
     values: Array,
 ) -> None:
-    """Stores a constant in a layout.
+    """Store a constant in a layout.
 
     Args:
         tensors: The tensors that share it.
@@ -170,7 +170,7 @@ def _layout(levels: Levels, indices: list[Index | None]) -> Any:
 
 
 def _sparsity(tensor: Any, shape: tuple[int, ...]) -> tuple[Levels, list[Index | None]]:
-    """The layout of a sparse tensor and the index of each of its levels."""
+    """Return the layout of a sparse tensor and the index of each of its levels."""
     compressed = schema().DimensionType.SPARSE_CSR
     sparsity = tensor.sparsity
     metadata = sparsity.dimMetadata
@@ -213,7 +213,7 @@ def index_bytes(indices: list[Index | None]) -> int:
 
 
 def _write_index(metadata: Any, index: Index) -> None:
-    """Stores a CSR level in the smallest integers, as TFLite's converter does."""
+    """Store a CSR level in the smallest integers, as TFLite's converter does."""
     segments, indices = index
     metadata.arraySegmentsType, metadata.arraySegments = _index_vector(segments)
     metadata.arrayIndicesType, metadata.arrayIndices = _index_vector(indices)

@@ -25,7 +25,6 @@ from keras_tickets.masks.masked_layer import (
     masked_layers,
     without_masks,
 )
-from keras_tickets.masks.snapshot import array_of
 from keras_tickets.masks.stripping import plain_layers
 from keras_tickets.ticket.ticket import Ticket
 

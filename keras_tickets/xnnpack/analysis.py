@@ -21,11 +21,11 @@ from keras_tickets.xnnpack.diagnosis import (
     Layer,
 )
 from keras_tickets.xnnpack.layout import Cluster
-from keras_tickets.xnnpack.partition import parts
+from keras_tickets.xnnpack.partition import partitions
 from keras_tickets.xnnpack.prediction import (
-    Finding,
-    Runs,
-    judge,
+    Execution,
+    OperatorReport,
+    predict,
     what_breaks,
 )
 from keras_tickets.xnnpack.rules import REVISION
@@ -82,9 +82,9 @@ def analyze(file: TfliteFile, subject: str, naming: Naming | None = None) -> Dia
     numbers: dict[int, int] = {}
     clusters: list[ClusterZeros] = []
     for graph in file.graphs():
-        for found in _findings(graph):
+        for found in _reports(graph):
             number = _number(found.cluster, numbers, clusters)
-            if found.node.op in _WEIGHTED or found.runs is Runs.BREAKS:
+            if found.node.op in _WEIGHTED or found.runs is Execution.BREAKS:
                 layers.append(_layer(graph, found, number, naming))
     return Diagnosis(
         subject=subject,
@@ -97,34 +97,41 @@ def analyze(file: TfliteFile, subject: str, naming: Naming | None = None) -> Dia
     )
 
 
-def _findings(graph: Graph) -> list[Finding]:
-    """What becomes of each operator, and of those in no part: they run dense."""
-    known = {found.node.index: found for found in judge(graph)}
+def _reports(graph: Graph) -> list[OperatorReport]:
+    """Report on each operator; those that XNNPACK does not run are dense."""
+    known = {found.node.index: found for found in predict(graph)}
     hinted = {
-        step.node.index for part in parts(graph) if part.hint for step in part.steps
+        step.node.index
+        for partition in partitions(graph)
+        if partition.hint
+        for step in partition.steps
     }
-    if_sparse = {found.node.index: found for found in judge(graph, encoded=True)}
+    if_sparse = {
+        found.node.index: found for found in predict(graph, assume_sparse=True)
+    }
     broken = what_breaks(graph)
     for index, found in known.items():
-        if index not in hinted and found.runs is Runs.DENSE and found.reason:
+        if index not in hinted and found.runs is Execution.DENSE and found.reason:
             known[index] = _explained(found, if_sparse[index], broken)
     rest = [
-        Finding(graph, node, Runs.DENSE, reason="XNNPACK does not run it")
+        OperatorReport(graph, node, Execution.DENSE, reason="XNNPACK does not run it")
         for node in graph.nodes
         if node.index not in known and node.op in _WEIGHTED
     ]
     return sorted([*known.values(), *rest], key=lambda found: found.node.index)
 
 
-def _explained(found: Finding, if_sparse: Finding, broken: Finding | None) -> Finding:
-    """Why an operator runs dense whose file stores no zeros away beside it."""
-    if if_sparse.runs is Runs.DENSE:
+def _explained(
+    found: OperatorReport, if_sparse: OperatorReport, broken: OperatorReport | None
+) -> OperatorReport:
+    """Explain why an operator runs dense that DENSIFY unpacks nothing for."""
+    if if_sparse.runs is Execution.DENSE:
         return if_sparse
     if broken is not None:
-        culprit = None if broken.node is found.node else broken.node
+        blocking_op = None if broken.node is found.node else broken.node
         reason = f"stored with its zeros, or the network would break: {broken.reason}"
         return dataclasses.replace(
-            found, reason=reason, culprit=culprit, fix=broken.fix
+            found, reason=reason, blocking_op=blocking_op, fix=broken.fix
         )
     return dataclasses.replace(
         found,
@@ -137,7 +144,7 @@ def _explained(found: Finding, if_sparse: Finding, broken: Finding | None) -> Fi
 def _number(
     cluster: Cluster | None, numbers: dict[int, int], clusters: list[ClusterZeros]
 ) -> int:
-    """The number of a cluster of 1x1 convolutions; 0 of anything else."""
+    """Return the number of a cluster of 1x1 convolutions; 0 of anything else."""
     if cluster is None or not cluster.weights:
         return 0
     if id(cluster) not in numbers:
@@ -146,13 +153,15 @@ def _number(
     return numbers[id(cluster)]
 
 
-def _layer(graph: Graph, found: Finding, cluster: int, naming: Naming | None) -> Layer:
+def _layer(
+    graph: Graph, found: OperatorReport, cluster: int, naming: Naming | None
+) -> Layer:
     node = found.node
     kernel = _kernel(graph, node)
     reason = found.reason
-    if found.culprit is not None:
-        culprit = _name(graph, found.culprit, naming)
-        reason = f"{found.culprit.op} {culprit} beside it: {reason}"
+    if found.blocking_op is not None:
+        blocking_op = _name(graph, found.blocking_op, naming)
+        reason = f"{found.blocking_op.op} {blocking_op} beside it: {reason}"
     return Layer(
         name=_name(graph, node, naming),
         op=node.op,

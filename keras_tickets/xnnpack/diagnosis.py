@@ -157,7 +157,7 @@ class Diagnosis:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns everything, ready for `json.dumps`."""
+        """Return everything, ready for `json.dumps`."""
         return {
             **dataclasses.asdict(self),
             "kernels": self.kernels,
@@ -169,7 +169,7 @@ class Diagnosis:
         }
 
     def __str__(self) -> str:
-        """Returns the table."""
+        """Return the table."""
         return f"{self._layer_table()}\n\n{self._facts()}"
 
     @property
@@ -209,7 +209,7 @@ class Diagnosis:
         return facts(f"{self.subject} on {self.target}", rows)
 
     def _fixes(self) -> list[tuple[str, str]]:
-        """What would help, each once, with how many layers it would help."""
+        """Return what would help, each once, with how many layers it would help."""
         fixes = collections.Counter(layer.fix for layer in self.layers if layer.fix)
         return [
             ("to do" if not at else "", f"{fix} ({number} layers)")

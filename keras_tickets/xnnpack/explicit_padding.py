@@ -2,8 +2,8 @@
 
 The converter turns explicit zeros in front of a strided convolution into "same" padding
 where that adds as many on each side, as with odd image sizes. XNNPACK runs "same" with
-strides pixel by pixel only. A `PAD` in front means the same; XNNPACK makes it part of
-the convolution, and it costs nothing.
+strides in NHWC (pixel by pixel) only. A `PAD` in front means the same; XNNPACK makes it
+part of the convolution, and it costs nothing.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from keras_tickets.tflite.schema import (
 )
 from keras_tickets.tflite.tensor import name_of
 from keras_tickets.xnnpack.prediction import (
-    Runs,
-    judge,
+    Execution,
+    predict,
 )
 
 
@@ -47,9 +47,9 @@ def pad_explicitly(file: TfliteFile) -> TfliteFile:
 
 def _sparse_nodes(file: TfliteFile) -> int:
     return sum(
-        found.runs is Runs.SPARSE
+        found.runs is Execution.SPARSE
         for graph in file.graphs()
-        for found in judge(graph, encoded=True)
+        for found in predict(graph, assume_sparse=True)
     )
 
 
@@ -65,7 +65,7 @@ def write_padding(file: TfliteFile) -> bool:
 
 
 def _half(graph: Graph, node: Node) -> int:
-    """How many zeros "same" adds on each side, if as many on each; else none."""
+    """Return how many zeros "same" adds on each side; 0 if not as many on each."""
     if node.op not in ("CONV_2D", "DEPTHWISE_CONV_2D"):
         return 0
     options = node.options
@@ -85,13 +85,13 @@ def _half(graph: Graph, node: Node) -> int:
 
 
 def _is_of_one_size(graph: Any, op: Any) -> bool:
-    """Whether an image has the same rows and columns in each run: "same" follows."""
+    """Return whether an image has as many rows and columns in each run."""
     signature = graph.tensors[int(op.inputs[0])].shapeSignature
     return signature is None or not len(signature) or min(signature[1:3]) >= 0
 
 
 def _insert(model: Any, graph: Any, op: Any, size: int) -> None:
-    """Puts a PAD in front of an operator."""
+    """Put a PAD in front of an operator."""
     classes = schema()
     image = graph.tensors[int(op.inputs[0])]
     amounts = np.array([[0, 0], [size, size], [size, size], [0, 0]], np.int32)

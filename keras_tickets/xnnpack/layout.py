@@ -1,10 +1,12 @@
-"""XNNPACK's decision: which values of a part are laid out channel by channel.
+"""XNNPACK's decision: which values of a partition are laid out in NCHW.
 
-Operators that can be inside a sparse network and pass values to each other become one
-cluster, which changes its layout as a whole. What spoils it: an operator that reads
-from one that stays outside, a value that is also read outside, too few zeros. What is
-*not* looked at is a value that only others read: the operator that computes it then
-works in neither layout, and the network is wrong.
+NCHW holds an image channel by channel, as sparse kernels want it; a `.tflite` holds it
+in NHWC, pixel by pixel. Operators that can be inside a sparse network and pass values
+to each other become one cluster, which changes its layout as a whole. It is
+disqualified by an operator that reads from one that stays outside, and by a value that
+is also read outside; with too few zeros it stays as it is. What is *not* looked at is a
+value that only others read: the operator that computes it then works in neither layout,
+and the network is wrong.
 """
 
 from __future__ import annotations
@@ -13,15 +15,15 @@ import dataclasses
 from fractions import Fraction
 
 from keras_tickets.xnnpack.partition import (
-    Part,
+    Partition,
     Step,
 )
 from keras_tickets.xnnpack.predicates import is_pointwise
 from keras_tickets.xnnpack.rules import (
     THRESHOLD,
+    Eligibility,
     Role,
-    Standing,
-    standing,
+    eligibility,
 )
 
 
@@ -31,19 +33,19 @@ class State:
 
     Args:
         step: The step.
-        standing: What the table says of it.
+        eligibility: What the table says of it.
         role: What is left of what it can be.
         leader: The number of the step that its cluster is called after.
-        spoilt: Whether it, or its cluster, keeps the layout.
-        causes: The numbers of the steps that spoil it; of itself if it is a value
-            from outside.
+        disqualified: Whether it, or its cluster, keeps the layout.
+        causes: The numbers of the steps that disqualify it; of itself if it is a
+            value from outside.
     """
 
     step: Step
-    standing: Standing
+    eligibility: Eligibility
     role: Role
     leader: int
-    spoilt: bool = False
+    disqualified: bool = False
     causes: set[int] = dataclasses.field(default_factory=set)
 
 
@@ -63,39 +65,39 @@ class Cluster:
 
 
 class Layout:
-    """What XNNPACK decides about a part in sparse mode.
+    """What XNNPACK decides about a partition in sparse mode.
 
     Args:
-        part: The part.
+        partition: The partition.
         threshold: The fraction of zeros that a cluster must exceed; lower than
             XNNPACK's to learn what more zeros would lead to.
 
     Attributes:
         states: What became of each step.
-        has_exit: Whether something in the part leads back to pixel by pixel.
-        clusters: The clusters that are not spoilt, by leader.
-        planar: The values that are laid out channel by channel.
+        has_exit: Whether something in the partition leads back to NHWC.
+        clusters: The clusters that are not disqualified, by leader.
+        nchw: The values that are laid out in NCHW.
     """
 
-    def __init__(self, part: Part, threshold: Fraction = THRESHOLD) -> None:
-        self.part = part
+    def __init__(self, partition: Partition, threshold: Fraction = THRESHOLD) -> None:
+        self.partition = partition
         self.states = [
             State(step, found, found.role, number)
-            for number, step in enumerate(part.steps)
-            for found in [standing(part.graph, step)]
+            for number, step in enumerate(partition.steps)
+            for found in [eligibility(partition.graph, step)]
         ]
         self._producer = {
             value: number
-            for number, step in enumerate(part.steps)
+            for number, step in enumerate(partition.steps)
             for value in step.outputs
         }
         self.clusters: dict[int, Cluster] = {}
-        self.planar: set[int] = set()
+        self.nchw: set[int] = set()
         self.has_exit = self._gather()
         if self.has_exit:
-            self._spoil()
+            self._disqualify()
             self.clusters = self._count(threshold)
-            self.planar = {
+            self.nchw = {
                 value
                 for state in self._inside()
                 if self.clusters[state.leader].switched
@@ -103,22 +105,22 @@ class Layout:
             }
 
     def misread(self, state: State) -> bool:
-        """Whether XNNPACK counts zeros among whole numbers as if they were float.
+        """Return whether XNNPACK counts zeros among integers as if they were float.
 
         It expects none where a cluster was found anywhere.
         """
-        graph, step = self.part.graph, state.step
+        graph, step = self.partition.graph, state.step
         if not self.has_exit or not is_pointwise(graph, step):
             return False
         return not graph.constant(step.inputs[1]).dtype.startswith("float")
 
     def _read(self, step: Step) -> list[int]:
-        """The values that a step reads and that are computed."""
-        graph = self.part.graph
+        """Return the values that a step reads and that are computed."""
+        graph = self.partition.graph
         return [i for i in step.inputs if i < 0 or not graph.is_constant(i)]
 
     def _gather(self) -> bool:
-        """Joins steps to clusters; returns whether there is one with an exit."""
+        """Join steps to clusters; return whether there is one with an exit."""
         changed = False
         for number, state in enumerate(self.states):
             if Role.EXIT in state.role:
@@ -127,21 +129,21 @@ class Layout:
         while changed:
             changed = False
             for number, state in enumerate(self.states):
-                if not state.spoilt and state.role & (Role.INSIDE | Role.EXIT):
+                if not state.disqualified and state.role & (Role.INSIDE | Role.EXIT):
                     changed |= self._join(number)
         return found
 
     def _join(self, number: int) -> bool:
-        """Joins a step with those that it reads from; returns if something changed."""
+        """Join a step with those that it reads from; return whether that is new."""
         state, changed = self.states[number], False
         for value in self._read(state.step):
-            if value in self.part.outer:
-                state.spoilt = True
+            if value in self.partition.outer:
+                state.disqualified = True
                 state.causes.add(self._producer.get(value, number))
                 continue
             source = self.states[self._producer[value]]
-            if source.spoilt or not source.role & (Role.INSIDE | Role.ENTRY):
-                state.spoilt = True
+            if source.disqualified or not source.role & (Role.INSIDE | Role.ENTRY):
+                state.disqualified = True
                 state.causes |= source.causes or {self._producer[value]}
                 continue
             source.role &= ~Role.EXIT
@@ -150,11 +152,11 @@ class Layout:
                 changed = True
         return changed
 
-    def _spoil(self) -> None:
-        """Spoils clusters of which a step is, or a value is read outside."""
+    def _disqualify(self) -> None:
+        """Disqualify clusters of which a step is, or a value is read outside."""
         for state in self.states:
-            if state.spoilt:
-                self._spoil_cluster(state.leader, state.causes)
+            if state.disqualified:
+                self._disqualify_cluster(state.leader, state.causes)
         reads: dict[int, int] = {}
         for state in self._inside():
             for value in self._read(state.step):
@@ -162,36 +164,36 @@ class Layout:
         for state in self._inside():
             for value in self._read(state.step):
                 others = self._readers(value)
-                if reads[value] != len(others) + (value in self.part.leaving):
+                if reads[value] != len(others) + (value in self.partition.leaving):
                     outside = {n for n in others if not self._is_inside(self.states[n])}
-                    self._spoil_cluster(
+                    self._disqualify_cluster(
                         state.leader, outside or {self._producer[value]}
                     )
 
-    def _spoil_cluster(self, leader: int, causes: set[int]) -> None:
-        self.states[leader].spoilt = True
+    def _disqualify_cluster(self, leader: int, causes: set[int]) -> None:
+        self.states[leader].disqualified = True
         self.states[leader].causes |= causes
 
     def _readers(self, value: int) -> list[int]:
         return [n for n, s in enumerate(self.states) if value in s.step.inputs]
 
     def _is_inside(self, state: State) -> bool:
-        whole = not self.states[state.leader].spoilt
-        return whole and bool(state.role & (Role.INSIDE | Role.EXIT))
+        qualified = not self.states[state.leader].disqualified
+        return qualified and bool(state.role & (Role.INSIDE | Role.EXIT))
 
     def _inside(self) -> list[State]:
-        """The steps whose inputs would change their layout."""
+        """Return the steps whose inputs would change their layout."""
         return [state for state in self.states if self._is_inside(state)]
 
     def _count(self, threshold: Fraction) -> dict[int, Cluster]:
-        """Counts the zeros of each cluster."""
+        """Count the zeros of each cluster."""
         counts: dict[int, list[int]] = {}
         for state in self.states:
-            if self.states[state.leader].spoilt:
+            if self.states[state.leader].disqualified:
                 continue
             number = counts.setdefault(state.leader, [0, 0])
-            if is_pointwise(self.part.graph, state.step):
-                kernel = self.part.graph.constant(state.step.inputs[1])
+            if is_pointwise(self.partition.graph, state.step):
+                kernel = self.partition.graph.constant(state.step.inputs[1])
                 number[0] += kernel.values.size
                 number[1] += kernel.zeros
         return {

@@ -1,7 +1,7 @@
-"""Which operators LiteRT hands to XNNPACK, in which parts, and what they become there.
+"""Which operators LiteRT hands to XNNPACK, and what they become there.
 
-What is not handed over cuts a graph into parts, and XNNPACK decides about each part by
-itself. In a part, an operator is a *step*: a zero padding has become part of the
+What is not handed over cuts a graph into partitions, and XNNPACK decides about each by
+itself. In a partition, an operator is a *step*: a zero padding has become part of the
 convolution behind it, and a dense layer is a reshape and a product.
 """
 
@@ -104,7 +104,7 @@ class Step:
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class Partition:
     """Steps that XNNPACK runs together.
 
     Args:
@@ -122,13 +122,13 @@ class Part:
     hint: bool
 
 
-def parts(graph: Graph) -> list[Part]:
-    """What LiteRT hands to XNNPACK, as it cuts it."""
-    return [_part(graph, nodes) for nodes in _cut(graph)]
+def partitions(graph: Graph) -> list[Partition]:
+    """Return what LiteRT hands to XNNPACK, as it cuts it."""
+    return [_partition(graph, nodes) for nodes in _cut(graph)]
 
 
 def _cut(graph: Graph) -> list[list[Node]]:
-    """Groups nodes as TFLite does: as many of one kind as do not wait for others."""
+    """Group nodes as TFLite does: as many of one kind as do not wait for others."""
     waiting = [node for node in graph.nodes if not _is_unpacking(graph, node)]
     computed = {value for node in waiting for value in node.outputs}
     taken = {node.index: _is_taken(graph, node) for node in waiting}
@@ -157,7 +157,7 @@ def _is_unpacking(graph: Graph, node: Node) -> bool:
 
 
 def _is_taken(graph: Graph, node: Node) -> bool:
-    """Whether XNNPACK runs this operator."""
+    """Return whether XNNPACK runs this operator."""
     if node.op not in UNARY | BINARY | _OTHERS:
         return False
     if node.op == "FULLY_CONNECTED" and node.version == SPARSE_DENSE:
@@ -174,7 +174,7 @@ def _is_taken(graph: Graph, node: Node) -> bool:
     return all(value.is_float or value.quantized for value in values)
 
 
-def _part(graph: Graph, nodes: list[Node]) -> Part:
+def _partition(graph: Graph, nodes: list[Node]) -> Partition:
     within = {node.index for node in nodes}
     made = {value for node in nodes for value in node.outputs}
     read = {i for node in nodes for i in node.inputs if i >= 0}
@@ -183,7 +183,7 @@ def _part(graph: Graph, nodes: list[Node]) -> Part:
     }
     leaving = frozenset(made & (elsewhere | set(graph.outputs)))
     entering = {i for i in read - made if not graph.is_constant(i)}
-    return Part(
+    return Partition(
         graph,
         _fuse_padding(graph, list(_steps(graph, nodes)), leaving),
         leaving | frozenset(entering),
@@ -206,7 +206,7 @@ def _steps(graph: Graph, nodes: list[Node]) -> Iterator[Step]:
 
 
 def _padding(graph: Graph, node: Node) -> Sides | None:
-    """The zeros around an image, before those of a padding in front are added."""
+    """Return the zeros around an image, without those of a padding in front."""
     if node.op not in ("CONV_2D", "DEPTHWISE_CONV_2D"):
         return (0, 0, 0, 0)
     options = node.options
@@ -223,7 +223,7 @@ def _padding(graph: Graph, node: Node) -> Sides | None:
 def _fuse_padding(
     graph: Graph, steps: list[Step], leaving: frozenset[int]
 ) -> list[Step]:
-    """Makes a zero padding part of the one convolution that reads it."""
+    """Make a zero padding part of the one convolution that reads it."""
     kept = []
     for step in steps:
         readers = [other for other in steps if step.outputs[0] in other.inputs]
@@ -245,7 +245,7 @@ def _takes_padding(step: Step) -> bool:
 
 
 def _around(graph: Graph, step: Step) -> Sides | None:
-    """The rows and columns that a padding adds; `None` if it adds anything else."""
+    """Return the rows and columns that a padding adds; `None` if it adds others."""
     amounts = graph.constant(step.inputs[1]).values
     if amounts.shape != (4, 2) or amounts[[0, 3]].any():
         return None

@@ -22,9 +22,9 @@ from keras_tickets.xnnpack.layout import (
 )
 from keras_tickets.xnnpack.partition import (
     SPARSE_DENSE,
-    Part,
+    Partition,
     Step,
-    parts,
+    partitions,
 )
 from keras_tickets.xnnpack.predicates import is_pointwise
 from keras_tickets.xnnpack.rules import THRESHOLD
@@ -33,7 +33,7 @@ from keras_tickets.xnnpack.rules import THRESHOLD
 _FULL = Fraction(9, 10)
 
 
-class Runs(enum.StrEnum):
+class Execution(enum.StrEnum):
     """How an operator runs."""
 
     SPARSE = "sparse"
@@ -42,7 +42,7 @@ class Runs(enum.StrEnum):
 
 
 @dataclasses.dataclass(frozen=True)
-class Finding:
+class OperatorReport:
     """What becomes of one operator.
 
     Args:
@@ -51,70 +51,78 @@ class Finding:
         runs: How it runs.
         kernel: The sparse kernel, as `kt.mobile.sparse_path` names it on ARM64.
         reason: Why it does not run sparse.
-        culprit: The operator that the reason is about, if another one.
+        blocking_op: The operator that the reason is about, if another one.
         fix: What would help.
         cluster: The operators that change their layout together.
     """
 
     graph: Graph = dataclasses.field(repr=False)
     node: Node
-    runs: Runs
+    runs: Execution
     kernel: str = ""
     reason: str = ""
-    culprit: Node | None = None
+    blocking_op: Node | None = None
     fix: str = ""
     cluster: Cluster | None = None
 
 
-def judge(
-    graph: Graph, threshold: Fraction = THRESHOLD, encoded: bool | None = None
-) -> list[Finding]:
-    """Tells what becomes of the operators of a graph.
+def predict(
+    graph: Graph, threshold: Fraction = THRESHOLD, assume_sparse: bool = False
+) -> list[OperatorReport]:
+    """Predict what becomes of the operators of a graph.
 
     Args:
         graph: The graph.
         threshold: The fraction of zeros that XNNPACK asks for.
-        encoded: Whether XNNPACK is told of sparse weights; by default, whether the
-            file stores some.
+        assume_sparse: Whether XNNPACK is told of sparse weights even where the file
+            stores none.
 
     Returns:
-        A finding for each operator that XNNPACK or a sparse kernel runs.
+        A report on each operator that XNNPACK or a sparse kernel runs.
     """
     found = {
         f.node.index: f
-        for part in parts(graph)
-        for f in _of_part(part, threshold, part.hint if encoded is None else encoded)
+        for partition in partitions(graph)
+        for f in _of_partition(partition, threshold, partition.hint or assume_sparse)
     }
     found |= {f.node.index: f for f in _stored(graph)}
     return [found[index] for index in sorted(found)]
 
 
-def _of_part(part: Part, threshold: Fraction, encoded: bool) -> Iterator[Finding]:
-    layout = Layout(part, threshold)
+def _of_partition(
+    partition: Partition, threshold: Fraction, sparse_mode: bool
+) -> Iterator[OperatorReport]:
+    layout = Layout(partition, threshold)
     for state in layout.states:
         # Of a dense layer, the product; not the reshape in front of it.
         if state.step.op != "RESHAPE" or state.step.node.op == "RESHAPE":
-            yield _of_step(part, layout, state, encoded)
+            yield _of_step(partition, layout, state, sparse_mode)
 
 
-def _of_step(part: Part, layout: Layout, state: State, encoded: bool) -> Finding:
-    graph, step = part.graph, state.step
+def _of_step(
+    partition: Partition, layout: Layout, state: State, sparse_mode: bool
+) -> OperatorReport:
+    graph, step = partition.graph, state.step
     cluster = layout.clusters.get(state.leader) if state.role else None
-    found = Finding(graph, step.node, Runs.DENSE, cluster=cluster)
-    if encoded and (wrong := _what_breaks(layout, state)):
-        return dataclasses.replace(found, runs=Runs.BREAKS, reason=wrong, fix=_CLOSE)
+    found = OperatorReport(graph, step.node, Execution.DENSE, cluster=cluster)
+    if sparse_mode and (wrong := _what_breaks(layout, state)):
+        return dataclasses.replace(
+            found, runs=Execution.BREAKS, reason=wrong, fix=_CLOSE
+        )
     if not is_pointwise(graph, step):
-        own = state.standing
+        own = state.eligibility
         return dataclasses.replace(found, reason=own.reason, fix=own.fix)
     kernel = graph.constant(step.inputs[1])
-    if encoded and step.outputs[0] in layout.planar:
+    if sparse_mode and step.outputs[0] in layout.nchw:
         block = blocks_of(kernel.values.reshape(kernel.shape[0], -1))
         name = f"f32 32x{block}"
-        return dataclasses.replace(found, runs=Runs.SPARSE, kernel=name)
+        return dataclasses.replace(found, runs=Execution.SPARSE, kernel=name)
     if step.op == "FULLY_CONNECTED":
-        reason, fix = support.why_no_blocks(kernel, _is_whole(graph, step.node))
+        reason, fix = support.why_no_blocks(
+            kernel, _computes_in_integers(graph, step.node)
+        )
         return dataclasses.replace(found, reason=reason, fix=fix)
-    if not encoded:
+    if not sparse_mode:
         reason = "no weights beside it are stored without their zeros"
         return dataclasses.replace(found, reason=reason)
     return _why_dense(layout, state, found)
@@ -128,34 +136,35 @@ _CLOSE = (
 
 
 def _what_breaks(layout: Layout, state: State) -> str:
-    """Why an operator fails or computes wrong numbers; empty if it does not."""
-    step, graph, planar = state.step, layout.part.graph, layout.planar
-    inside = any(i in planar for i in step.inputs)
-    through = step.outputs[0] in planar
+    """Return why an operator fails or computes wrong numbers; empty if it does not."""
+    step, graph, nchw = state.step, layout.partition.graph, layout.nchw
+    inside = any(i in nchw for i in step.inputs)
+    through = step.outputs[0] in nchw
     if layout.misread(state):
-        return "XNNPACK reads its whole numbers as floating-point ones"
+        return "XNNPACK reads its integers as floating-point numbers"
     if not inside:
         return ""
     if step.op in ("MEAN", "SUM"):
         return _what_pooling_breaks(layout, state, through)
     if not through and step.op != "DEPTH_TO_SPACE":
-        return f"its input comes channel by channel, but {_reader(layout, step)}"
+        return f"its input is in NCHW (channel by channel), but {_reader(layout, step)}"
     if is_pointwise(graph, step) and graph.values[step.inputs[0]].rank != 4:
-        return "it gets the channels of an image that is none any more"
+        return "its input is no longer a rank-4 image"
     return ""
 
 
 def _reader(layout: Layout, step: Step) -> str:
-    """Who reads the output of a step, and how."""
+    """Return who reads the output of a step, and how."""
     ops = [o.step.op for o in layout.states if step.outputs[0] in o.step.inputs]
     if not ops:
-        return "its output leaves the network pixel by pixel"
-    return f"{' and '.join(sorted(set(ops)))} reads its output pixel by pixel"
+        return "its output leaves the network in NHWC (pixel by pixel)"
+    readers = " and ".join(sorted(set(ops)))
+    return f"{readers} reads its output as NHWC (pixel by pixel)"
 
 
 def _what_pooling_breaks(layout: Layout, state: State, through: bool) -> str:
-    """Pooling tells those behind it a wrong shape if it keeps the axes it pools."""
-    step, graph = state.step, layout.part.graph
+    """Return what is wrong with pooling, whose output may have a wrong shape."""
+    step, graph = state.step, layout.partition.graph
     axes = {int(axis) % 4 for axis in graph.constant(step.inputs[1]).values.ravel()}
     if axes != {1, 2}:
         return "it pools other axes than the rows and columns"
@@ -163,7 +172,7 @@ def _what_pooling_breaks(layout: Layout, state: State, through: bool) -> str:
         return ""
     readers = [o.step for o in layout.states if step.outputs[0] in o.step.inputs]
     well = through and all(
-        is_pointwise(graph, reader) and reader.outputs[0] in layout.planar
+        is_pointwise(graph, reader) and reader.outputs[0] in layout.nchw
         for reader in readers
     )
     if well:
@@ -174,16 +183,16 @@ def _what_pooling_breaks(layout: Layout, state: State, through: bool) -> str:
     )
 
 
-def _why_dense(layout: Layout, state: State, found: Finding) -> Finding:
-    """Why a 1x1 convolution runs dense in sparse mode."""
-    if own := state.standing.reason:
-        return dataclasses.replace(found, reason=own, fix=state.standing.fix)
+def _why_dense(layout: Layout, state: State, found: OperatorReport) -> OperatorReport:
+    """Return why a 1x1 convolution runs dense in sparse mode."""
+    if own := state.eligibility.reason:
+        return dataclasses.replace(found, reason=own, fix=state.eligibility.fix)
     if not layout.has_exit:
         reason = "nothing behind it pools the image or turns depth into space"
         return dataclasses.replace(found, reason=reason, fix=_EXIT)
     cluster = layout.clusters.get(state.leader)
-    if cluster is None or state.spoilt:
-        return _blame(layout, state, found)
+    if cluster is None or state.disqualified:
+        return _blocked(layout, state, found)
     if cluster.switched:
         reason = "what reads it is not part of a sparse network"
         return dataclasses.replace(found, reason=reason, fix=_EXIT)
@@ -201,28 +210,28 @@ _EXIT = (
 )
 
 
-def _blame(layout: Layout, state: State, found: Finding) -> Finding:
-    """Names what keeps a network from running sparse: the first, and how many."""
+def _blocked(layout: Layout, state: State, found: OperatorReport) -> OperatorReport:
+    """Name the operator that keeps a network from running sparse, and count others."""
     causes = state.causes | layout.states[state.leader].causes
     states = [layout.states[number] for number in sorted(causes)]
-    named = [other for other in states if other.standing.reason]
+    named = [other for other in states if other.eligibility.reason]
     if not named:
         return dataclasses.replace(
             found,
-            reason="it reads what enters the part that XNNPACK runs",
+            reason="it reads what enters the partition that XNNPACK runs",
             fix="Begin with a 3x3 convolution of strides 2 on 3 channels.",
         )
     first, others = named[0], len(named) - 1
     return dataclasses.replace(
         found,
-        reason=first.standing.reason + (f" (and {others} more)" if others else ""),
-        culprit=first.step.node,
-        fix=first.standing.fix,
+        reason=first.eligibility.reason + (f" (and {others} more)" if others else ""),
+        blocking_op=first.step.node,
+        fix=first.eligibility.fix,
     )
 
 
 def blocks_of(kernel: Array) -> int:
-    """How many outputs XNNPACK computes together: 4 or 2 if blocks are full, else 1.
+    """Return how many outputs XNNPACK computes together: 4 or 2 in full blocks, else 1.
 
     Args:
         kernel: The weights, outputs x inputs.
@@ -234,18 +243,18 @@ def blocks_of(kernel: Array) -> int:
     >>> blocks_of(np.array([[1.0, 0], [2, 0], [0, 4], [0, 3]]))
     2
     """
-    alive = kernel != 0
-    fours, pairs = len(alive) // 4 * 4, len(alive) // 2 * 2
+    kept = kernel != 0
+    fours, pairs = len(kept) // 4 * 4, len(kept) // 2 * 2
     for size, rows in ((4, fours), (2, pairs)):
-        grouped = alive[:rows].reshape(-1, size, alive.shape[1])
+        grouped = kept[:rows].reshape(-1, size, kept.shape[1])
         slots = size * int(grouped.any(1).sum())
         if int(grouped.sum()) >= _FULL * slots:
             return size
     return 1
 
 
-def _stored(graph: Graph) -> Iterator[Finding]:
-    """What becomes of operators whose weights are stored without zeros, by type."""
+def _stored(graph: Graph) -> Iterator[OperatorReport]:
+    """Report on operators whose weights are stored without zeros, by type."""
     for node in graph.nodes:
         if len(node.inputs) < 2 or not graph.is_sparse(node.inputs[1]):
             continue
@@ -253,19 +262,25 @@ def _stored(graph: Graph) -> Iterator[Finding]:
         in_blocks = node.op == "FULLY_CONNECTED" and not graph.is_unpacked(
             node.inputs[1]
         )
-        whole = _is_whole(graph, node)
-        reason = support.refusal(node.op, kernel.dtype, whole, in_blocks)
+        integers = _computes_in_integers(graph, node)
+        reason = support.refusal(node.op, kernel.dtype, integers, in_blocks)
         if reason:
-            yield Finding(graph, node, Runs.BREAKS, reason=reason, fix=support.FIX)
+            yield OperatorReport(
+                graph, node, Execution.BREAKS, reason=reason, fix=support.FIX
+            )
         elif in_blocks and node.version != SPARSE_DENSE:
             reason = "XNNPACK reads its stored values as dense weights"
-            yield Finding(graph, node, Runs.BREAKS, reason=reason, fix=support.FIX)
+            yield OperatorReport(
+                graph, node, Execution.BREAKS, reason=reason, fix=support.FIX
+            )
         elif in_blocks:
-            yield Finding(graph, node, Runs.SPARSE, kernel=_dense_kernel(kernel))
+            yield OperatorReport(
+                graph, node, Execution.SPARSE, kernel=_dense_kernel(kernel)
+            )
 
 
-def _is_whole(graph: Graph, node: Node) -> bool:
-    """Whether an operator computes with whole numbers."""
+def _computes_in_integers(graph: Graph, node: Node) -> bool:
+    """Return whether an operator computes in integers (quantized)."""
     return graph.values[node.inputs[0]].dtype == "INT8"
 
 
@@ -274,21 +289,21 @@ def _dense_kernel(kernel: Any) -> str:
     return f"{kind} {kernel.encoding.removeprefix('sparse ')}"
 
 
-def what_breaks(graph: Graph, encoded: bool | None = True) -> Finding | None:
-    """Finds what would fail or be wrong if weights were stored without zeros.
+def what_breaks(graph: Graph, assume_sparse: bool = True) -> OperatorReport | None:
+    """Find what would fail or be wrong if weights were stored without zeros.
 
     Whatever the number of zeros: a network that breaks above XNNPACK's threshold is
     told from one that does not by its operators, and not by a weight more or less.
 
     Args:
         graph: The graph.
-        encoded: As in `judge`.
+        assume_sparse: As in `predict`.
 
     Returns:
         The first such operator, if there is one.
     """
-    findings = judge(graph, Fraction(0), encoded)
-    return next((found for found in findings if found.runs is Runs.BREAKS), None)
+    reports = predict(graph, Fraction(0), assume_sparse)
+    return next((found for found in reports if found.runs is Execution.BREAKS), None)
 
 
 def why_dense(file: TfliteFile) -> str:
@@ -301,7 +316,7 @@ def why_dense(file: TfliteFile) -> str:
         The reason; empty if there is none.
     """
     for graph in file.graphs():
-        if found := what_breaks(graph, encoded=None):
+        if found := what_breaks(graph, assume_sparse=False):
             return (
                 "XNNPACK on ARM and in wasm would fail or compute wrong numbers at "
                 f"{found.node.op} '{graph.scope(found.node)}': {found.reason}"

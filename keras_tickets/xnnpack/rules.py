@@ -4,8 +4,8 @@ They mirror XNNPACK as LiteRT 2.3.0 carries it (what `xnn_check_nchw_compatibili
 its `src/subgraph.c` says in August 2026, revision 75db3c0), and are held against the
 sparse kernels that ran on emulated ARM64 by `benchmarks/mobile_graphs.py`.
 
-Sparse 1x1 convolutions want images channel by channel (NCHW), everything else of a
-`.tflite` pixel by pixel (NHWC). So a network has to *enter* the other layout at one
+Sparse 1x1 convolutions want images in NCHW (channel by channel), everything else of a
+`.tflite` in NHWC (pixel by pixel). So a network has to *enter* the other layout at one
 operator, stay *inside* with operators that know it, and *leave* it at another.
 """
 
@@ -73,7 +73,7 @@ class Rule:
 
 
 @dataclasses.dataclass(frozen=True)
-class Standing:
+class Eligibility:
     """What a step is to XNNPACK's sparse mode.
 
     Args:
@@ -87,15 +87,15 @@ class Standing:
     fix: str = ""
 
 
-def standing(graph: Graph, step: Step) -> Standing:
-    """Looks a step up in the table."""
+def eligibility(graph: Graph, step: Step) -> Eligibility:
+    """Look a step up in the table."""
     if not _all_float(graph, step):
-        return Standing(Role.NONE, "it computes with whole numbers", _FLOAT)
+        return Eligibility(Role.NONE, "it computes in integers (quantized)", _FLOAT)
     rule = next(rule for rule in RULES if rule.matches(graph, step))
     for need in rule.needs:
         if not need.holds(graph, step):
-            return Standing(Role.NONE, need.reason, need.fix)
-    return Standing(rule.role)
+            return Eligibility(Role.NONE, need.reason, need.fix)
+    return Eligibility(rule.role)
 
 
 _FLOAT = "Export it in float32 or float16."
@@ -252,7 +252,7 @@ RULES: tuple[Rule, ...] = (
         (
             Need(
                 predicates.never,
-                "the other layout is known for sums and products only",
+                "it is no sum or product; only these have a kernel for NCHW",
                 "Use ReLU in place of PReLU, a sum in place of a difference.",
             ),
         ),
@@ -264,7 +264,7 @@ RULES: tuple[Rule, ...] = (
         (
             Need(
                 predicates.never,
-                "it does not know the other layout",
+                "it has no kernel for NCHW, the layout of sparse networks",
                 "Take it out of the part between the first convolution and the "
                 f"pooling; {_PREPARE} turns pooling over the whole image into global "
                 "average pooling.",

@@ -33,7 +33,7 @@ _TIMES = {
 
 
 def relative_time(kind: str, kept: float) -> float:
-    """The time of an operator in a sparse kernel over its dense time.
+    """Return the time of an operator in a sparse kernel over its dense time.
 
     Args:
         kind: `"convolution"`, or the name of a kernel for dense layers.
@@ -55,7 +55,7 @@ def relative_time(kind: str, kept: float) -> float:
 
 
 def multiplications(graph: Graph, node: Node) -> int:
-    """How many products an operator computes; 0 for those without weights."""
+    """Return how many products an operator computes; 0 for those without weights."""
     result = math.prod(graph.values[node.outputs[0]].shape)
     if node.op == "BATCH_MATMUL":
         return result * graph.values[node.inputs[0]].shape[-2 if _turned(node) else -1]
@@ -71,5 +71,5 @@ def multiplications(graph: Graph, node: Node) -> int:
 
 
 def _turned(node: Node) -> bool:
-    """Whether a product of matrices transposes the first of them."""
+    """Return whether a product of matrices transposes the first of them."""
     return bool(node.options.adjX)
