@@ -254,8 +254,7 @@ files.replace(pathlib.Path(sys.argv[1]), b"new" * 1000)
 """
 
 
-@pytest.mark.parametrize("call", ["fsync", "replace"])
-@pytest.mark.parametrize("old", [b"old", None])
+@pytest.mark.parametrize(("call", "old"), [("fsync", None), ("replace", b"old")])
 def test_a_killed_process_leaves_no_part_of_a_file(call, old, tmp_path):
     path = tmp_path / "m.tflite"
     if old:

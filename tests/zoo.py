@@ -251,16 +251,17 @@ def inputs_of(name: str):
     return images()
 
 
-COMPILED = {"run_eagerly": False}  # as users train, in as much as it changes anything
+COMPILED = {"run_eagerly": False}  # as users train
 
 
 def compile_for(name: str, model: keras.Model, optimizer="adam", **kwargs) -> None:
-    """Prepare a model for its data; step by step, unless it is told how to run.
+    """Compile a model for its data.
 
-    To compile a step takes longer than to run the few of a test. What compiling may
-    change is shown by tests that pass `**COMPILED`.
+    On JAX a step takes longer to compile than a test runs it, unless it holds a loop.
+    What compiling may change there is shown by tests that pass `**COMPILED`.
     """
-    if not kwargs.keys() & {"run_eagerly", "jit_compile", "steps_per_execution"}:
+    told = kwargs.keys() & {"run_eagerly", "jit_compile", "steps_per_execution"}
+    if keras.backend.backend() == "jax" and name != "recurrent" and not told:
         kwargs["run_eagerly"] = True
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     if name == "several":
