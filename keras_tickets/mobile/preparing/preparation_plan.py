@@ -208,10 +208,8 @@ def _left(graph: Graph, refused: Mapping[str, str]) -> tuple[Obstacle, ...]:
     if not found:
         return ()
     found |= refused
-    order = [*dict.fromkeys(node.path for node in graph.every()), *found]
-    return tuple(
-        Obstacle(path, found[path]) for path in dict.fromkeys(order) if path in found
-    )
+    order = dict.fromkeys([*(node.path for node in graph.every()), *found])
+    return tuple(Obstacle(path, found[path]) for path in order if path in found)
 
 
 def _layer_of(model: keras.Model, scope: str) -> str:
