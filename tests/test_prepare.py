@@ -505,13 +505,13 @@ LEFT = {
     "mean as an image": (times_its_mean, "mean", "keeps the axes"),
     "depthwise of 7": (depthwise(7), "dw", "kernel of 7"),
     "even depthwise of 5": (depthwise(5), "dw", "pads 12 pixels by 1 and 2"),
-    "multiplier": (depthwise(depth_multiplier=2), "dw", "one output for each"),
+    "multiplier": (depthwise(depth_multiplier=2), "dw", "depth multiplier is not 1"),
     "slopes": (layers.PReLU(name="slopes"), "slopes", "(MUL)"),
     "maximum": (layers.MaxPooling2D(name="max"), "max", "(MAX_POOL_2D)"),
     "3x3": (layers.Conv2D(6, 3, name="c"), "c", "3x3 convolution without strides"),
-    "what XNNPACK does not run": (layers.Lambda(ops.sign, name="s"), "s", "(SIGN)"),
+    "what XNNPACK does not run": (ops.sign, "Sign", "does not run it (SIGN)"),
     "by three": (layers.Conv2D(6, 1, 3, name="c"), "c", "has strides (3, 3)"),
-    "a class of its own": (Own(name="own"), "own", "(REVERSE_V2)"),
+    "a class of its own": (Own(name="own"), "own", "(STRIDED_SLICE)"),
     "joined": (lambda y: layers.Concatenate(name="j")([y, y]), "j", "(CONCATENATION)"),
 }
 
@@ -535,6 +535,12 @@ READY = ["separable", "gate layer", "norm before 1x1", "strided 1x1", "grey stem
 def test_nothing_is_left(case):
     plan = kt.mobile.prepare_plan(EXACT[case][0]())
     assert plan.ready, plan
+
+
+def test_what_cannot_be_copied_is_said():
+    plan = kt.mobile.prepare_plan(in_the_middle(layers.Lambda(ops.sign))())
+    (left,) = plan.left
+    assert "cannot be copied from its config" in left.reason
 
 
 @pytest.mark.backend_independent
@@ -608,7 +614,7 @@ def test_an_open_size_is_told():
 
 @pytest.mark.backend_independent
 def test_shared_layers_are_left_alone():
-    x = image(41)
+    x = image(44)
     shared = depthwise()
     y = shared(layers.Conv2D(6, 1)(shared(stem(x))))
     plan = kt.mobile.prepare_plan(end(x, y))

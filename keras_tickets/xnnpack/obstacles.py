@@ -15,11 +15,11 @@ from keras_tickets.xnnpack.layout import (
     Layout,
     State,
 )
-from keras_tickets.xnnpack.partition import parts
+from keras_tickets.xnnpack.partition import partitions
 from keras_tickets.xnnpack.prediction import (
-    Finding,
-    Runs,
-    judge,
+    Execution,
+    OperatorReport,
+    predict,
 )
 from keras_tickets.xnnpack.rules import Role
 
@@ -48,7 +48,7 @@ def is_pointwise(graph: Graph, node: Node) -> bool:
     return node.op == "CONV_2D" and graph.values[node.inputs[1]].shape[1:3] == (1, 1)
 
 
-def obstacles(graph: Graph) -> list[Finding]:
+def obstacles(graph: Graph) -> list[OperatorReport]:
     """Return which operators keep 1x1 convolutions of a graph from running sparse.
 
     Args:
@@ -60,22 +60,22 @@ def obstacles(graph: Graph) -> list[Finding]:
     """
     findings = {
         found.node.index: found
-        for found in judge(graph, _NO_ZEROS_NEEDED, encoded=True)
+        for found in predict(graph, _NO_ZEROS_NEEDED, assume_sparse=True)
     }
     dense = {
         node.index
         for node in graph.nodes
         if is_pointwise(graph, node)
-        and (node.index not in findings or findings[node.index].runs is Runs.DENSE)
+        and (node.index not in findings or findings[node.index].runs is Execution.DENSE)
     }
     causes = [
         cause
         for found in findings.values()
-        if found.runs is Runs.BREAKS
+        if found.runs is Execution.BREAKS
         for cause in _what_breaks(found, findings)
     ]
-    for part in parts(graph) if dense else ():
-        layout = Layout(part, _NO_ZEROS_NEEDED)
+    for partition in partitions(graph) if dense else ():
+        layout = Layout(partition, _NO_ZEROS_NEEDED)
         for state in _kept_dense(layout, dense):
             numbers = state.causes | layout.states[state.leader].causes
             for number in numbers:
@@ -89,34 +89,36 @@ def obstacles(graph: Graph) -> list[Finding]:
 def _kept_dense(layout: Layout, dense: set[int]) -> Iterator[State]:
     """Yield the 1x1 convolutions that stay dense, and ways out that lead nowhere."""
     for state in layout.states:
-        way_out = Role.EXIT in state.standing.role and not layout.has_exit
+        way_out = Role.EXIT in state.eligibility.role and not layout.has_exit
         if state.step.node.index in dense or way_out:
             yield state
 
 
-def _what_breaks(found: Finding, findings: dict[int, Finding]) -> list[Finding]:
+def _what_breaks(
+    found: OperatorReport, findings: dict[int, OperatorReport]
+) -> list[OperatorReport]:
     """Return who reads an output that they cannot read; else what breaks itself."""
     readers = [
         other
         for other in findings.values()
         if set(found.node.outputs) & set(other.node.inputs)
-        and (other.runs, other.culprit) == (Runs.DENSE, None)
+        and (other.runs, other.blocking_op) == (Execution.DENSE, None)
         and other.reason
     ]
     return readers or [found]
 
 
 def _named(
-    graph: Graph, layout: Layout, state: State, findings: dict[int, Finding]
-) -> list[Finding]:
+    graph: Graph, layout: Layout, state: State, findings: dict[int, OperatorReport]
+) -> list[OperatorReport]:
     """Return the operators that a step which spoils others stands for."""
     found = findings[state.step.node.index]
-    if state.standing.reason:
+    if state.eligibility.reason:
         return [found]
     sources = [
         graph.producer[value]
         for value in state.step.inputs
-        if value in layout.part.outer and value in graph.producer
+        if value in layout.partition.outer and value in graph.producer
     ]
     foreign = [node for node in sources if node.index not in findings]
     if foreign:
@@ -127,14 +129,14 @@ def _named(
     twice = [node for node in graph.nodes if node.inputs.count(output) > 1]
     if twice:
         return [_dense(graph, node, "it reads one image twice") for node in twice]
-    if output in layout.part.leaving:
+    if output in layout.partition.leaving:
         return [_dense(graph, state.step.node, "its output is read elsewhere, too")]
     return []
 
 
-def _not_taken(graph: Graph, node: Node) -> Finding:
+def _not_taken(graph: Graph, node: Node) -> OperatorReport:
     return _dense(graph, node, "XNNPACK does not run it")
 
 
-def _dense(graph: Graph, node: Node, reason: str) -> Finding:
-    return Finding(graph, node, Runs.DENSE, reason=reason)
+def _dense(graph: Graph, node: Node, reason: str) -> OperatorReport:
+    return OperatorReport(graph, node, Execution.DENSE, reason=reason)

@@ -192,12 +192,12 @@ def _left(graph: Graph, refused: Mapping[str, str]) -> tuple[Obstacle, ...]:
         graph: The rewritten network.
         refused: By layer, why a rewrite was not done: what the user can mend.
     """
-    model = build(graph)
     try:
+        model = build(graph)
         file = sparse_form(draft(model))
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         why = " ".join(str(error).split())[:300]
-        return (Obstacle(model.name, f"cannot be converted: {why}"),)
+        return (Obstacle(graph.model.name, f"cannot be converted: {why}"),)
     found = {
         _layer_of(model, part.scope(one.node)): f"{one.reason} ({one.node.op})"
         for part in file
@@ -208,10 +208,8 @@ def _left(graph: Graph, refused: Mapping[str, str]) -> tuple[Obstacle, ...]:
     if not found:
         return ()
     found |= refused
-    order = [*dict.fromkeys(node.path for node in graph.every()), *found]
-    return tuple(
-        Obstacle(path, found[path]) for path in dict.fromkeys(order) if path in found
-    )
+    order = dict.fromkeys([*(node.path for node in graph.every()), *found])
+    return tuple(Obstacle(path, found[path]) for path in order if path in found)
 
 
 def _layer_of(model: keras.Model, scope: str) -> str:
