@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -56,9 +56,7 @@ from keras_tickets.channels.mixing_layers import (
     depthwise_constants,
     none_constant,
 )
-
-if TYPE_CHECKING:
-    from keras_tickets.channels.tracing import Trace
+from keras_tickets.channels.tracing import Trace
 
 Rule = Callable[..., Channels]
 

@@ -13,6 +13,7 @@ import numpy as np
 from keras_tickets._util.checks import check_model
 from keras_tickets._util.tables import table
 from keras_tickets.backend.rebuilding import graph_of_layers
+from keras_tickets.channels import layer_rules
 from keras_tickets.channels.coupling import Kept
 from keras_tickets.channels.edits import Part
 from keras_tickets.channels.liveness import live_channels
@@ -84,7 +85,7 @@ def plan(model: keras.Model) -> ShrinkPlan:
         ValueError: If it is not built, or has no graph of layers.
     """
     check_model(model)
-    trace = Trace(graph_of_layers(model, "shrink()"))
+    trace = Trace(graph_of_layers(model, "shrink()"), layer_rules.find)
     kept = live_channels(trace)
     changes = {
         key: Change(part.config(kept), part.weights(kept))

@@ -15,7 +15,6 @@ from keras_tickets.backend.rebuilding import (
     input_layer,
     is_of_keras,
 )
-from keras_tickets.channels import layer_rules
 from keras_tickets.channels.channel_state import (
     Channels,
     below,
@@ -37,6 +36,7 @@ class Trace:
 
     Args:
         graph: The graph of a plain Functional or Sequential model.
+        rule_of: Returns the rule of a layer or operation: `layer_rules.find`.
 
     Attributes:
         coupling: The channels, which are coupled, and which are kept.
@@ -46,7 +46,10 @@ class Trace:
         fixed: The `id` of each of these, and of the layers below them.
     """
 
-    def __init__(self, graph: keras.Function) -> None:
+    def __init__(
+        self, graph: keras.Function, rule_of: Callable[[Any], Callable[..., Any]]
+    ) -> None:
+        self._rule_of = rule_of
         self.coupling = Coupling()
         self.parts: dict[int, Part] = {}
         self.tensors: list[tuple[str, Channels]] = []
@@ -68,7 +71,7 @@ class Trace:
             self._check(operation, args, kwargs)
             if (graph := keras_private.graph_of(operation)) is not None:
                 return self._nested(operation, graph, *args)
-            return layer_rules.find(operation)(self, operation, *args)
+            return self._rule_of(operation)(self, operation, *args)
         except LeftAlone as reason:
             return self._leave(operation, args, kwargs, str(reason))
 

@@ -29,7 +29,7 @@ import contextlib
 import inspect
 import re
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import keras
 from keras import ops, tree
@@ -48,8 +48,16 @@ from keras_tickets.flow.signal import (
     root,
 )
 
-if TYPE_CHECKING:
-    from keras_tickets.flow.network import Network
+
+class Linearized(Protocol):
+    """What a rule asks of the network, a `flow.Network`."""
+
+    strict: bool
+    """Whether a path that is cut counts as cut, and not as very thin."""
+
+    def run(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return what a layer, model or operation makes of signals."""
+
 
 Rule = Callable[..., Any]
 
@@ -109,7 +117,9 @@ ACTIVATIONS = (
 
 
 @rule(*IDENTITY, "StochasticDepth", *ACTIVATIONS)
-def identity(network: Network, layer: Any, x: Signal, *args: Any, **kwargs: Any) -> Any:
+def identity(
+    network: Linearized, layer: Any, x: Signal, *args: Any, **kwargs: Any
+) -> Any:
     """Pass the signal through."""
     return x.of(x.value, always=x.always or _nonzero_at_zero(layer))
 
@@ -122,7 +132,7 @@ def _nonzero_at_zero(layer: Any) -> bool:
 
 @rule(*POSITIVE_AT_ZERO, "Softmax")
 def always_positive(
-    network: Network, layer: Any, x: Signal, *args: Any, **kwargs: Any
+    network: Linearized, layer: Any, x: Signal, *args: Any, **kwargs: Any
 ) -> Signal:
     """Pass the signal through; the real output is positive without any input."""
     return x.of(x.value, always=True)
@@ -133,7 +143,7 @@ def always_positive(
 
 @rule("BatchNormalization")
 def batch_normalization(
-    network: Network, layer: Any, x: Signal, *args: Any, **kwargs: Any
+    network: Linearized, layer: Any, x: Signal, *args: Any, **kwargs: Any
 ) -> Signal:
     """Return `x |gamma| / sqrt(var + eps)`, whatever the mean and the shift."""
     scale = ops.rsqrt(ops.abs(layer.moving_variance.value) + layer.epsilon)
@@ -142,7 +152,7 @@ def batch_normalization(
 
 @rule("LayerNormalization", "GroupNormalization", "RMSNormalization")
 def normalization(
-    network: Network, layer: Any, x: Signal, *args: Any, **kwargs: Any
+    network: Linearized, layer: Any, x: Signal, *args: Any, **kwargs: Any
 ) -> Signal:
     """Return `x |gamma|`, without what a layer computes from the signal itself."""
     gain = layer.scale if isinstance(layer.scale, keras.Variable) else layer.gamma
@@ -170,13 +180,13 @@ def _along(x: Signal, axes: Any, scale: Any) -> Any:
 
 
 @rule("LayerScale")
-def layer_scale(network: Network, layer: Any, x: Signal) -> Signal:
+def layer_scale(network: Linearized, layer: Any, x: Signal) -> Signal:
     """Pass through: the 1e-6 that it begins with would silence every block."""
     return x
 
 
 @rule("Rescaling", "Normalization")
-def slope(network: Network, layer: Any, x: Signal) -> Signal:
+def slope(network: Linearized, layer: Any, x: Signal) -> Signal:
     """Return `x |f(1) - f(0)|` for an affine f."""
     ones = ops.ones_like(x.value)
     steep = ops.abs(layer.call(ones) - layer.call(ones * 0))
@@ -187,7 +197,7 @@ def slope(network: Network, layer: Any, x: Signal) -> Signal:
 
 
 @rule("Add", "Subtract", "Average", "Maximum", "Minimum")
-def add(network: Network, layer: Any, *args: Any, **kwargs: Any) -> Signal:
+def add(network: Linearized, layer: Any, *args: Any, **kwargs: Any) -> Signal:
     """Return the sum of all branches, at one exponent; constants are left out."""
     flat = tree.flatten(args)
     branches = signals_in(flat)
@@ -207,7 +217,7 @@ def add(network: Network, layer: Any, *args: Any, **kwargs: Any) -> Signal:
 
 
 @rule("Concatenate", "Stack", "Hstack", "Vstack", "Dstack")
-def concatenate(network: Network, layer: Any, *args: Any, **kwargs: Any) -> Signal:
+def concatenate(network: Linearized, layer: Any, *args: Any, **kwargs: Any) -> Signal:
     """Join all branches at one exponent."""
     branches = signals_in(args)
     values, exponent = align(branches)
@@ -216,7 +226,7 @@ def concatenate(network: Network, layer: Any, *args: Any, **kwargs: Any) -> Sign
 
 
 @rule("Multiply", "Divide", "TrueDivide")
-def multiply(network: Network, layer: Any, *args: Any, **kwargs: Any) -> Signal:
+def multiply(network: Linearized, layer: Any, *args: Any, **kwargs: Any) -> Signal:
     """Return `(x1 ... xn)^(1/n)`; a constant factor has its absolute value."""
     flat = tree.flatten(args)
     branches = signals_in(flat)
@@ -227,7 +237,7 @@ def multiply(network: Network, layer: Any, *args: Any, **kwargs: Any) -> Signal:
     return product(network, branches)
 
 
-def product(network: Network, factors: list[Signal]) -> Signal:
+def product(network: Linearized, factors: list[Signal]) -> Signal:
     """Return the geometric mean of signals."""
     if not network.strict:
         # A gate that is never zero cannot cut what it scales.
@@ -239,14 +249,14 @@ def product(network: Network, factors: list[Signal]) -> Signal:
 
 
 @rule("Glu")
-def gated_linear_unit(network: Network, layer: Any, x: Signal) -> Signal:
+def gated_linear_unit(network: Linearized, layer: Any, x: Signal) -> Signal:
     """Return the geometric mean of both halves."""
     first, second = ops.split(x.value, 2, axis=layer.axis)
     return product(network, [x.of(first), x.of(second, always=True)])
 
 
 @rule("Matmul", "Einsum", "Dot", "Tensordot")
-def contract(network: Network, layer: Any, *args: Any, **kwargs: Any) -> Signal:
+def contract(network: Linearized, layer: Any, *args: Any, **kwargs: Any) -> Signal:
     """Return the n-th root of a sum of products of n signals, constants as `|c|`."""
     flat = tree.flatten(args)
     branches = signals_in(flat)
@@ -266,7 +276,7 @@ def _value(constant: Any) -> Any:
 
 @rule("MultiHeadAttention", "GroupedQueryAttention", "GroupQueryAttention")
 def attention(
-    network: Network,
+    network: Linearized,
     layer: Any,
     query: Signal,
     value: Signal,
@@ -288,7 +298,7 @@ def attention(
     return network.run(part["attention_output"], attended)
 
 
-def attend(network: Network, q: Signal, k: Signal, v: Signal) -> Signal:
+def attend(network: Linearized, q: Signal, k: Signal, v: Signal) -> Signal:
     """Return `(Q K' V)^(1/3)`, over (batch, tokens, heads, features)."""
     repeats = q.value.shape[2] // k.value.shape[2]
     keys, values = (ops.repeat(s.value, repeats, axis=2) for s in (k, v))
@@ -303,7 +313,7 @@ def attend(network: Network, q: Signal, k: Signal, v: Signal) -> Signal:
 
 
 @rule("Embedding")
-def embedding(network: Network, layer: Any, x: Signal) -> Signal:
+def embedding(network: Linearized, layer: Any, x: Signal) -> Signal:
     """Return `x` times the mean row of the table: every token alike."""
     row = ops.mean(layer.embeddings.value, axis=0)
     return rescale(x.of(x.value[..., None] * ops.cast(row, x.value.dtype)))
@@ -314,7 +324,7 @@ def embedding(network: Network, layer: Any, x: Signal) -> Signal:
 
 @rule("Wrapper")
 def wrapper(
-    network: Network, layer: Any, x: Signal, *args: Any, **kwargs: Any
+    network: Linearized, layer: Any, x: Signal, *args: Any, **kwargs: Any
 ) -> Signal:
     """Run the wrapped layer."""
     return network.run(layer.layer, x, *args, **kwargs)
@@ -322,7 +332,7 @@ def wrapper(
 
 @rule("TimeDistributed")
 def time_distributed(
-    network: Network, layer: Any, x: Signal, *args: Any, **kwargs: Any
+    network: Linearized, layer: Any, x: Signal, *args: Any, **kwargs: Any
 ) -> Signal:
     """Run the wrapped layer on each step, as on a sample of its own."""
     batch, steps, *rest = x.value.shape
@@ -332,7 +342,7 @@ def time_distributed(
 
 
 @rule("RNN", "Bidirectional")
-def recurrent(network: Network, layer: Any, *args: Any, **kwargs: Any) -> None:
+def recurrent(network: Linearized, layer: Any, *args: Any, **kwargs: Any) -> None:
     """Refuse: in a recurrence each kernel enters to a power that grows with time."""
     raise NotLinearError(
         f"{type(layer).__name__} {layer.name!r} is recurrent: its kernels are used "
