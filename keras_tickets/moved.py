@@ -189,6 +189,10 @@ class _OldPath(types.ModuleType):
         return fetch(self.__name__.removeprefix(f"{_PACKAGE}."), name)
 
 
+# Names that are others by now.
+_RENAMED = {"Split": "TwoPhaseOptimizer", "Mined": "LearnedMaskPruner"}
+
+
 def _named(old: str) -> str:
     return " and ".join(f"{_PACKAGE}.{new}" for new in MOVED[old])
 
@@ -201,14 +205,15 @@ def fetch(old: str, name: str) -> Any:
     """
     for new in MOVED[old]:
         module = importlib.import_module(f"{_PACKAGE}.{new}")
-        if hasattr(module, name):
+        now = name if hasattr(module, name) else _RENAMED.get(name, name)
+        if hasattr(module, now):
             warnings.warn(
-                f"{_PACKAGE}.{old} has moved: import {name!r} from "
+                f"{_PACKAGE}.{old} has moved: import {now!r} from "
                 f"{module.__name__}. The old path goes with version 0.3.",
                 FutureWarning,
                 stacklevel=3,
             )
-            return getattr(module, name)
+            return getattr(module, now)
     raise AttributeError(
         f"module '{_PACKAGE}.{old}' has moved to {_named(old)}, and has no {name!r}"
     )

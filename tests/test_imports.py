@@ -19,7 +19,9 @@ import sys
 import keras
 before = set(sys.modules)
 import keras_tickets
-print(*sorted(set(sys.modules) - before))
+new = set(sys.modules) - before
+# An old path is a name that loads nothing.
+print(*sorted(name for name in new if sys.modules[name].__spec__))
 """
 
 

@@ -166,6 +166,10 @@ def required_of(cls) -> dict:
     return {n: given[n] for n, p in parameters.items() if p.default is p.empty}
 
 
+# What pruners share that differ by a class attribute: not pruners of their own.
+SHARED = {"OneShot", "WithData", "DynamicVariant"}
+
+
 def test_every_family_is_found():
     assert [registry.family for registry in FAMILIES] == sorted(GETTERS)
 
@@ -178,7 +182,7 @@ def test_nothing_is_left_unregistered(registry):
         for cls in todo.pop().__subclasses__():
             todo.append(cls)
             ours = cls.__module__.startswith(f"{kt.__name__}.")
-            if ours and not inspect.isabstract(cls):
+            if ours and not inspect.isabstract(cls) and cls.__name__ not in SHARED:
                 found.add(cls)
     assert found == set(registry.members.values())
 

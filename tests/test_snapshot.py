@@ -135,7 +135,7 @@ def test_a_late_draw_of_a_ticket_that_remembers_its_initialisation():
 
 def test_a_pruner_may_ask_for_it():
     class Rewinds(kt.Magnitude):
-        remembers = True
+        keeps_initial_weights = True
 
     ticket = kt.wrap(zoo.build(MODEL), Rewinds(0.5))
     assert ticket.start is not None

@@ -53,7 +53,7 @@ class Linearized(Protocol):
     """What a rule asks of the network, a `flow.Network`."""
 
     strict: bool
-    """Whether a path that is cut counts as cut, and not as very thin."""
+    """Whether a product of signals is zero as soon as one factor is."""
 
     def run(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
         """Return what a layer, model or operation makes of signals."""
