@@ -684,3 +684,8 @@ def test_moving_averages_of_two_phases_are_refused():
     ticket = kt.wrap(zoo.build("sequential"), "gem_miner")
     with pytest.raises(ValueError, match=r"use_ema=True averages over both phases"):
         ticket.compile(keras.optimizers.Adam(use_ema=True), "mse")
+
+
+def test_the_old_name_of_the_base_class_warns():
+    with pytest.warns(DeprecationWarning, match="LearnedMaskPruner"):
+        assert kt.pruners.Mined is kt.pruners.LearnedMaskPruner
