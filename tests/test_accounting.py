@@ -430,7 +430,7 @@ def test_masked_layers_count():
         assert cost.parameters == 20 * 15 + 15 + 15 * 2 + 2
     inner.kernel.assign(np.ones((20, 15)))  # what is masked is dead whatever it holds
     assert kt.flops(model, print_fn=None).kernels[0].kept == 60
-    model.layers[0].bypass = True  # as `strip` leaves a layer that it can not take out
+    model.layers[0].bypass = True  # as `strip` leaves a layer that it cannot take out
     assert kt.flops(model, print_fn=None).kernels[0].kept == 300
 
 

@@ -162,7 +162,7 @@ def test_smart_ratio_of_resnet20(kept, expected):
     ("shapes", "sparsity", "expected"),
     [
         (((1, 10), (10, 10), (10, 10), (10, 4)), 0.7, None),
-        # What full layers can not take goes to the classifier.
+        # What full layers cannot take goes to the classifier.
         (((4, 4), (4, 4), (4, 10)), 0.25, [1.0, 1.0, 22 / 40]),
         (((4, 4), (4, 4), (4, 10)), 0.0, [1.0, 1.0, 1.0]),
         # A last layer with a window is none, nor is a single layer.
@@ -324,7 +324,7 @@ def test_densities_are_proportional_below_one(rule, shapes, sparsity):
         ([1.6, 1.6, 1.6], 4, [9, 9, 9], [2, 1, 1]),
         ([2.0, 3.0], 5, [9, 9], [2, 3]),
         ([2.9, 1.9, 0.2], 5, [9, 9, 9], [3, 2, 0]),
-        # What a full tensor can not take goes on to the others.
+        # What a full tensor cannot take goes on to the others.
         ([5.0, 1.0], 6, [2, 9], [2, 4]),
         ([5.0, 1.0, 1.0], 7, [1, 9, 9], [1, 3, 3]),
         ([4.0, 4.0, 4.0], 6, [0, 5, 1], [0, 5, 1]),

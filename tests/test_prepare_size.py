@@ -103,7 +103,7 @@ def test_a_frozen_model_stays_frozen():
     assert not moved(model, 17).trainable_variables
 
 
-# -- what can not move -----------------------------------------------------------------
+# -- what cannot move -----------------------------------------------------------------
 
 
 class Positions(layers.Layer):

@@ -468,7 +468,7 @@ def test_a_tied_kernel_is_found_once():
     assert kernel.layer is first
 
 
-# -- filters that can not be met -----------------------------------------------
+# -- filters that cannot be met -----------------------------------------------
 
 
 @pytest.mark.parametrize("argument", ["only", "skip"])

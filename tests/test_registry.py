@@ -160,7 +160,7 @@ def arguments_of(cls) -> dict:
 
 
 def required_of(cls) -> dict:
-    """Return the arguments that `cls` can not be made without."""
+    """Return the arguments that `cls` cannot be made without."""
     parameters = inspect.signature(cls).parameters
     given = arguments_of(cls)
     return {n: given[n] for n, p in parameters.items() if p.default is p.empty}

@@ -87,7 +87,7 @@ def test_integers_and_flags_can_be_scores():
 
 @pytest.mark.parametrize("number", [-1, 4])
 def test_budget_out_of_range(number):
-    """More than is alive can not be kept, and nothing is rounded in silence."""
+    """More than is alive cannot be kept, and nothing is rounded in silence."""
     alive = [np.array([True, True, False]), np.array([True])]
     scores = [np.ones(3), np.ones(1)]
     with pytest.raises(ValueError, match=rf"keep {number} of 3 .* from 0 to 3"):

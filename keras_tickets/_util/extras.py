@@ -7,7 +7,7 @@ import types
 
 
 def require(module: str, extra: str) -> types.ModuleType:
-    """Imports an optional module, or says which extra brings it.
+    """Import an optional module, or say which extra brings it.
 
     Args:
         module: Dotted name of the module to import.

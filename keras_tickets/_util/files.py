@@ -14,7 +14,7 @@ from collections.abc import Mapping
 def check_target(
     path: str | os.PathLike[str], suffixes: Mapping[str, str], overwrite: bool
 ) -> pathlib.Path:
-    """Checks that a file can be written at `path`, before anything is done for it.
+    """Check that a file can be written at `path`, before anything is done for it.
 
     Args:
         path: The user's path.
@@ -69,7 +69,7 @@ def check_target(
 def check_source(
     path: str | os.PathLike[str], suffixes: Mapping[str, str]
 ) -> pathlib.Path:
-    """Checks that there is a file to read at `path`.
+    """Check that there is a file to read at `path`.
 
     Args:
         path: The user's path.
@@ -99,7 +99,7 @@ def check_source(
 
 
 def gzip_size(content: bytes) -> int:
-    """Returns the bytes of a file when compressed, as app stores deliver it.
+    """Return the bytes of a file when compressed, as app stores deliver it.
 
     Example:
     >>> gzip_size(bytes(1000)) < 100
@@ -109,7 +109,7 @@ def gzip_size(content: bytes) -> int:
 
 
 def replace(target: pathlib.Path, content: bytes) -> None:
-    """Writes beside `target`, and moves into place.
+    """Write beside `target`, and move into place.
 
     The target is whole at any moment: the old file, or the new one. Whatever is
     raised meanwhile, Ctrl-C included, removes the new file and keeps the old. Only a

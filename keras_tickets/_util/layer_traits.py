@@ -1,6 +1,6 @@
 """What layers and variables of Keras are, told by their names and attributes.
 
-Nothing here imports Keras, so that the rooms that only read files may ask as well.
+Nothing here imports Keras, so that the modules that only read files may ask as well.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class Conversation:
         return self.answer(what)
 
     def answer(self, what: str) -> dict[str, Any]:
-        """Waits for an answer that was not asked for, or one more.
+        """Wait for an answer that was not asked for, or one more.
 
         Args:
             what: What the process does with its file meanwhile, for errors: `"loaded"`.
@@ -116,7 +116,7 @@ class Conversation:
         return answer
 
     def _line(self) -> tuple[str, bool]:
-        """The next line, empty if the process has ended; and whether it was late."""
+        """Return the next line, empty if the process has ended, and if it was late."""
         if self._timeout is None:
             return self._read(), False
         late = threading.Event()
@@ -138,7 +138,7 @@ class Conversation:
         return next((line for line in lines if line[0] == "{" and line[-1] == "\n"), "")
 
     def _words(self) -> str:
-        """The last that the process wrote to stderr, for whoever has to find out."""
+        """Return the last that the process wrote to stderr, for who has to find out."""
         self._log.seek(0)
         log = self._log.read().decode("utf-8", "replace")
         words = "\n".join(
@@ -154,7 +154,7 @@ def converse(
     timeout: float | None = None,
     handed: Sequence[int] = (),
 ) -> Iterator[Conversation]:
-    """Starts a process that ends with the block, whatever ends the block.
+    """Start a process that ends with the block, whatever ends the block.
 
     Args:
         command: The program and its arguments.
@@ -240,7 +240,7 @@ def _started(
 
 
 def end(status: int) -> str:
-    """Says how a process ended, after a subject.
+    """Say how a process ended, after a subject.
 
     Args:
         status: Its exit status; less than 0 if a signal ended it.

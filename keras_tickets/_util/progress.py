@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def stages(total: int, verbose: bool) -> Iterator[Callable[[str], None]]:
-    """Shows a progress bar of named stages.
+    """Show a progress bar of named stages.
 
     Args:
         total: How many stages there are.

@@ -15,7 +15,7 @@ Signature = list[Any]
 
 
 def input_signature(model: keras.Model, given: Any, batch: int | None) -> Signature:
-    """Finds the signature of a model.
+    """Find the signature of a model.
 
     Args:
         model: A built model.
@@ -44,12 +44,12 @@ def input_signature(model: keras.Model, given: Any, batch: int | None) -> Signat
 
 
 def names(signature: Signature) -> list[str | None]:
-    """The inputs' own names, in the order of `keras.tree.flatten`."""
+    """Return the inputs' own names, in the order of `keras.tree.flatten`."""
     return [spec.name for spec in tree.flatten(signature)]
 
 
 def to_json(structure: Any) -> Any:
-    """Turns a signature into what `json` can write."""
+    """Turn a signature into what `json` can write."""
     if isinstance(structure, keras.InputSpec):
         return {
             "InputSpec": {
@@ -64,7 +64,7 @@ def to_json(structure: Any) -> Any:
 
 
 def from_json(structure: Any) -> Any:
-    """Turns what `to_json` wrote back into a signature."""
+    """Turn what `to_json` wrote back into a signature."""
     ((kind, content),) = structure.items()
     if kind == "InputSpec":
         return keras.InputSpec(**{**content, "shape": tuple(content["shape"])})
@@ -74,7 +74,7 @@ def from_json(structure: Any) -> Any:
 
 
 def _spec(tensor: Any) -> keras.InputSpec:
-    """A tensor, a `KerasTensor` or any framework's spec as a `keras.InputSpec`."""
+    """Return a tensor, `KerasTensor` or any framework's spec as a `keras.InputSpec`."""
     return keras.InputSpec(
         shape=tuple(tensor.shape),
         dtype=keras.backend.standardize_dtype(tensor.dtype),
@@ -90,7 +90,7 @@ def _with_batch(spec: keras.InputSpec, batch: int | None) -> keras.InputSpec:
 
 
 def _built_with(model: keras.Model) -> Any:
-    """What a subclassed model was first called with; its batch size is open."""
+    """Return what a subclassed model was first called with; its batch size is open."""
     shapes = (model.get_build_config() or {}).get("input_shape")
     if shapes is None:
         raise ValueError(

@@ -31,7 +31,7 @@ def graph_of_layers(model: keras.Model, door: str) -> keras.Function:
     graph = keras_private.graph_of(model)
     if graph is None:
         raise ValueError(
-            f"{cls} {model.name!r} has no graph of layers: its `call` can not be "
+            f"{cls} {model.name!r} has no graph of layers: its `call` cannot be "
             f"looked into, so nothing tells which layers read a channel. {door} "
             "expects a Functional or Sequential model. Write it with keras.Input and "
             "keras.Model(inputs, outputs), or export it as it is."

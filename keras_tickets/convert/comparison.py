@@ -60,7 +60,7 @@ class Gap:
 
 
 def gap(expected: list[Array], received: list[Array]) -> Gap:
-    """Compares one output over all samples; shapes have to agree."""
+    """Compare one output over all samples; shapes have to agree."""
     largest = worst = total = 0.0
     values = rows = agreeing = 0
     for wanted, found in zip(expected, received, strict=True):
@@ -79,7 +79,7 @@ def gap(expected: list[Array], received: list[Array]) -> Gap:
 
 
 def compare(gaps: list[Gap], samples: int) -> Comparison:
-    """Puts the outputs of a model together."""
+    """Put the outputs of a model together."""
     rows = sum(gap.rows for gap in gaps)
     values = sum(gap.values for gap in gaps)
     return Comparison(

@@ -126,7 +126,7 @@ def _load(path: str, signature: Signature) -> list[Sample]:
 
 
 def _environment() -> dict[str, str]:
-    """The child sees the same modules, but neither the GPU nor a strict filter."""
+    """Return the child's: the same modules, but neither the GPU nor a strict filter."""
     return {
         **os.environ,
         "KERAS_BACKEND": "tensorflow",
@@ -228,7 +228,7 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
 def _import_classes(
     custom: list[tuple[str | None, str]],
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Imports the user's classes; those marked as serializable register themselves.
+    """Import the user's classes; those marked as serializable register themselves.
 
     Returns:
         Class name -> class, and module name -> why it could not be imported.

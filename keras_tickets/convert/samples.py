@@ -30,7 +30,7 @@ def comparison_samples(
     given: Any = None,
     data: Sequence[Sample] = (),
 ) -> dict[str, list[Sample]]:
-    """Chooses what a file is compared on.
+    """Choose what a file is compared on.
 
     Args:
         signature: The model's inputs.
@@ -56,7 +56,7 @@ def make_samples(
     count: int,
     real: Sequence[Sample] = (),
 ) -> list[Sample]:
-    """Draws random inputs that fit a signature, the same ones each time.
+    """Draw random inputs that fit a signature, the same ones each time.
 
     Args:
         vocabulary: Ids below this are valid for each embedding that will read them;
@@ -96,7 +96,7 @@ def _ranges(samples: Sequence[Sample]) -> list[Range]:
 def cut_samples(
     data: Any, signature: Signature, count: int, what: str = "samples"
 ) -> list[Sample]:
-    """Cuts the user's arrays into samples of the batch size that the file takes.
+    """Cut the user's arrays into samples of the batch size that the file takes.
 
     Args:
         data: Arrays with a leading batch dimension, structured as the model's
@@ -174,7 +174,7 @@ def _check_shape(array: Array, spec: keras.InputSpec, what: str) -> None:
 
 
 def vocabulary_of(model: keras.Model) -> int | None:
-    """Ids below this are valid for each embedding of a model; None without one."""
+    """Return how many ids all embeddings of a model know; None without one."""
     sizes = [
         layer.input_dim
         for layer in sublayers(model)

@@ -19,7 +19,7 @@ from keras_tickets.onnx.fixes import repair
 
 
 def check_opset(opset: int | None) -> None:
-    """Refuses an opset that the installed tf2onnx does not write.
+    """Refuse an opset that the installed tf2onnx does not write.
 
     Args:
         opset: The version of the ONNX operators; None is tf2onnx's own choice.
@@ -54,7 +54,7 @@ def to_onnx(
     signature: Signature,
     opset: int | None = None,
 ) -> None:
-    """Converts a plain model through `tf2onnx`.
+    """Convert a plain model through `tf2onnx`.
 
     Args:
         model: A plain Keras model on the TensorFlow backend.
@@ -109,7 +109,7 @@ def _same_environment() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _inlined() -> Iterator[None]:
-    """Leaves no function in the graph: tf2onnx does not look into compiled ones.
+    """Leave no function in the graph: tf2onnx does not look into compiled ones.
 
     Keras compiles a grouped convolution as a function of its own.
     """
@@ -124,7 +124,7 @@ def _inlined() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _plain_constants(model: keras.Model) -> Iterator[None]:
-    """Turns tensors that layers hold into arrays within the block.
+    """Turn tensors that layers hold into arrays within the block.
 
     An adapted `Normalization` holds its mean as a tensor that is no variable. Keras
     leaves such ones out of the graph, and tf2onnx makes inputs of the file of them.

@@ -28,7 +28,7 @@ def to_litert(
     precision: str,
     data: list[Sample],
 ) -> None:
-    """Converts a plain model with TFLite's built-in operators only, without sparsity.
+    """Convert a plain model with TFLite's built-in operators only, without sparsity.
 
     Args:
         model: A plain Keras model on the TensorFlow backend.
@@ -70,7 +70,7 @@ def _convert(
 
 
 def _options(tf: Any, precision: str) -> dict[str, Any]:
-    """What the converter is told; inputs and outputs stay float32 in any case."""
+    """Return what the converter is told; inputs and outputs stay float32 always."""
     target: dict[str, Any] = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
     if precision == "float32":
         return {"target_spec": target}
@@ -86,7 +86,7 @@ def _feed(
     signature: Signature,
     data: list[Sample],
 ) -> Callable[[], Iterator[Any]]:
-    """What calibration reads: one input as it is, several by the names of the file."""
+    """Return what calibration reads: one input as is, several by the file's names."""
     rows = [tree.flatten(sample) for sample in data]
     if len(rows[0]) == 1:
         return lambda: iter(rows)

@@ -45,7 +45,7 @@ class Expected:
         self._warn_if_constant()
 
     def _warn_if_constant(self) -> None:
-        """A file that ignores its input would pass too: the check proves little."""
+        """Warn if the outputs are constant: a file that ignores inputs would pass."""
         if len(self.outputs) < 2:
             return
         for first, *others in zip(*self.outputs, strict=True):
@@ -69,7 +69,7 @@ def judge(
     counts: Mapping[str, int],
     limits: Mapping[str, float],
 ) -> dict[str, Comparison]:
-    """Compares the outputs of a file with what was expected.
+    """Compare the outputs of a file with what was expected.
 
     Args:
         expected: What it shall compute.
@@ -98,7 +98,7 @@ def judge(
 
 
 def check_finite(who: str, outputs: list[list[Array]], labels: list[str]) -> None:
-    """Refuses outputs that hold NaN or infinity.
+    """Refuse outputs that hold NaN or infinity.
 
     Args:
         who: Who computed them.
@@ -134,7 +134,7 @@ def _gaps(
 
 
 def _noise(largest: float) -> float:
-    """What is rounding in outputs of this size; beside zero nothing is relative."""
+    """Return how much rounding explains in outputs of this size."""
     return min(_NOISE, _NOISE_PART * largest) if largest else _NOISE
 
 

@@ -1,9 +1,9 @@
-"""Runs a file in the runtime it is made for: arrays in by name, arrays out by name.
+"""Files in the runtime they are made for: arrays in by name, arrays out by name.
 
 Also a program of its own, which loads one file and answers requests: a runtime may
 crash on a file, and then only this process ends (see `isolated.py`). It knows nothing
 but NumPy and the runtime, so that it starts at once, its memory is the runtime's, and
-it runs where Keras is not: in the emulated machine of `mobile/runners/arm64.py`. Other
+it runs where Keras is not: in the emulated machine of `arm64/emulated_target.py`. Other
 programs there get its path, and by it what they share: `ready`, `listen`.
 """
 
@@ -47,7 +47,7 @@ class Runtime(abc.ABC):
 
     @abc.abstractmethod
     def run(self, values: Arrays) -> Arrays:
-        """Runs the file once."""
+        """Run the file once."""
 
 
 class LocalRuntime(Runtime):
@@ -71,7 +71,7 @@ class LocalRuntime(Runtime):
 
     @abc.abstractmethod
     def prepare(self, values: Arrays) -> Callable[[], object]:
-        """Takes the inputs in, and returns what runs the file and does no more."""
+        """Take the inputs in, and return what runs the file and does no more."""
 
 
 class LiteRT(LocalRuntime):
@@ -96,12 +96,12 @@ class LiteRT(LocalRuntime):
         self.outputs = signatures[key]["outputs"]
 
     def run(self, values: Arrays) -> Arrays:
-        """Runs the file once."""
+        """Run the file once."""
         result: Arrays = self._runner(**self._typed(values))
         return result
 
     def prepare(self, values: Arrays) -> Callable[[], object]:
-        """Takes the inputs in, and returns what runs the file and does no more."""
+        """Take the inputs in, and return what runs the file and does no more."""
         # A second interpreter: a signature's runner keeps its own from being run by
         # anyone else, and copies inputs and outputs each time.
         interpreter = self._load()
@@ -137,11 +137,11 @@ class _Unsigned:
         self._interpreter = interpreter
 
     def get_input_details(self) -> dict[str, Any]:
-        """Returns each input's details, as a signature's runner does."""
+        """Return each input's details, as a signature's runner does."""
         return {entry["name"]: entry for entry in self._interpreter.get_input_details()}
 
     def __call__(self, **values: Any) -> Arrays:
-        """Runs the file once."""
+        """Run the file once."""
         for name, entry in self.get_input_details().items():
             self._interpreter.set_tensor(entry["index"], values[name])
         self._interpreter.invoke()
@@ -150,7 +150,7 @@ class _Unsigned:
 
 
 def _unsigned(interpreter: Any) -> dict[str, list[str]]:
-    """What stands for the signature of a file that has none."""
+    """Return what stands for the signature of a file that has none."""
     return {
         "inputs": [entry["name"] for entry in interpreter.get_input_details()],
         "outputs": [entry["name"] for entry in interpreter.get_output_details()],
@@ -173,12 +173,12 @@ class OnnxRuntime(LocalRuntime):
         self.outputs = [entry.name for entry in self._session.get_outputs()]
 
     def run(self, values: Arrays) -> Arrays:
-        """Runs the file once."""
+        """Run the file once."""
         results = self._session.run(None, values)
         return dict(zip(self.outputs, results, strict=True))
 
     def prepare(self, values: Arrays) -> Callable[[], object]:
-        """Takes the inputs in, and returns what runs the file and does no more."""
+        """Take the inputs in, and return what runs the file and does no more."""
         return lambda: self._session.run(None, values)
 
 
@@ -203,7 +203,7 @@ def open_runtime(
 
 
 def onnx_session(path: pathlib.Path, threads: int, optimize: bool = True) -> Any:
-    """Opens a session of ONNX Runtime on the CPU.
+    """Open a session of ONNX Runtime on the CPU.
 
     Args:
         path: The `.onnx` file.
@@ -224,7 +224,7 @@ def onnx_session(path: pathlib.Path, threads: int, optimize: bool = True) -> Any
 
 
 def _peak_memory() -> int:
-    """The most memory this process ever held, in bytes; 0 where nothing tells."""
+    """Return this process' peak memory in bytes; 0 where nothing tells."""
     # Not getrusage: its figure begins with the peak of the process that started us.
     status = pathlib.Path("/proc/self/status")
     if not status.exists():
@@ -235,7 +235,7 @@ def _peak_memory() -> int:
 
 
 def ready(path: str) -> Any:
-    """Loads a `.tflite` file on one thread, with inputs that each layer computes with.
+    """Load a `.tflite` file on one thread, with inputs that each layer computes with.
 
     TFLite skips an int8-dynamic layer whose input is all zeros.
 
@@ -287,7 +287,7 @@ def listen() -> Iterator[str]:
 
 
 def _serve(path: pathlib.Path, threads: int, reference: bool) -> None:
-    """Loads a file, then does what each line of stdin asks for."""
+    """Load a file, then do what each line of stdin asks for."""
     questions = listen()
     importlib.import_module(_RUNTIMES[path.suffix].module)
     before = _peak_memory()
@@ -309,7 +309,7 @@ def _serve(path: pathlib.Path, threads: int, reference: bool) -> None:
 
 
 def _time(call: Callable[[], object], runs: int) -> None:
-    """Says the time of each run as soon as it is known: some take minutes."""
+    """Say the time of each run as soon as it is known: some take minutes."""
     for _ in range(runs):
         start = time.perf_counter()
         call()

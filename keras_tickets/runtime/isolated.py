@@ -44,7 +44,7 @@ class Isolated(Runtime):
         self.inputs, self.outputs = names["inputs"], names["outputs"]
 
     def run(self, values: Arrays) -> Arrays:
-        """Runs the file once."""
+        """Run the file once."""
         received = self._folder / "outputs.npz"
         self.peak_bytes = self._ask(values, outputs=str(received))["peak"]
         with np.load(received) as arrays:
@@ -53,7 +53,7 @@ class Isolated(Runtime):
     def time(
         self, values: Arrays, runs: int, progress: Callable[[int], None]
     ) -> list[float]:
-        """Runs the file several times on the same inputs.
+        """Run the file several times on the same inputs.
 
         Args:
             values: The inputs.
@@ -88,7 +88,7 @@ def isolated(
     timeout: float | None = None,
     reference: bool = False,
 ) -> Iterator[Isolated]:
-    """Loads a file in a process that ends with the block.
+    """Load a file in a process that ends with the block.
 
     Args:
         path: A `.tflite` or `.onnx` file.
@@ -101,7 +101,7 @@ def isolated(
     Yields:
         The runtime.
     """
-    # -P: the folder of the program holds an `onnx.py`, which is not the package.
+    # -P: a module beside the program must not hide a package of the same name.
     command = [*python, "-P", interpreters.__file__, str(path), str(threads)]
     command += [interpreters.REFERENCE] if reference else []
     with (

@@ -203,7 +203,7 @@ def _sparsity(tensor: Any, shape: tuple[int, ...]) -> tuple[Levels, list[Index |
 
 
 def index_bytes(indices: list[Index | None]) -> int:
-    """Bytes that an index takes in the smallest integers that hold it."""
+    """Return the bytes that an index takes in the smallest integers that hold it."""
     return sum(
         part.size * _index_type(part)[1]().itemsize
         for index in indices

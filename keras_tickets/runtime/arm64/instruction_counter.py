@@ -1,6 +1,6 @@
 """Runs a file between two marks in the emulator's log; runs on the emulated machine.
 
-A program of its own, of LiteRT and `convert/runtimes.py` and nothing else. It says
+A program of its own, of LiteRT and `interpreters.py` and nothing else. It says
 where LiteRT's code is, then runs the file twice: to warm up, and between the marks.
 """
 

@@ -1,6 +1,6 @@
 """Counts which nodes of a file run in a sparse kernel; runs on the emulated machine.
 
-A program of its own, of LiteRT and `convert/runtimes.py` and nothing else. XNNPACK
+A program of its own, of LiteRT and `interpreters.py` and nothing else. XNNPACK
 keeps the address of each sparse kernel in a structure, and LiteRT's library still names
 its functions: so the address is replaced by a counter, which calls the kernel. TFLite
 calls its own sparse kernels directly: there the first instructions of the function
