@@ -190,7 +190,12 @@ class _OldPath(types.ModuleType):
 
 
 # Names that are others by now.
-_RENAMED = {"Split": "TwoPhaseOptimizer", "Mined": "LearnedMaskPruner"}
+_RENAMED = {
+    "Companion": "AuxiliaryVariable",
+    "Granules": "WeightGroups",
+    "Mined": "LearnedMaskPruner",
+    "Split": "TwoPhaseOptimizer",
+}
 
 
 def _named(old: str) -> str:

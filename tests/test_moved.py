@@ -21,6 +21,8 @@ IMPORTED = {
     "convert.comparison": "Comparison",
     "convert.pipeline": "export",
     "convert.report": "ExportReport",
+    "companion": "Companion",
+    "granules": "Granules",
     "growth": "Momentum get",
     "masked": "Masked masked_layers",
     "mobile.benchmark": "benchmark BenchmarkReport",
