@@ -170,7 +170,7 @@ def at_rest(model: keras.Layer) -> Iterator[None]:
     held = [v for layer in layers for v in state_variables(layer) if not v.trainable]
     before = [array_of(variable) for variable in held]
     for state in [state for layer in layers for state in recurrent_states(layer)]:
-        state.assign(ops.zeros_like(state))
+        state.assign(ops.zeros_like(state.value))
     try:
         yield
     finally:
