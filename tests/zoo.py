@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -219,16 +220,22 @@ def build(name: str, seed: int = 0) -> keras.Model:
     return BUILDERS[name]()
 
 
-def randomise(model: keras.Model, seed: int = 0) -> keras.Model:
+SPREADS = ("moving_variance", "variance")
+
+
+def randomise(
+    model: keras.Model, seed: int = 0, positive: Sequence[str] = (*SPREADS, "gamma")
+) -> keras.Model:
     """Give every weight a random value, statistics and biases too."""
     rng = np.random.default_rng(seed)
-    for variable in model.variables:
+    for variable in model.weights:
+        if variable.name == "count":
+            continue
         fan_in = max(1, int(np.prod(variable.shape[:-1])))
         value = rng.normal(size=variable.shape) / np.sqrt(fan_in)
-        if variable.name in ("moving_variance", "gamma", "variance"):
+        if variable.name in positive:
             value = rng.uniform(0.5, 2, variable.shape)
-        if variable.name not in ("seed_generator_state", "count"):
-            variable.assign(value)
+        variable.assign(value)
     return model
 
 
