@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import keras
 
+from keras_tickets.backend.copying import copy_state
 from keras_tickets.backend.keras_private import sublayers
-from keras_tickets.masks.stripping import strip
+from keras_tickets.masks.stripping import pair_layers, rebuild
 
 
 def in_float32(model: keras.Model) -> keras.Model:
@@ -25,9 +26,11 @@ def in_float32(model: keras.Model) -> keras.Model:
     """
     if not any(map(_is_half, sublayers(model))):
         return model
-    copy = strip(model)
+    copy = rebuild(model)
     for layer in filter(_is_half, sublayers(copy)):
         layer.dtype_policy = "float32"
+    # Now, not before: what a layer computes from its state is in the policy's type.
+    copy_state(pair_layers(model, copy))
     return copy
 
 
