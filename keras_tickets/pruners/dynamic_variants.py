@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from keras_tickets.masks.regrowth import Momentum
@@ -11,11 +12,13 @@ from keras_tickets.pruners.one_shot import Random
 from keras_tickets.recipe.schedules import Run
 
 
-class DynamicVariant(Dynamic):
+class DynamicVariant(Dynamic, ABC):
     """Grows where its class says; the arguments are those of `Dynamic`."""
 
-    grows_by: Any
-    """Where weights grow; see `keras_tickets.growth`."""
+    @property
+    @abstractmethod
+    def grows_by(self) -> Any:
+        """Where weights grow; see `keras_tickets.growth`."""
 
     def __init__(
         self,
@@ -165,7 +168,6 @@ class SNFS(DynamicVariant):
         on_collapse: str = "raise",
     ) -> None:
         self.momentum = momentum
-        self.grows_by = Momentum(momentum)
         super().__init__(
             sparsity,
             allocation=allocation,
@@ -177,6 +179,11 @@ class SNFS(DynamicVariant):
             seed=seed,
             on_collapse=on_collapse,
         )
+
+    @property
+    def grows_by(self) -> Momentum:
+        """A running average of dense gradients."""
+        return Momentum(self.momentum)
 
     def training_flops(self, dense: float, sparse: float, run: Run) -> float:
         """Return `2 f_S + f_D`: a dense gradient in every step."""

@@ -5,6 +5,7 @@ What differs is the score, so that is what a class states.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from keras_tickets import scores
@@ -15,7 +16,7 @@ from keras_tickets.pruners.base import (
 )
 
 
-class OneShot(Pruner):
+class OneShot(Pruner, ABC):
     """Draws by a score that needs no arguments.
 
     Args:
@@ -26,8 +27,10 @@ class OneShot(Pruner):
         on_collapse: `"raise"` or `"warn"` when no signal would pass any more.
     """
 
-    scored_by = "magnitude"
-    """The name of the score."""
+    @property
+    @abstractmethod
+    def scored_by(self) -> str:
+        """The name of the score."""
 
     def __init__(
         self,
@@ -70,6 +73,8 @@ class Magnitude(OneShot):
         networks", 2015.
     """
 
+    scored_by = "magnitude"
+
 
 @registry.register
 class GradualMagnitude(OneShot):
@@ -100,6 +105,8 @@ class GradualMagnitude(OneShot):
         Zhu and Gupta, "To prune, or not to prune: exploring the efficacy of pruning
         for model compression", 2017.
     """
+
+    scored_by = "magnitude"
 
     def __init__(
         self,

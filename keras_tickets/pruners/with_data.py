@@ -5,6 +5,7 @@ What differs is the score, so that is what a class states.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from keras_tickets import scores
@@ -15,7 +16,7 @@ from keras_tickets.pruners.base import (
 from keras_tickets.scores.loss import LossScore
 
 
-class WithData(Pruner):
+class WithData(Pruner, ABC):
     """Draws by a score that asks a loss on data; the config leaves the data out.
 
     Args:
@@ -31,7 +32,6 @@ class WithData(Pruner):
     """
 
     unsaved = ("data",)
-    scored_by: type[LossScore] = scores.SNIP
     score: LossScore
 
     def __init__(
@@ -55,6 +55,11 @@ class WithData(Pruner):
             on_collapse=on_collapse,
             rounds=rounds,
         )
+
+    @property
+    @abstractmethod
+    def scored_by(self) -> type[LossScore]:
+        """The class of the score."""
 
     def score_of(self, **arguments: Any) -> LossScore:
         """Return the score of this data."""
@@ -113,6 +118,8 @@ class SNIP(WithData):
         sensitivity", 2019. Rounds: de Jorge et al., "Progressive skeletonization",
         2021.
     """
+
+    scored_by = scores.SNIP
 
 
 @registry.register
