@@ -73,7 +73,7 @@ def obstacles(graph: Graph) -> list[Finding]:
         cause
         for found in findings.values()
         if found.runs is Runs.BREAKS
-        for cause in _what_breaks(found, findings)
+        for cause in _what_breaks(graph, found, findings)
     ]
     for part in parts(graph) if dense else ():
         layout = Layout(part, _NO_ZEROS_NEEDED)
@@ -95,12 +95,18 @@ def _kept_dense(layout: Layout, dense: set[int]) -> Iterator[State]:
             yield state
 
 
-def _what_breaks(found: Finding, findings: dict[int, Finding]) -> list[Finding]:
+def _what_breaks(
+    graph: Graph, found: Finding, findings: dict[int, Finding]
+) -> list[Finding]:
     """Return who reads an output that they cannot read; else what breaks itself."""
+    values = set(found.node.outputs)
+    for node in graph.nodes:
+        if node.op == "PAD" and node.inputs[0] in values:
+            values.update(node.outputs)  # it becomes part of what reads it
     readers = [
         other
         for other in findings.values()
-        if set(found.node.outputs) & set(other.node.inputs)
+        if values.intersection(other.node.inputs)
         and (other.runs, other.culprit) == (Runs.DENSE, None)
         and other.reason
     ]
