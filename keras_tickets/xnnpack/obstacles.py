@@ -72,7 +72,7 @@ def obstacles(graph: Graph) -> list[OperatorReport]:
         cause
         for found in findings.values()
         if found.runs is Execution.BREAKS
-        for cause in _what_breaks(found, findings)
+        for cause in _what_breaks(graph, found, findings)
     ]
     for partition in partitions(graph) if dense else ():
         layout = Layout(partition, _NO_ZEROS_NEEDED)
@@ -95,13 +95,17 @@ def _kept_dense(layout: Layout, dense: set[int]) -> Iterator[State]:
 
 
 def _what_breaks(
-    found: OperatorReport, findings: dict[int, OperatorReport]
+    graph: Graph, found: OperatorReport, findings: dict[int, OperatorReport]
 ) -> list[OperatorReport]:
     """Return who reads an output that they cannot read; else what breaks itself."""
+    values = set(found.node.outputs)
+    for node in graph.nodes:
+        if node.op == "PAD" and node.inputs[0] in values:
+            values.update(node.outputs)  # it becomes part of what reads it
     readers = [
         other
         for other in findings.values()
-        if set(found.node.outputs) & set(other.node.inputs)
+        if values.intersection(other.node.inputs)
         and (other.runs, other.blocking_op) == (Execution.DENSE, None)
         and other.reason
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ from keras_tickets.mobile.preparing.rewrites import (
     Inexact,
     Rewrite,
 )
+from keras_tickets.tflite import graph as tflite
 from keras_tickets.xnnpack.obstacles import (
     is_pointwise,
     obstacles,
@@ -199,7 +200,7 @@ def _left(graph: Graph, refused: Mapping[str, str]) -> tuple[Obstacle, ...]:
         why = " ".join(str(error).split())[:300]
         return (Obstacle(graph.model.name, f"cannot be converted: {why}"),)
     found = {
-        _layer_of(model, part.scope(one.node)): f"{one.reason} ({one.node.op})"
+        _layer_of(model, part, one.node, refused): f"{one.reason} ({one.node.op})"
         for part in file
         for one in obstacles(part)
     }
@@ -212,10 +213,19 @@ def _left(graph: Graph, refused: Mapping[str, str]) -> tuple[Obstacle, ...]:
     return tuple(Obstacle(path, found[path]) for path in order if path in found)
 
 
-def _layer_of(model: keras.Model, scope: str) -> str:
-    """Return the layer of an operator; for `keras.ops`, the name of the function."""
-    layer = names.layer_of(model, scope)
-    return layer.rpartition("/")[2] if layer == scope else layer
+def _layer_of(
+    model: keras.Model, part: tflite.Graph, node: tflite.Node, refused: Collection[str]
+) -> str:
+    """Return the layer of an operator; for `keras.ops`, the name of the function.
+
+    Of layers that became one operator, the one that was not rewritten.
+    """
+    merged = part.values[node.outputs[0]].name.split(";")
+    layers = []
+    for scope in (part.scope(node), *merged):
+        layer = names.layer_of(model, scope)
+        layers.append(layer.rpartition("/")[2] if layer == scope else layer)
+    return next((layer for layer in layers if layer in refused), layers[0])
 
 
 # -- as a table ------------------------------------------------------------------------
