@@ -161,13 +161,13 @@ def export(
     )
     for module in FORMATS[target.suffix].needed:
         require(module, "export")
-    with stages(4, verbose) as begin:
+    # A model that is plain already is converted itself: its recurrent layers begin anew.
+    with stages(4, verbose) as begin, at_rest(model):
         begin("removing the masks")
-        with at_rest(model):
-            copy = strip(model)
-        whole = in_float32(copy)
+        stripped = strip(model)
+        whole = in_float32(stripped)
         # What the user handed in, unless it computes in half precision.
-        reference = model if whole is copy else whole
+        reference = model if whole is stripped else whole
         plain = shrinking.shrink(whole, verbose=False) if shrink else whole
         weights = model_weights(plain)
         signature = _signature(plain, input_signature, target)
