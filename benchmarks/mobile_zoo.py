@@ -18,10 +18,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_tickets.recipe.structures import (
-    Kinds,
-    Structure,
-)
+from keras_tickets.recipe.structures import Kinds, Structure
 
 Tensor = Any
 Piece = Callable[[Tensor], Tensor]

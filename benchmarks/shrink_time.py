@@ -35,10 +35,7 @@ import keras_tickets as kt
 from benchmarks.record import RESULTS, Record
 from examples import networks
 from keras_tickets.backend import keras_private
-from keras_tickets.channels.edits import (
-    Depthwise,
-    Norm,
-)
+from keras_tickets.channels.edits import Depthwise, Norm
 from keras_tickets.channels.mixing_layers import Linear
 from keras_tickets.channels.tracing import Trace
 from keras_tickets.mobile.comparing import speed_up

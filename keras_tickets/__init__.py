@@ -13,10 +13,7 @@ if TYPE_CHECKING:
     from keras_tickets.convert.comparison import Comparison
     from keras_tickets.convert.exporting import export
     from keras_tickets.convert.report import ExportReport
-    from keras_tickets.mobile.benchmarking import (
-        BenchmarkReport,
-        benchmark,
-    )
+    from keras_tickets.mobile.benchmarking import BenchmarkReport, benchmark
     from keras_tickets.mobile.diagnosing import diagnose
     from keras_tickets.mobile.verifying import verify
 

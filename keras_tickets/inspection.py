@@ -8,23 +8,12 @@ from typing import Any
 
 from keras_tickets._util.damage import reading
 from keras_tickets._util.file_tensor import FileTensor
-from keras_tickets._util.files import (
-    check_source,
-    gzip_size,
-)
-from keras_tickets._util.model_file import (
-    Port,
-    printable,
-)
+from keras_tickets._util.files import check_source, gzip_size
+from keras_tickets._util.model_file import Port, printable
 from keras_tickets._util.size_bound import size_bound
-from keras_tickets._util.tables import (
-    facts,
-    table,
-)
+from keras_tickets._util.tables import facts, table
 from keras_tickets.runtime import formats
-from keras_tickets.runtime.formats import (
-    SUFFIXES,
-)
+from keras_tickets.runtime.formats import SUFFIXES
 
 # Below this many bytes a tensor (a bias, a scale, a shape) gets no row of its own.
 _SMALL = 1024

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from keras_tickets import (
-    flow,
-    pruners,
-    scores,
-)
+from keras_tickets import flow, pruners, scores
 from keras_tickets import kernels as prunable
-from keras_tickets.channels.shrinking import (
-    ShrinkPlan,
-    shrink,
-    shrink_plan,
-)
+from keras_tickets.channels.shrinking import ShrinkPlan, shrink, shrink_plan
 from keras_tickets.masks import regrowth as growth
 from keras_tickets.masks.masked_layer import Masked
 from keras_tickets.masks.stripping import strip
@@ -41,25 +33,11 @@ from keras_tickets.pruners import (
     presets,
 )
 from keras_tickets.pruners.wrapping import wrap
-from keras_tickets.recipe import (
-    allocation,
-    schedules,
-)
-from keras_tickets.recipe import (
-    structures as structure,
-)
-from keras_tickets.reports.challenging import (
-    Challenge,
-    challenge,
-)
-from keras_tickets.reports.cost import (
-    Cost,
-    flops,
-)
-from keras_tickets.reports.summarizing import (
-    COLUMNS,
-    summary,
-)
+from keras_tickets.recipe import allocation, schedules
+from keras_tickets.recipe import structures as structure
+from keras_tickets.reports.challenging import Challenge, challenge
+from keras_tickets.reports.cost import Cost, flops
+from keras_tickets.reports.summarizing import COLUMNS, summary
 from keras_tickets.ticket.saved_file import load_ticket
 from keras_tickets.ticket.ticket import Ticket
 

@@ -18,10 +18,7 @@ from keras import layers
 
 import keras_tickets as kt
 from benchmarks.unguarded import unguarded
-from keras_tickets.runtime import (
-    RUNNERS,
-    Runner,
-)
+from keras_tickets.runtime import RUNNERS, Runner
 from keras_tickets.runtime.wasm import _PROGRAM
 
 # What `runner.mjs` said of files of this package: LiteRT.js 2.5.3, Node 20.20.2.

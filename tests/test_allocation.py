@@ -15,12 +15,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 from keras_tickets import allocation
-from keras_tickets.kernels import (
-    Kernel,
-    MatmulView,
-    find_kernels,
-    matmul_view,
-)
+from keras_tickets.kernels import Kernel, MatmulView, find_kernels, matmul_view
 
 pytestmark = [pytest.mark.backend_independent, pytest.mark.lowest]
 

@@ -29,31 +29,13 @@ from places import without_lab
 import keras_tickets as kt
 from keras_tickets._util.extras import require
 from keras_tickets._util.model_file import Port
-from keras_tickets.runtime import (
-    RUNNERS,
-    Runs,
-)
-from keras_tickets.runtime.android import (
-    adb,
-    benchmark_output,
-    phone_target,
-)
+from keras_tickets.runtime import RUNNERS, Runs
+from keras_tickets.runtime.android import adb, benchmark_output, phone_target
 from keras_tickets.runtime.android import phone as phone_module
-from keras_tickets.runtime.android.benchmark_model import (
-    VARIABLE,
-    misfit,
-)
+from keras_tickets.runtime.android.benchmark_model import VARIABLE, misfit
 from keras_tickets.runtime.android.benchmark_output import Summary
-from keras_tickets.runtime.android.phone import (
-    fastest,
-    identified,
-    warmest,
-)
-from keras_tickets.runtime.android.phone_target import (
-    Android,
-    chunks,
-    split,
-)
+from keras_tickets.runtime.android.phone import fastest, identified, warmest
+from keras_tickets.runtime.android.phone_target import Android, chunks, split
 from keras_tickets.runtime.arm64.emulated_target import Arm64
 from keras_tickets.runtime.target import folder_of
 from keras_tickets.tflite.file import TfliteFile

@@ -23,19 +23,9 @@ from places import emulated
 import keras_tickets as kt
 from benchmarks.unguarded import unguarded
 from keras_tickets.convert import tflite_encoding
-from keras_tickets.runtime.arm64 import (
-    instruction_counter,
-    kernel_counter,
-)
-from keras_tickets.runtime.arm64.emulated_target import (
-    Arm64,
-    emulator_version,
-    program,
-)
-from keras_tickets.runtime.target import (
-    VARIABLE,
-    folder_of,
-)
+from keras_tickets.runtime.arm64 import instruction_counter, kernel_counter
+from keras_tickets.runtime.arm64.emulated_target import Arm64, emulator_version, program
+from keras_tickets.runtime.target import VARIABLE, folder_of
 from keras_tickets.tflite.file import TfliteFile
 
 pytestmark = pytest.mark.backend_independent

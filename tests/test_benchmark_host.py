@@ -9,10 +9,7 @@ import pytest
 from exported import SUFFIXES, exported_cnn
 
 import keras_tickets as kt
-from keras_tickets.runtime import (
-    RUNNERS,
-    Timing,
-)
+from keras_tickets.runtime import RUNNERS, Timing
 
 pytestmark = pytest.mark.backend_independent
 

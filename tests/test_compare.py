@@ -11,10 +11,7 @@ from exported import exported_cnn
 
 import keras_tickets as kt
 from keras_tickets.cli import main
-from keras_tickets.runtime import (
-    RUNNERS,
-    Timing,
-)
+from keras_tickets.runtime import RUNNERS, Timing
 
 pytestmark = pytest.mark.backend_independent
 

@@ -36,11 +36,7 @@ from keras_tickets.runtime.interpreters import open_runtime
 from keras_tickets.runtime.isolated import isolated
 from keras_tickets.tflite import schema
 from keras_tickets.tflite.file import TfliteFile
-from keras_tickets.tflite.sparsity import (
-    Levels,
-    decode,
-    encode,
-)
+from keras_tickets.tflite.sparsity import Levels, decode, encode
 
 pytestmark = [pytest.mark.backend_independent, pytest.mark.lowest]
 

@@ -31,10 +31,7 @@ from keras_tickets.tflite import schema
 from keras_tickets.tflite.file import TfliteFile
 from keras_tickets.tflite.graph import Node
 from keras_tickets.xnnpack import prediction as judging
-from keras_tickets.xnnpack import (
-    speed,
-    support,
-)
+from keras_tickets.xnnpack import speed, support
 from keras_tickets.xnnpack.analysis import analyze
 from keras_tickets.xnnpack.explicit_padding import pad_explicitly
 from keras_tickets.xnnpack.layout import Layout

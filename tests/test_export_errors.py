@@ -19,14 +19,8 @@ from planted import changed
 import keras_tickets as kt
 from keras_tickets._util import files
 from keras_tickets._util.file_tensor import FileTensor
-from keras_tickets.convert import (
-    equivalence,
-    exporting,
-)
-from keras_tickets.convert.zeros import (
-    Weight,
-    check_zeros,
-)
+from keras_tickets.convert import equivalence, exporting
+from keras_tickets.convert.zeros import Weight, check_zeros
 from keras_tickets.runtime import isolated
 from keras_tickets.runtime.formats import FORMATS
 

@@ -13,10 +13,7 @@ import zoo
 from keras import layers, ops
 
 import keras_tickets as kt
-from keras_tickets import (
-    flow,
-    scores,
-)
+from keras_tickets import flow, scores
 from keras_tickets.kernels import find_kernels
 
 pytestmark = pytest.mark.lowest

@@ -17,10 +17,7 @@ import keras_tickets as kt
 from keras_tickets.mobile.instruction_counting import InstructionCount
 from keras_tickets.runtime import interpreters
 from keras_tickets.runtime.arm64 import block_log, instruction_counter
-from keras_tickets.runtime.arm64.instruction_counter import (
-    BEGIN,
-    END,
-)
+from keras_tickets.runtime.arm64.instruction_counter import BEGIN, END
 from keras_tickets.runtime.target import VARIABLE
 
 pytestmark = pytest.mark.backend_independent

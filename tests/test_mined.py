@@ -15,10 +15,7 @@ import keras_tickets as kt
 from keras_tickets.backend import on_host
 from keras_tickets.masks.optimizer_slots import innermost
 from keras_tickets.pruners.early_bird import distance
-from keras_tickets.recipe.schedules import (
-    Freezing,
-    Run,
-)
+from keras_tickets.recipe.schedules import Freezing, Run
 
 pytestmark = pytest.mark.lowest
 

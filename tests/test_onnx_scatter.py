@@ -9,15 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_tickets._util.signature import input_signature
-from keras_tickets.convert.to_onnx import (
-    check_opset,
-    to_onnx,
-)
+from keras_tickets.convert.to_onnx import check_opset, to_onnx
 from keras_tickets.onnx import scatter
-from keras_tickets.onnx.deltas import (
-    pack,
-    unpack,
-)
+from keras_tickets.onnx.deltas import pack, unpack
 from keras_tickets.onnx.encodings import LOWEST_OPSET
 from keras_tickets.onnx.file import OnnxFile
 

@@ -21,24 +21,12 @@ import keras_tickets as kt
 from benchmarks.unguarded import unguarded
 from keras_tickets._util.file_tensor import FileTensor
 from keras_tickets._util.size_bound import tensor_bound
-from keras_tickets.convert import (
-    names,
-    tflite_encoding,
-)
-from keras_tickets.convert.comparison import (
-    compare,
-    gap,
-)
-from keras_tickets.convert.samples import (
-    cut_samples,
-    make_samples,
-)
+from keras_tickets.convert import names, tflite_encoding
+from keras_tickets.convert.comparison import compare, gap
+from keras_tickets.convert.samples import cut_samples, make_samples
 from keras_tickets.runtime.isolated import isolated
 from keras_tickets.tflite.file import TfliteFile
-from keras_tickets.tflite.tensor import (
-    constants,
-    read,
-)
+from keras_tickets.tflite.tensor import constants, read
 
 pytestmark = pytest.mark.backend_independent
 

@@ -7,12 +7,7 @@ import pytest
 from keras import layers
 
 import keras_tickets as kt
-from keras_tickets.kernels import (
-    Exclusion,
-    choose_kernels,
-    find_kernels,
-    why_not,
-)
+from keras_tickets.kernels import Exclusion, choose_kernels, find_kernels, why_not
 
 pytestmark = pytest.mark.backend_independent
 

@@ -13,10 +13,7 @@ from keras import layers
 
 import keras_tickets as kt
 from keras_tickets import pruners
-from keras_tickets.recipe.schedules import (
-    Once,
-    Polynomial,
-)
+from keras_tickets.recipe.schedules import Once, Polynomial
 
 
 def few():

@@ -13,21 +13,8 @@ import keras
 import pytest
 
 import keras_tickets as kt
-from keras_tickets import (
-    allocation,
-    growth,
-    pruners,
-    schedules,
-    scores,
-    structure,
-)
-from keras_tickets._util.registry import (
-    Configurable,
-    Registry,
-    plain,
-    revive,
-    spelling,
-)
+from keras_tickets import allocation, growth, pruners, schedules, scores, structure
+from keras_tickets._util.registry import Configurable, Registry, plain, revive, spelling
 from keras_tickets.recipe.groups import WeightGroups
 
 pytestmark = [pytest.mark.backend_independent, pytest.mark.lowest]

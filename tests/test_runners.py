@@ -13,15 +13,8 @@ from places import available
 
 import keras_tickets as kt
 from keras_tickets._util import process as conversation
-from keras_tickets.runtime import (
-    RUNNERS,
-    Runs,
-)
-from keras_tickets.tflite.schema import (
-    pack,
-    schema,
-    unpack,
-)
+from keras_tickets.runtime import RUNNERS, Runs
+from keras_tickets.tflite.schema import pack, schema, unpack
 
 pytestmark = pytest.mark.backend_independent
 

@@ -15,13 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_tickets import schedules
-from keras_tickets.recipe.schedules import (
-    Cosine,
-    Exponential,
-    Once,
-    Polynomial,
-    Run,
-)
+from keras_tickets.recipe.schedules import Cosine, Exponential, Once, Polynomial, Run
 
 pytestmark = [pytest.mark.backend_independent, pytest.mark.lowest]
 

@@ -9,10 +9,7 @@ import zoo
 from keras import layers, ops
 
 import keras_tickets as kt
-from keras_tickets import (
-    pruners,
-    scores,
-)
+from keras_tickets import pruners, scores
 
 pytestmark = pytest.mark.lowest
 

@@ -10,15 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_tickets.recipe import ranking
-from keras_tickets.recipe.allocation import (
-    Group,
-    budget,
-)
+from keras_tickets.recipe.allocation import Group, budget
 from keras_tickets.recipe.groups import WeightGroups
-from keras_tickets.recipe.ranking import (
-    keep_best,
-    tie_order,
-)
+from keras_tickets.recipe.ranking import keep_best, tie_order
 from keras_tickets.recipe.selection import select
 
 pytestmark = [pytest.mark.backend_independent, pytest.mark.lowest]

@@ -9,10 +9,7 @@ import zoo
 from keras import layers
 
 import keras_tickets as kt
-from keras_tickets.masks.snapshot import (
-    Snapshot,
-    array_of,
-)
+from keras_tickets.masks.snapshot import Snapshot, array_of
 from keras_tickets.ticket.parts import values_of
 
 pytestmark = pytest.mark.lowest

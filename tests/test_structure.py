@@ -16,23 +16,10 @@ from keras import layers
 import keras_tickets as kt
 from keras_tickets import structure
 from keras_tickets.backend import on_host
-from keras_tickets.kernels import (
-    MatmulView,
-    find_kernels,
-)
-from keras_tickets.recipe.allocation import (
-    Group,
-    budget,
-)
-from keras_tickets.recipe.groups import (
-    Pattern,
-    WeightGroups,
-)
-from keras_tickets.recipe.selection import (
-    exchange,
-    keep_within,
-    select,
-)
+from keras_tickets.kernels import MatmulView, find_kernels
+from keras_tickets.recipe.allocation import Group, budget
+from keras_tickets.recipe.groups import Pattern, WeightGroups
+from keras_tickets.recipe.selection import exchange, keep_within, select
 
 pytestmark = [pytest.mark.backend_independent, pytest.mark.lowest]
 

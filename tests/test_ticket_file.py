@@ -14,10 +14,7 @@ from keras import layers
 
 import keras_tickets as kt
 from keras_tickets.kernels import find_kernels
-from keras_tickets.ticket import (
-    architecture,
-    saved_file,
-)
+from keras_tickets.ticket import architecture, saved_file
 from keras_tickets.ticket.parts import values_of
 
 LOWEST = dict.fromkeys(("functional", "subclassed"), pytest.mark.lowest)

@@ -12,16 +12,10 @@ from exported import dict_model, exported_cnn, make_sparse, sparse_cnn
 from keras import layers
 
 import keras_tickets as kt
-from keras_tickets.convert.tolerances import (
-    Expected,
-    judge,
-)
+from keras_tickets.convert.tolerances import Expected, judge
 from keras_tickets.inspection import inspect
 from keras_tickets.mobile.verifying import precision_of
-from keras_tickets.tflite.schema import (
-    pack,
-    unpack,
-)
+from keras_tickets.tflite.schema import pack, unpack
 
 pytestmark = pytest.mark.backend_independent
 

@@ -23,10 +23,7 @@ from places import (
 import keras_tickets as kt
 from keras_tickets.runtime import Runs
 from keras_tickets.runtime.target import VARIABLE
-from keras_tickets.runtime.wasm import (
-    _PROGRAM,
-    Wasm,
-)
+from keras_tickets.runtime.wasm import _PROGRAM, Wasm
 
 LAB = pathlib.Path(__file__).parents[1] / "export" / "wasm"
 

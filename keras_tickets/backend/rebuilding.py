@@ -6,10 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_tickets._util.layer_traits import (
-    has_lora,
-    is_quantized,
-)
+from keras_tickets._util.layer_traits import has_lora, is_quantized
 from keras_tickets.backend import keras_private
 
 

@@ -29,28 +29,16 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_tickets._util.layer_traits import (
-    ELEMENTWISE,
-    IDENTITY,
-)
+from keras_tickets._util.layer_traits import ELEMENTWISE, IDENTITY
 from keras_tickets.backend import numbers
-from keras_tickets.backend.rebuilding import (
-    LeftAlone,
-    is_of_keras,
-    weights_beside,
-)
+from keras_tickets.backend.rebuilding import LeftAlone, is_of_keras, weights_beside
 from keras_tickets.channels.channel_state import (
     Channels,
     apply,
     only_finite,
     tensors_in,
 )
-from keras_tickets.channels.edits import (
-    Depthwise,
-    Norm,
-    Shape,
-    Slope,
-)
+from keras_tickets.channels.edits import Depthwise, Norm, Shape, Slope
 from keras_tickets.channels.mixing_layers import (
     Linear,
     depthwise_constants,

@@ -15,11 +15,7 @@ import numpy as np
 
 from keras_tickets._util.layer_traits import same_padding
 from keras_tickets.backend import numbers
-from keras_tickets.channels.channel_state import (
-    Channels,
-    only_finite,
-    unknown,
-)
+from keras_tickets.channels.channel_state import Channels, only_finite, unknown
 from keras_tickets.channels.coupling import Kept
 from keras_tickets.channels.edits import Part
 

@@ -10,11 +10,7 @@ from __future__ import annotations
 import keras
 
 from keras_tickets._util.checks import check_model
-from keras_tickets.channels.removal_plan import (
-    Left,
-    ShrinkPlan,
-    plan,
-)
+from keras_tickets.channels.removal_plan import Left, ShrinkPlan, plan
 from keras_tickets.channels.smaller_model import smaller
 from keras_tickets.masks.stripping import strip
 

@@ -8,10 +8,7 @@ import keras
 
 from keras_tickets.backend import keras_private
 from keras_tickets.backend.copying import copy_state
-from keras_tickets.channels.removal_plan import (
-    Change,
-    ShrinkPlan,
-)
+from keras_tickets.channels.removal_plan import Change, ShrinkPlan
 from keras_tickets.masks.stripping import pair_layers, rebuild
 
 

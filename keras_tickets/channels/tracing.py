@@ -10,11 +10,7 @@ import numpy as np
 from keras import tree
 
 from keras_tickets.backend import keras_private
-from keras_tickets.backend.rebuilding import (
-    LeftAlone,
-    input_layer,
-    is_of_keras,
-)
+from keras_tickets.backend.rebuilding import LeftAlone, input_layer, is_of_keras
 from keras_tickets.channels.channel_state import (
     Channels,
     below,
@@ -23,10 +19,7 @@ from keras_tickets.channels.channel_state import (
     unknown,
 )
 from keras_tickets.channels.coupling import Coupling
-from keras_tickets.channels.edits import (
-    NestedInput,
-    Part,
-)
+from keras_tickets.channels.edits import NestedInput, Part
 
 P = TypeVar("P", bound=Part)
 

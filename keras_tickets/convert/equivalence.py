@@ -16,19 +16,13 @@ import numpy as np
 from keras import tree
 
 from keras_tickets._util.file_tensor import Array
-from keras_tickets._util.signature import (
-    Signature,
-    names,
-)
+from keras_tickets._util.signature import Signature, names
 from keras_tickets.backend.copying import at_rest
 from keras_tickets.convert import names as naming
 from keras_tickets.convert.comparison import Comparison
 from keras_tickets.convert.precision import Precision
 from keras_tickets.convert.samples import Sample
-from keras_tickets.convert.tolerances import (
-    Expected,
-    judge,
-)
+from keras_tickets.convert.tolerances import Expected, judge
 from keras_tickets.runtime.interpreters import Runtime
 from keras_tickets.runtime.isolated import isolated
 

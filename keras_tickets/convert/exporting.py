@@ -16,10 +16,7 @@ import keras
 from keras_tickets._util import signature as signatures
 from keras_tickets._util.checks import check_model
 from keras_tickets._util.extras import require
-from keras_tickets._util.files import (
-    check_target,
-    replace,
-)
+from keras_tickets._util.files import check_target, replace
 from keras_tickets._util.model_file import ModelFile
 from keras_tickets._util.progress import stages
 from keras_tickets._util.signature import Signature
@@ -30,41 +27,23 @@ from keras_tickets.convert.comparison import Comparison
 from keras_tickets.convert.converter_process import convert_in_child
 from keras_tickets.convert.equivalence import verify
 from keras_tickets.convert.float32 import in_float32
-from keras_tickets.convert.options import (
-    Options,
-    check_options,
-)
-from keras_tickets.convert.precision import (
-    PRECISIONS,
-    check_range,
-)
-from keras_tickets.convert.report import (
-    ExportReport,
-    measure,
-)
+from keras_tickets.convert.options import Options, check_options
+from keras_tickets.convert.precision import PRECISIONS, check_range
+from keras_tickets.convert.report import ExportReport, measure
 from keras_tickets.convert.samples import (
     Sample,
     comparison_samples,
     cut_samples,
     vocabulary_of,
 )
-from keras_tickets.convert.tflite_encoding import (
-    KeptDense,
-    sparsify,
-)
+from keras_tickets.convert.tflite_encoding import KeptDense, sparsify
 from keras_tickets.convert.to_onnx import to_onnx
 from keras_tickets.convert.to_tflite import to_litert
-from keras_tickets.convert.zeros import (
-    check_zeros,
-    model_weights,
-)
+from keras_tickets.convert.zeros import check_zeros, model_weights
 from keras_tickets.masks.stripping import strip
 from keras_tickets.onnx import scatter
 from keras_tickets.onnx.file import OnnxFile
-from keras_tickets.runtime.formats import (
-    FORMATS,
-    SUFFIXES,
-)
+from keras_tickets.runtime.formats import FORMATS, SUFFIXES
 from keras_tickets.tflite.file import TfliteFile
 
 # How many inputs show the range of activations at most.

@@ -7,10 +7,7 @@ import math
 from typing import Any
 
 from keras_tickets.convert import precision as precisions
-from keras_tickets.convert.precision import (
-    PRECISIONS,
-    Precision,
-)
+from keras_tickets.convert.precision import PRECISIONS, Precision
 from keras_tickets.convert.to_onnx import check_opset
 
 

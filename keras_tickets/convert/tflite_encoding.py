@@ -15,35 +15,16 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from keras_tickets._util.file_tensor import (
-    Array,
-    FileTensor,
-)
+from keras_tickets._util.file_tensor import Array, FileTensor
 from keras_tickets.tflite.file import TfliteFile
-from keras_tickets.tflite.schema import (
-    op_name,
-    operator_code,
-)
-from keras_tickets.tflite.sparsity import (
-    Index,
-    Levels,
-    encode,
-)
-from keras_tickets.tflite.tensor import (
-    constants,
-    index_bytes,
-    make_sparse,
-    read,
-)
+from keras_tickets.tflite.schema import op_name, operator_code
+from keras_tickets.tflite.sparsity import Index, Levels, encode
+from keras_tickets.tflite.tensor import constants, index_bytes, make_sparse, read
 from keras_tickets.tflite.unpacking import unpack_first
 from keras_tickets.xnnpack.explicit_padding import pad_explicitly
 from keras_tickets.xnnpack.partition import SPARSE_DENSE
 from keras_tickets.xnnpack.prediction import why_dense
-from keras_tickets.xnnpack.support import (
-    DENSE_BLOCKS,
-    READERS,
-    refusal,
-)
+from keras_tickets.xnnpack.support import DENSE_BLOCKS, READERS, refusal
 
 # Bytes of a DENSIFY operator, of the tensor it writes and of the sparsity's own tables;
 # measured on files, names apart.

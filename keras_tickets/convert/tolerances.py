@@ -9,12 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from keras_tickets._util.file_tensor import Array
-from keras_tickets.convert.comparison import (
-    Comparison,
-    Gap,
-    compare,
-    gap,
-)
+from keras_tickets.convert.comparison import Comparison, Gap, compare, gap
 
 # Below this, a difference is rounding noise of the numbers that an output was computed
 # from; unless it is more than a thousandth of the output, which zeros would be too.

@@ -7,10 +7,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_tickets._util.file_tensor import (
-    Array,
-    FileTensor,
-)
+from keras_tickets._util.file_tensor import Array, FileTensor
 from keras_tickets._util.layer_traits import is_bias
 from keras_tickets.backend import on_host
 

@@ -6,9 +6,6 @@
 from __future__ import annotations
 
 from keras_tickets.flow.network import Network
-from keras_tickets.flow.rules import (
-    NotLinearError,
-    rule,
-)
+from keras_tickets.flow.rules import NotLinearError, rule
 
 __all__ = ["Network", "NotLinearError", "rule"]

@@ -20,16 +20,8 @@ from keras_tickets._util.layer_traits import is_added
 from keras_tickets._util.signature import input_signature
 from keras_tickets.backend import keras_private
 from keras_tickets.flow import rules
-from keras_tickets.flow.rules import (
-    NotLinearError,
-    signals_in,
-)
-from keras_tickets.flow.signal import (
-    Signal,
-    align,
-    power_of_two,
-    rescale,
-)
+from keras_tickets.flow.rules import NotLinearError, signals_in
+from keras_tickets.flow.signal import Signal, align, power_of_two, rescale
 from keras_tickets.kernels import Kernel
 from keras_tickets.masks.masked_call import other_variables
 

@@ -34,19 +34,9 @@ from typing import Any, Protocol
 import keras
 from keras import ops, tree
 
-from keras_tickets._util.layer_traits import (
-    ELEMENTWISE,
-    IDENTITY,
-    POSITIVE_AT_ZERO,
-)
+from keras_tickets._util.layer_traits import ELEMENTWISE, IDENTITY, POSITIVE_AT_ZERO
 from keras_tickets.backend import keras_private
-from keras_tickets.flow.signal import (
-    Signal,
-    align,
-    pass_layer,
-    rescale,
-    root,
-)
+from keras_tickets.flow.signal import Signal, align, pass_layer, rescale, root
 
 
 class Linearized(Protocol):

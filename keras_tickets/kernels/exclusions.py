@@ -6,15 +6,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from keras_tickets._util.layer_traits import (
-    has_lora,
-    is_bias,
-    is_quantized,
-)
-from keras_tickets.kernels.kernel import (
-    Kernel,
-    is_depthwise,
-)
+from keras_tickets._util.layer_traits import has_lora, is_bias, is_quantized
+from keras_tickets.kernels.kernel import Kernel, is_depthwise
 
 
 @dataclass(frozen=True)

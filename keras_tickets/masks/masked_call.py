@@ -20,10 +20,7 @@ from keras import ops
 from keras_tickets.backend import array_of, keras_private
 from keras_tickets.kernels import Kernel
 from keras_tickets.masks.auxiliary import AuxiliaryVariable
-from keras_tickets.masks.flag import (
-    Flag,
-    Owner,
-)
+from keras_tickets.masks.flag import Flag, Owner
 
 
 @dataclass(frozen=True, eq=False)

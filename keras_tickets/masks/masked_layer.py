@@ -9,14 +9,8 @@ import keras
 
 from keras_tickets._util.registry import PACKAGE
 from keras_tickets.backend import keras_private
-from keras_tickets.kernels import (
-    find_kernels,
-    why_not,
-)
-from keras_tickets.masks.masked_call import (
-    MaskedCall,
-    add_masks,
-)
+from keras_tickets.kernels import find_kernels, why_not
+from keras_tickets.masks.masked_call import MaskedCall, add_masks
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)

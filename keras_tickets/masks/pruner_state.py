@@ -15,10 +15,7 @@ import keras
 from keras_tickets.backend import array_of
 from keras_tickets.kernels import Kernel
 from keras_tickets.masks.auxiliary import AuxiliaryVariable
-from keras_tickets.masks.masked_call import (
-    MaskSet,
-    add_masks,
-)
+from keras_tickets.masks.masked_call import MaskSet, add_masks
 from keras_tickets.masks.masked_layer import masked_layers
 
 

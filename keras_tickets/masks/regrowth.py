@@ -11,11 +11,7 @@ from abc import ABC, abstractmethod
 import keras
 import numpy as np
 
-from keras_tickets._util.registry import (
-    Configurable,
-    Registry,
-    spelling,
-)
+from keras_tickets._util.registry import Configurable, Registry, spelling
 from keras_tickets.backend import on_host
 from keras_tickets.masks.masked_call import MaskedKernel
 

@@ -15,10 +15,7 @@ import numpy as np
 
 from keras_tickets import runtime as runners
 from keras_tickets._util.checks import check_counts
-from keras_tickets._util.files import (
-    check_source,
-    gzip_size,
-)
+from keras_tickets._util.files import check_source, gzip_size
 from keras_tickets._util.tables import table
 from keras_tickets.runtime.formats import SUFFIXES
 

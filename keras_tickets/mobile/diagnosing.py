@@ -10,10 +10,7 @@ import keras
 
 from keras_tickets._util.checks import check_model
 from keras_tickets.convert.precision import PRECISIONS
-from keras_tickets.mobile.probe_model import (
-    diagnose_probe,
-    probe,
-)
+from keras_tickets.mobile.probe_model import diagnose_probe, probe
 from keras_tickets.xnnpack.analysis import analyze_path
 from keras_tickets.xnnpack.diagnosis import Diagnosis
 

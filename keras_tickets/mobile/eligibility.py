@@ -6,19 +6,10 @@ from collections.abc import Callable
 
 import keras
 
-from keras_tickets.kernels import (
-    Kernel,
-    choose_kernels,
-)
-from keras_tickets.mobile.probe_model import (
-    diagnose_probe,
-    pruned,
-)
+from keras_tickets.kernels import Kernel, choose_kernels
+from keras_tickets.mobile.probe_model import diagnose_probe, pruned
 from keras_tickets.recipe import structures
-from keras_tickets.recipe.structures import (
-    Kinds,
-    Structure,
-)
+from keras_tickets.recipe.structures import Kinds, Structure
 from keras_tickets.xnnpack.support import DENSE_BLOCKS
 
 TARGETS = ("arm64", "wasm")

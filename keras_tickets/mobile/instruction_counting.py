@@ -10,16 +10,10 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from keras_tickets._util.files import check_source
-from keras_tickets._util.process import (
-    Conversation,
-    converse,
-)
+from keras_tickets._util.process import Conversation, converse
 from keras_tickets._util.tables import facts
 from keras_tickets.runtime.arm64 import block_log, instruction_counter
-from keras_tickets.runtime.arm64.emulated_target import (
-    Arm64,
-    program,
-)
+from keras_tickets.runtime.arm64.emulated_target import Arm64, program
 from keras_tickets.runtime.formats import SUFFIXES
 
 # Within a reserved range the emulator puts everything at the same addresses each time,

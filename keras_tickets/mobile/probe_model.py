@@ -16,25 +16,14 @@ import keras
 import numpy as np
 
 from keras_tickets import pruners
-from keras_tickets._util.file_tensor import (
-    Array,
-    FileTensor,
-)
+from keras_tickets._util.file_tensor import Array, FileTensor
 from keras_tickets.backend import array_of
 from keras_tickets.convert import names
 from keras_tickets.convert.exporting import draft
-from keras_tickets.kernels import (
-    Kernel,
-    choose_kernels,
-    find_kernels,
-    positions,
-)
+from keras_tickets.kernels import Kernel, choose_kernels, find_kernels, positions
 from keras_tickets.masks.masked_call import count
 from keras_tickets.masks.masked_layer import masked_layers
-from keras_tickets.masks.stripping import (
-    rebuild,
-    strip,
-)
+from keras_tickets.masks.stripping import rebuild, strip
 from keras_tickets.pruners.base import pruner_of
 from keras_tickets.pruners.wrapping import wrap
 from keras_tickets.ticket.ticket import Ticket

@@ -9,10 +9,7 @@ from keras_tickets import runtime
 from keras_tickets._util.files import check_source
 from keras_tickets._util.tables import facts
 from keras_tickets.runtime.formats import SUFFIXES
-from keras_tickets.runtime.target import (
-    Counted,
-    CountingRunner,
-)
+from keras_tickets.runtime.target import Counted, CountingRunner
 
 _TITLES = {"arm64": "on emulated ARM64", "wasm": "in LiteRT.js"}
 

@@ -22,27 +22,11 @@ from keras_tickets.convert import names as naming
 from keras_tickets.convert.comparison import Comparison
 from keras_tickets.convert.float32 import in_float32
 from keras_tickets.convert.options import check_tolerance
-from keras_tickets.convert.precision import (
-    PRECISIONS,
-    Precision,
-)
-from keras_tickets.convert.samples import (
-    Sample,
-    comparison_samples,
-    vocabulary_of,
-)
-from keras_tickets.convert.tolerances import (
-    Expected,
-    judge,
-)
-from keras_tickets.inspection import (
-    Inspection,
-    inspect,
-)
-from keras_tickets.runtime import (
-    Runner,
-    inputs,
-)
+from keras_tickets.convert.precision import PRECISIONS, Precision
+from keras_tickets.convert.samples import Sample, comparison_samples, vocabulary_of
+from keras_tickets.convert.tolerances import Expected, judge
+from keras_tickets.inspection import Inspection, inspect
+from keras_tickets.runtime import Runner, inputs
 from keras_tickets.runtime.formats import SUFFIXES
 from keras_tickets.runtime.interpreters import Runtime
 from keras_tickets.runtime.isolated import isolated

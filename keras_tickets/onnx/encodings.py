@@ -22,11 +22,7 @@ import numpy as np
 from keras_tickets._util.extras import require
 from keras_tickets._util.file_tensor import Array
 from keras_tickets.onnx import deltas as packing
-from keras_tickets.onnx.graph import (
-    names,
-    to_tensor,
-    type_number,
-)
+from keras_tickets.onnx.graph import names, to_tensor, type_number
 
 # The first opset with CumSum and ScatterElements.
 LOWEST_OPSET = 11

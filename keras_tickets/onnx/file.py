@@ -12,16 +12,8 @@ import numpy as np
 from keras_tickets._util.damage import check_claim
 from keras_tickets._util.extras import require
 from keras_tickets._util.file_tensor import FileTensor
-from keras_tickets._util.model_file import (
-    Interface,
-    ModelFile,
-    Port,
-    printable,
-)
-from keras_tickets.onnx.decoding import (
-    Scattered,
-    find,
-)
+from keras_tickets._util.model_file import Interface, ModelFile, Port, printable
+from keras_tickets.onnx.decoding import Scattered, find
 from keras_tickets.onnx.graph import (
     STANDARD_DOMAINS,
     constants,

@@ -8,11 +8,7 @@ import numpy as np
 
 from keras_tickets._util.extras import require
 from keras_tickets.onnx.encodings import Names
-from keras_tickets.onnx.graph import (
-    graphs,
-    replace,
-    to_tensor,
-)
+from keras_tickets.onnx.graph import graphs, replace, to_tensor
 
 
 def repair(model: Any) -> None:

@@ -13,10 +13,7 @@ import numpy as np
 
 from keras_tickets._util.extras import require
 from keras_tickets._util.file_tensor import Array
-from keras_tickets.onnx.decoding import (
-    Scattered,
-    find,
-)
+from keras_tickets.onnx.decoding import Scattered, find
 from keras_tickets.onnx.encodings import (
     LOWEST_OPSET,
     Encoding,
@@ -26,12 +23,7 @@ from keras_tickets.onnx.encodings import (
     half_encoding,
     scatter_encoding,
 )
-from keras_tickets.onnx.graph import (
-    opset,
-    replace,
-    to_array,
-    uses,
-)
+from keras_tickets.onnx.graph import opset, replace, to_array, uses
 
 # Positions are int32 sums.
 _MOST_VALUES = np.iinfo(np.int32).max

@@ -5,18 +5,10 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from keras_tickets.pruners.base import (
-    Pruner,
-    registry,
-)
+from keras_tickets.pruners.base import Pruner, registry
 from keras_tickets.pruners.collapse import LayerCollapseError
 from keras_tickets.pruners.dynamic import Dynamic
-from keras_tickets.pruners.dynamic_variants import (
-    SET,
-    SNFS,
-    RigL,
-    Static,
-)
+from keras_tickets.pruners.dynamic_variants import SET, SNFS, RigL, Static
 from keras_tickets.pruners.early_bird import EarlyBird
 from keras_tickets.pruners.imp import IMP
 from keras_tickets.pruners.learned.base import LearnedMaskPruner
@@ -24,17 +16,8 @@ from keras_tickets.pruners.learned.edge_popup import EdgePopup
 from keras_tickets.pruners.learned.espn import ESPN
 from keras_tickets.pruners.learned.gem_miner import GemMiner
 from keras_tickets.pruners.learned.str import STR
-from keras_tickets.pruners.one_shot import (
-    GradualMagnitude,
-    Magnitude,
-    Random,
-    SynFlow,
-)
-from keras_tickets.pruners.with_data import (
-    SNIP,
-    Fisher,
-    GraSP,
-)
+from keras_tickets.pruners.one_shot import GradualMagnitude, Magnitude, Random, SynFlow
+from keras_tickets.pruners.with_data import SNIP, Fisher, GraSP
 from keras_tickets.ticket.curve import Curve
 
 __all__ = [

@@ -13,22 +13,13 @@ import numpy as np
 from keras_tickets import scores
 from keras_tickets._util.registry import Registry
 from keras_tickets.backend import keras_private
-from keras_tickets.masks.masked_call import (
-    MaskSet,
-    count,
-)
+from keras_tickets.masks.masked_call import MaskSet, count
 from keras_tickets.masks.masked_layer import masked_layers
 from keras_tickets.masks.pruner_state import PrunerState
 from keras_tickets.pruners import collapse
-from keras_tickets.pruners.drawing import (
-    begun,
-    draw,
-)
+from keras_tickets.pruners.drawing import begun, draw
 from keras_tickets.pruners.pruning_recipe import PruningRecipe
-from keras_tickets.pruners.structure_checks import (
-    check_structure,
-    warn_of_misfits,
-)
+from keras_tickets.pruners.structure_checks import check_structure, warn_of_misfits
 from keras_tickets.recipe import schedules
 from keras_tickets.ticket.curve import Curve
 from keras_tickets.ticket.ticket import Ticket

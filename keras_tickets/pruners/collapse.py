@@ -17,17 +17,11 @@ from keras import ops
 
 from keras_tickets import backend
 from keras_tickets.backend import keras_private
-from keras_tickets.flow import (
-    Network,
-    NotLinearError,
-)
+from keras_tickets.flow import Network, NotLinearError
 from keras_tickets.kernels import Kernel
 from keras_tickets.masks.masked_call import count
 from keras_tickets.pruners.pruning_recipe import PruningRecipe
-from keras_tickets.scores.base import (
-    masked,
-    weights,
-)
+from keras_tickets.scores.base import masked, weights
 
 
 class LayerCollapseError(ValueError):

@@ -18,12 +18,7 @@ from keras_tickets.pruners.pruning_recipe import PruningRecipe
 from keras_tickets.recipe.allocation import budget
 from keras_tickets.recipe.groups import WeightGroups
 from keras_tickets.recipe.selection import select
-from keras_tickets.scores.base import (
-    Score,
-    Scored,
-    Scorer,
-    Task,
-)
+from keras_tickets.scores.base import Score, Scored, Scorer, Task
 from keras_tickets.ticket.curve import Curve
 
 

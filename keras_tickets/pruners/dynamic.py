@@ -22,24 +22,12 @@ from keras_tickets.masks.flag import Flag
 from keras_tickets.masks.masked_layer import masked_layers
 from keras_tickets.masks.pruner_state import PrunerState
 from keras_tickets.masks.regrowth import magnitude
-from keras_tickets.pruners.base import (
-    Pruner,
-    registry,
-    seed_or_new,
-    state_in,
-)
-from keras_tickets.pruners.dynamic_checks import (
-    check_optimizer,
-    check_run,
-    updates_due,
-)
+from keras_tickets.pruners.base import Pruner, registry, seed_or_new, state_in
+from keras_tickets.pruners.dynamic_checks import check_optimizer, check_run, updates_due
 from keras_tickets.recipe import schedules
 from keras_tickets.recipe.groups import WeightGroups
 from keras_tickets.recipe.selection import exchange
-from keras_tickets.recipe.structures import (
-    NM,
-    Unstructured,
-)
+from keras_tickets.recipe.structures import NM, Unstructured
 from keras_tickets.ticket.curve import Curve
 from keras_tickets.ticket.ticket import Ticket
 

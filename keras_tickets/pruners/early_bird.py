@@ -12,18 +12,12 @@ import numpy as np
 from keras_tickets.backend import on_host
 from keras_tickets.channels import batchnorm_scales
 from keras_tickets.kernels import Kernel
-from keras_tickets.masks.learned_masks import (
-    ChannelScale,
-    learned,
-)
+from keras_tickets.masks.learned_masks import ChannelScale, learned
 from keras_tickets.masks.masked_call import MaskSet
 from keras_tickets.pruners import collapse
 from keras_tickets.pruners.base import registry
 from keras_tickets.pruners.drawing import begun
-from keras_tickets.pruners.learned.base import (
-    LearnedMaskPruner,
-    SearchState,
-)
+from keras_tickets.pruners.learned.base import LearnedMaskPruner, SearchState
 from keras_tickets.recipe.ranking import tie_order
 from keras_tickets.recipe.structures import Channel
 from keras_tickets.ticket.curve import Curve

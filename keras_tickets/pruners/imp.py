@@ -10,11 +10,7 @@ import keras
 from keras_tickets.masks.flag import Flag
 from keras_tickets.masks.pruner_state import PrunerState
 from keras_tickets.masks.snapshot import Snapshot
-from keras_tickets.pruners.base import (
-    Pruner,
-    registry,
-    state_in,
-)
+from keras_tickets.pruners.base import Pruner, registry, state_in
 from keras_tickets.recipe.schedules import Rounds
 from keras_tickets.ticket.ticket import Ticket
 

@@ -9,11 +9,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from keras_tickets import scores
-from keras_tickets.pruners.base import (
-    Pruner,
-    registry,
-    seed_or_new,
-)
+from keras_tickets.pruners.base import Pruner, registry, seed_or_new
 
 
 class OneShot(Pruner, ABC):

@@ -8,10 +8,7 @@ from typing import Any
 from keras_tickets import scores
 from keras_tickets._util.registry import Configurable
 from keras_tickets.kernels import Kernel
-from keras_tickets.masks.masked_call import (
-    Count,
-    MaskSet,
-)
+from keras_tickets.masks.masked_call import Count, MaskSet
 from keras_tickets.recipe import allocation as allocations
 from keras_tickets.recipe import schedules, structures
 from keras_tickets.recipe.allocation import Group

@@ -9,10 +9,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from keras_tickets import scores
-from keras_tickets.pruners.base import (
-    Pruner,
-    registry,
-)
+from keras_tickets.pruners.base import Pruner, registry
 from keras_tickets.scores.loss import LossScore
 
 

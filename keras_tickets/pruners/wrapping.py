@@ -8,11 +8,7 @@ from typing import Any
 import keras
 
 from keras_tickets import pruners
-from keras_tickets.kernels import (
-    Filter,
-    Selection,
-    choose_kernels,
-)
+from keras_tickets.kernels import Filter, Selection, choose_kernels
 from keras_tickets.masks.masked_layer import masked_layers
 from keras_tickets.pruners.base import Pruner
 from keras_tickets.ticket.ticket import Ticket

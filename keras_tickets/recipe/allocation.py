@@ -15,10 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_tickets._util.registry import (
-    Configurable,
-    Registry,
-)
+from keras_tickets._util.registry import Configurable, Registry
 from keras_tickets.kernels import Kernel
 
 

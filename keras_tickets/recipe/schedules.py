@@ -16,10 +16,7 @@ from typing import Any, Self
 
 import keras
 
-from keras_tickets._util.registry import (
-    Configurable,
-    Registry,
-)
+from keras_tickets._util.registry import Configurable, Registry
 
 UNITS = ("fraction", "epochs", "steps")
 

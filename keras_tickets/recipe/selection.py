@@ -11,15 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_tickets.recipe.allocation import (
-    Group,
-    round_shares,
-)
+from keras_tickets.recipe.allocation import Group, round_shares
 from keras_tickets.recipe.groups import WeightGroups
-from keras_tickets.recipe.ranking import (
-    keep_best,
-    tie_order,
-)
+from keras_tickets.recipe.ranking import keep_best, tie_order
 
 
 def select(

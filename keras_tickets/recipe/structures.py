@@ -13,15 +13,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from keras_tickets._util.registry import (
-    Configurable,
-    Registry,
-)
+from keras_tickets._util.registry import Configurable, Registry
 from keras_tickets.kernels import Kernel
-from keras_tickets.recipe.groups import (
-    Pattern,
-    WeightGroups,
-)
+from keras_tickets.recipe.groups import Pattern, WeightGroups
 
 AXES = ("input", "output")
 

@@ -12,10 +12,7 @@ import keras
 import numpy as np
 
 from keras_tickets._util.tables import table
-from keras_tickets.reports.contestants import (
-    KINDS,
-    Contestants,
-)
+from keras_tickets.reports.contestants import KINDS, Contestants
 from keras_tickets.ticket.ticket import Ticket
 
 RIVALS = ("shuffled", "reinitialised", "random")

@@ -24,10 +24,7 @@ from keras_tickets.recipe.allocation import Group
 from keras_tickets.recipe.groups import WeightGroups
 from keras_tickets.recipe.schedules import Once
 from keras_tickets.recipe.selection import select
-from keras_tickets.ticket.parts import (
-    Parts,
-    values_of,
-)
+from keras_tickets.ticket.parts import Parts, values_of
 from keras_tickets.ticket.ticket import Ticket
 
 

@@ -20,19 +20,10 @@ from keras_tickets._util.tables import table
 from keras_tickets.backend import on_host
 from keras_tickets.kernels import find_kernels
 from keras_tickets.kernels.usage import uses
-from keras_tickets.masks.masked_call import (
-    MaskedKernel,
-    count,
-)
-from keras_tickets.masks.masked_layer import (
-    masked_layers,
-    without_masks,
-)
+from keras_tickets.masks.masked_call import MaskedKernel, count
+from keras_tickets.masks.masked_layer import masked_layers, without_masks
 from keras_tickets.pruners.base import pruner_of
-from keras_tickets.recipe.allocation import (
-    Group,
-    round_shares,
-)
+from keras_tickets.recipe.allocation import Group, round_shares
 from keras_tickets.recipe.schedules import Run
 from keras_tickets.ticket.ticket import Ticket
 

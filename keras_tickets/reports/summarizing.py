@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from keras_tickets._util.tables import table
-from keras_tickets.masks.masked_call import (
-    Count,
-    count,
-)
+from keras_tickets.masks.masked_call import Count, count
 from keras_tickets.pruners.base import pruner_of
 from keras_tickets.recipe.structures import Unstructured
 from keras_tickets.ticket.ticket import Ticket

@@ -8,11 +8,7 @@ from __future__ import annotations
 from keras_tickets.runtime.android.phone_target import Android
 from keras_tickets.runtime.arm64.emulated_target import Arm64
 from keras_tickets.runtime.host import Host
-from keras_tickets.runtime.target import (
-    Runner,
-    Runs,
-    Timing,
-)
+from keras_tickets.runtime.target import Runner, Runs, Timing
 from keras_tickets.runtime.wasm import Wasm
 
 RUNNERS: dict[str, Runner] = {

@@ -12,16 +12,9 @@ from contextlib import AbstractContextManager
 
 from keras_tickets.runtime import inputs
 from keras_tickets.runtime.formats import FORMATS
-from keras_tickets.runtime.interpreters import (
-    Runtime,
-    open_runtime,
-)
+from keras_tickets.runtime.interpreters import Runtime, open_runtime
 from keras_tickets.runtime.isolated import isolated
-from keras_tickets.runtime.target import (
-    Runner,
-    Runs,
-    Timing,
-)
+from keras_tickets.runtime.target import Runner, Runs, Timing
 
 
 class Host(Runner):

@@ -9,10 +9,7 @@ import numpy as np
 
 from keras_tickets._util.damage import reading
 from keras_tickets.runtime import formats
-from keras_tickets.runtime.interpreters import (
-    Arrays,
-    values,
-)
+from keras_tickets.runtime.interpreters import Arrays, values
 
 # Dimensions that the file leaves open, the batch size apart, get this size.
 _OPEN_SIZE = 32

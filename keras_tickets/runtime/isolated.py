@@ -15,15 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_tickets._util.process import (
-    Conversation,
-    converse,
-)
+from keras_tickets._util.process import Conversation, converse
 from keras_tickets.runtime import interpreters
-from keras_tickets.runtime.interpreters import (
-    Arrays,
-    Runtime,
-)
+from keras_tickets.runtime.interpreters import Arrays, Runtime
 
 
 class Isolated(Runtime):

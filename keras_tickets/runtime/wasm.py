@@ -18,16 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_tickets._util.process import (
-    Conversation,
-    converse,
-)
+from keras_tickets._util.process import Conversation, converse
 from keras_tickets.runtime import inputs
 from keras_tickets.runtime.host import device
-from keras_tickets.runtime.interpreters import (
-    Arrays,
-    Runtime,
-)
+from keras_tickets.runtime.interpreters import Arrays, Runtime
 from keras_tickets.runtime.target import (
     Counted,
     CountingRunner,

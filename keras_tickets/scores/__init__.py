@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_tickets.scores.base import (
-    Score,
-    Scored,
-    StaticScore,
-    Task,
-    registry,
-)
+from keras_tickets.scores.base import Score, Scored, StaticScore, Task, registry
 from keras_tickets.scores.fisher import Fisher
 from keras_tickets.scores.grasp import GraSP
 from keras_tickets.scores.learned import Learned

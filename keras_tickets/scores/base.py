@@ -11,10 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_tickets._util.registry import (
-    Configurable,
-    Registry,
-)
+from keras_tickets._util.registry import Configurable, Registry
 from keras_tickets.kernels import Kernel
 from keras_tickets.masks.auxiliary import AuxiliaryVariable
 

@@ -8,16 +8,9 @@ from typing import Any
 from keras import ops, tree
 
 from keras_tickets import backend
-from keras_tickets.scores.base import (
-    Task,
-    registry,
-)
+from keras_tickets.scores.base import Task, registry
 from keras_tickets.scores.data import length
-from keras_tickets.scores.loss import (
-    Batch,
-    LossScore,
-    total_loss,
-)
+from keras_tickets.scores.loss import Batch, LossScore, total_loss
 
 
 @registry.register

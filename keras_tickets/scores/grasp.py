@@ -8,19 +8,9 @@ from typing import Any
 from keras import ops, tree
 
 from keras_tickets import backend
-from keras_tickets.scores.base import (
-    Task,
-    registry,
-)
-from keras_tickets.scores.data import (
-    ends_in_sigmoid,
-    is_distribution,
-)
-from keras_tickets.scores.loss import (
-    Batch,
-    LossScore,
-    total_loss,
-)
+from keras_tickets.scores.base import Task, registry
+from keras_tickets.scores.data import ends_in_sigmoid, is_distribution
+from keras_tickets.scores.loss import Batch, LossScore, total_loss
 from keras_tickets.scores.snip import accumulate
 
 

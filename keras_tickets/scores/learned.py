@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 from keras_tickets.masks.learned_masks import LearnedMask
-from keras_tickets.scores.base import (
-    Score,
-    Scored,
-    Scorer,
-    Task,
-    registry,
-)
+from keras_tickets.scores.base import Score, Scored, Scorer, Task, registry
 
 
 @registry.register

@@ -11,13 +11,7 @@ from keras import ops
 
 from keras_tickets.masks.masked_call import other_variables
 from keras_tickets.scores import data as datasets
-from keras_tickets.scores.base import (
-    Score,
-    Scored,
-    Scorer,
-    Task,
-    masked,
-)
+from keras_tickets.scores.base import Score, Scored, Scorer, Task, masked
 from keras_tickets.scores.base import weights as weights_of
 from keras_tickets.scores.blocked import why_all_zero
 

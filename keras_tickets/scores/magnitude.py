@@ -8,10 +8,7 @@ import numpy as np
 
 from keras_tickets.backend import numbers
 from keras_tickets.kernels import Kernel
-from keras_tickets.scores.base import (
-    StaticScore,
-    registry,
-)
+from keras_tickets.scores.base import StaticScore, registry
 
 
 @registry.register

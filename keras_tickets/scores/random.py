@@ -7,10 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_tickets.kernels import Kernel
-from keras_tickets.scores.base import (
-    StaticScore,
-    registry,
-)
+from keras_tickets.scores.base import StaticScore, registry
 
 
 @registry.register

@@ -8,15 +8,8 @@ from typing import Any
 from keras import ops
 
 from keras_tickets import backend
-from keras_tickets.scores.base import (
-    Task,
-    registry,
-)
-from keras_tickets.scores.loss import (
-    Batch,
-    LossScore,
-    total_loss,
-)
+from keras_tickets.scores.base import Task, registry
+from keras_tickets.scores.loss import Batch, LossScore, total_loss
 
 
 @registry.register

@@ -8,24 +8,11 @@ import re
 from typing import Any, Self
 
 from keras_tickets._util.file_tensor import FileTensor
-from keras_tickets._util.model_file import (
-    Interface,
-    ModelFile,
-)
-from keras_tickets.tflite import (
-    schema,
-    unpacking,
-)
+from keras_tickets._util.model_file import Interface, ModelFile
+from keras_tickets.tflite import schema, unpacking
 from keras_tickets.tflite.graph import Graph
-from keras_tickets.tflite.interface import (
-    OrderedInterface,
-    by_name,
-    by_order,
-)
-from keras_tickets.tflite.tensor import (
-    constants,
-    read,
-)
+from keras_tickets.tflite.interface import OrderedInterface, by_name, by_order
+from keras_tickets.tflite.tensor import constants, read
 
 
 class TfliteFile(ModelFile):

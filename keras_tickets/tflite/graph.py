@@ -8,15 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from keras_tickets._util.file_tensor import FileTensor
-from keras_tickets.tflite.schema import (
-    op_name,
-    schema,
-)
-from keras_tickets.tflite.tensor import (
-    constants,
-    name_of,
-    read,
-)
+from keras_tickets.tflite.schema import op_name, schema
+from keras_tickets.tflite.tensor import constants, name_of, read
 
 # They give constants another form when the file is loaded.
 UNPACKING = ("DENSIFY", "DEQUANTIZE")

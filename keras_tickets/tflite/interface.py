@@ -5,11 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from keras_tickets._util.model_file import (
-    Interface,
-    Port,
-    printable,
-)
+from keras_tickets._util.model_file import Interface, Port, printable
 from keras_tickets.tflite.schema import schema
 
 

@@ -8,17 +8,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from keras_tickets._util.file_tensor import (
-    Array,
-    FileTensor,
-)
+from keras_tickets._util.file_tensor import Array, FileTensor
 from keras_tickets.tflite.schema import schema
-from keras_tickets.tflite.sparsity import (
-    Index,
-    Levels,
-    decode,
-    encode,
-)
+from keras_tickets.tflite.sparsity import Index, Levels, decode, encode
 
 # TFLite's type names -> NumPy's. Types without a NumPy equivalent of whole bytes
 # (strings, resources, 4-bit integers) are no weights we could count: left out.

@@ -6,16 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_tickets.tflite.schema import (
-    op_name,
-    operator_code,
-    schema,
-)
-from keras_tickets.tflite.tensor import (
-    constants,
-    make_dense,
-    name_of,
-)
+from keras_tickets.tflite.schema import op_name, operator_code, schema
+from keras_tickets.tflite.tensor import constants, make_dense, name_of
 
 
 def unpack_first(model: Any, sparse: set[int]) -> None:

@@ -9,10 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_tickets._util import extras
-from keras_tickets.masks.masked_call import (
-    Count,
-    count,
-)
+from keras_tickets.masks.masked_call import Count, count
 
 
 @dataclass(repr=False)

@@ -11,20 +11,9 @@ import keras
 import numpy as np
 
 from keras_tickets.backend import array_of
-from keras_tickets.backend.copying import (
-    SavedState,
-    load_state,
-    saved_state,
-)
-from keras_tickets.kernels import (
-    Selection,
-    find_kernels,
-    positions,
-)
-from keras_tickets.masks.masked_layer import (
-    masked_layers,
-    without_masks,
-)
+from keras_tickets.backend.copying import SavedState, load_state, saved_state
+from keras_tickets.kernels import Selection, find_kernels, positions
+from keras_tickets.masks.masked_layer import masked_layers, without_masks
 from keras_tickets.masks.stripping import plain_layers
 from keras_tickets.ticket.ticket import Ticket
 

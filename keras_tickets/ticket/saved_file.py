@@ -25,18 +25,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_tickets._util.files import (
-    check_target,
-    replace,
-)
+from keras_tickets._util.files import check_target, replace
 from keras_tickets._util.version import __version__
 from keras_tickets.backend.copying import SavedState
-from keras_tickets.ticket.architecture import (
-    Weight,
-    describe,
-    digest,
-    first_difference,
-)
+from keras_tickets.ticket.architecture import Weight, describe, digest, first_difference
 from keras_tickets.ticket.parts import Parts, keys
 from keras_tickets.ticket.ticket import Ticket
 from keras_tickets.ticket.wrappable import check_wrappable

@@ -12,19 +12,10 @@ import numpy as np
 
 from keras_tickets._util.registry import PACKAGE
 from keras_tickets.backend import keras_private
-from keras_tickets.kernels import (
-    Selection,
-    positions,
-)
+from keras_tickets.kernels import Selection, positions
 from keras_tickets.kernels import find_kernels as all_kernels
-from keras_tickets.masks.masked_call import (
-    MaskedCall,
-    MaskSet,
-)
-from keras_tickets.masks.masked_layer import (
-    masked_layers,
-    without_masks,
-)
+from keras_tickets.masks.masked_call import MaskedCall, MaskSet
+from keras_tickets.masks.masked_layer import masked_layers, without_masks
 from keras_tickets.masks.pruner_state import PrunerState
 from keras_tickets.masks.snapshot import Snapshot
 from keras_tickets.masks.stripping import strip

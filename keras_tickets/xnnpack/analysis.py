@@ -10,16 +10,9 @@ from keras_tickets._util.damage import reading
 from keras_tickets._util.file_tensor import FileTensor
 from keras_tickets._util.files import check_source
 from keras_tickets.tflite.file import TfliteFile
-from keras_tickets.tflite.graph import (
-    Graph,
-    Node,
-)
+from keras_tickets.tflite.graph import Graph, Node
 from keras_tickets.xnnpack import speed
-from keras_tickets.xnnpack.diagnosis import (
-    ClusterZeros,
-    Diagnosis,
-    Layer,
-)
+from keras_tickets.xnnpack.diagnosis import ClusterZeros, Diagnosis, Layer
 from keras_tickets.xnnpack.layout import Cluster
 from keras_tickets.xnnpack.partition import partitions
 from keras_tickets.xnnpack.prediction import (

@@ -6,10 +6,7 @@ import collections
 import dataclasses
 from typing import Any
 
-from keras_tickets._util.tables import (
-    facts,
-    table,
-)
+from keras_tickets._util.tables import facts, table
 from keras_tickets.xnnpack import speed
 
 

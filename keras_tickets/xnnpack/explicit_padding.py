@@ -15,19 +15,10 @@ import numpy as np
 
 from keras_tickets._util.layer_traits import same_padding
 from keras_tickets.tflite.file import TfliteFile
-from keras_tickets.tflite.graph import (
-    Graph,
-    Node,
-)
-from keras_tickets.tflite.schema import (
-    operator_code,
-    schema,
-)
+from keras_tickets.tflite.graph import Graph, Node
+from keras_tickets.tflite.schema import operator_code, schema
 from keras_tickets.tflite.tensor import name_of
-from keras_tickets.xnnpack.prediction import (
-    Execution,
-    predict,
-)
+from keras_tickets.xnnpack.prediction import Execution, predict
 
 
 def pad_explicitly(file: TfliteFile) -> TfliteFile:

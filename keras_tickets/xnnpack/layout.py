@@ -14,17 +14,9 @@ from __future__ import annotations
 import dataclasses
 from fractions import Fraction
 
-from keras_tickets.xnnpack.partition import (
-    Partition,
-    Step,
-)
+from keras_tickets.xnnpack.partition import Partition, Step
 from keras_tickets.xnnpack.predicates import is_pointwise
-from keras_tickets.xnnpack.rules import (
-    THRESHOLD,
-    Eligibility,
-    Role,
-    eligibility,
-)
+from keras_tickets.xnnpack.rules import THRESHOLD, Eligibility, Role, eligibility
 
 
 @dataclasses.dataclass

@@ -6,21 +6,11 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from keras_tickets.tflite.file import TfliteFile
-from keras_tickets.tflite.graph import (
-    Graph,
-    Node,
-)
+from keras_tickets.tflite.graph import Graph, Node
 from keras_tickets.xnnpack.explicit_padding import write_padding
-from keras_tickets.xnnpack.layout import (
-    Layout,
-    State,
-)
+from keras_tickets.xnnpack.layout import Layout, State
 from keras_tickets.xnnpack.partition import partitions
-from keras_tickets.xnnpack.prediction import (
-    Execution,
-    OperatorReport,
-    predict,
-)
+from keras_tickets.xnnpack.prediction import Execution, OperatorReport, predict
 from keras_tickets.xnnpack.rules import Role
 
 # Below any fraction of zeros: a network is judged by its operators alone.

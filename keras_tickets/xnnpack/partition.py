@@ -11,11 +11,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from keras_tickets.tflite.graph import (
-    UNPACKING,
-    Graph,
-    Node,
-)
+from keras_tickets.tflite.graph import UNPACKING, Graph, Node
 from keras_tickets.tflite.schema import schema
 
 UNARY = frozenset(

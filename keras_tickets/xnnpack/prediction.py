@@ -10,22 +10,10 @@ from typing import Any
 
 from keras_tickets._util.file_tensor import Array
 from keras_tickets.tflite.file import TfliteFile
-from keras_tickets.tflite.graph import (
-    Graph,
-    Node,
-)
+from keras_tickets.tflite.graph import Graph, Node
 from keras_tickets.xnnpack import support
-from keras_tickets.xnnpack.layout import (
-    Cluster,
-    Layout,
-    State,
-)
-from keras_tickets.xnnpack.partition import (
-    SPARSE_DENSE,
-    Partition,
-    Step,
-    partitions,
-)
+from keras_tickets.xnnpack.layout import Cluster, Layout, State
+from keras_tickets.xnnpack.partition import SPARSE_DENSE, Partition, Step, partitions
 from keras_tickets.xnnpack.predicates import is_pointwise
 from keras_tickets.xnnpack.rules import THRESHOLD
 

@@ -18,11 +18,7 @@ from collections.abc import Callable
 
 from keras_tickets.tflite.graph import Graph
 from keras_tickets.xnnpack import predicates
-from keras_tickets.xnnpack.partition import (
-    BINARY,
-    UNARY,
-    Step,
-)
+from keras_tickets.xnnpack.partition import BINARY, UNARY, Step
 
 REVISION = "XNNPACK of LiteRT 2.3.0 (rules of revision 75db3c0)"
 

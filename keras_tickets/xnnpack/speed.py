@@ -11,10 +11,7 @@ import math
 
 import numpy as np
 
-from keras_tickets.tflite.graph import (
-    Graph,
-    Node,
-)
+from keras_tickets.tflite.graph import Graph, Node
 
 BASIS = (
     "multiplications, weighed by what sparse ones took in LiteRT.js (convolutions, one "

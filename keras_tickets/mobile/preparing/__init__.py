@@ -20,10 +20,7 @@ from keras_tickets.mobile.preparing.preparation_plan import (
     Rewritten,
 )
 from keras_tickets.mobile.preparing.resizing import resized
-from keras_tickets.mobile.preparing.rewrites import (
-    INEXACT,
-    Inexact,
-)
+from keras_tickets.mobile.preparing.rewrites import INEXACT, Inexact
 
 __all__ = ["Obstacle", "PreparePlan", "Rewritten", "prepare", "prepare_plan"]
 

@@ -8,11 +8,7 @@ from typing import Any
 import keras
 
 from keras_tickets.backend import copying, keras_private
-from keras_tickets.mobile.preparing.network_graph import (
-    Graph,
-    Node,
-    Value,
-)
+from keras_tickets.mobile.preparing.network_graph import Graph, Node, Value
 
 
 class MisfitError(ValueError):

@@ -8,12 +8,7 @@ from typing import Any
 import numpy as np
 from keras import ops, tree
 
-from keras_tickets.mobile.preparing.network_graph import (
-    Graph,
-    Node,
-    Value,
-    values_in,
-)
+from keras_tickets.mobile.preparing.network_graph import Graph, Node, Value, values_in
 from keras_tickets.runtime import inputs
 
 Difference = tuple[float, float]

@@ -10,15 +10,8 @@ import numpy as np
 
 from keras_tickets._util import layer_traits
 from keras_tickets.backend import numbers
-from keras_tickets.backend.rebuilding import (
-    LeftAlone,
-    weights_beside,
-)
-from keras_tickets.mobile.preparing.network_graph import (
-    Graph,
-    Node,
-    Value,
-)
+from keras_tickets.backend.rebuilding import LeftAlone, weights_beside
+from keras_tickets.mobile.preparing.network_graph import Graph, Node, Value
 
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2D")
 

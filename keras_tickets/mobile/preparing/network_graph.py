@@ -17,10 +17,7 @@ import keras
 from keras import tree
 
 from keras_tickets.backend import keras_private
-from keras_tickets.backend.rebuilding import (
-    input_layer,
-    is_of_keras,
-)
+from keras_tickets.backend.rebuilding import input_layer, is_of_keras
 
 
 class Value:

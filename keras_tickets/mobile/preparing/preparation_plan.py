@@ -14,30 +14,12 @@ from keras_tickets.backend.rebuilding import LeftAlone
 from keras_tickets.convert import names
 from keras_tickets.convert.exporting import draft
 from keras_tickets.mobile.preparing.building import build
-from keras_tickets.mobile.preparing.exactness import (
-    Difference,
-    differences,
-)
-from keras_tickets.mobile.preparing.match import (
-    Match,
-    behind_convolutions,
-)
-from keras_tickets.mobile.preparing.network_graph import (
-    Graph,
-    Value,
-    read,
-)
-from keras_tickets.mobile.preparing.rewrites import (
-    REWRITES,
-    Inexact,
-    Rewrite,
-)
+from keras_tickets.mobile.preparing.exactness import Difference, differences
+from keras_tickets.mobile.preparing.match import Match, behind_convolutions
+from keras_tickets.mobile.preparing.network_graph import Graph, Value, read
+from keras_tickets.mobile.preparing.rewrites import REWRITES, Inexact, Rewrite
 from keras_tickets.tflite import graph as tflite
-from keras_tickets.xnnpack.obstacles import (
-    is_pointwise,
-    obstacles,
-    sparse_form,
-)
+from keras_tickets.xnnpack.obstacles import is_pointwise, obstacles, sparse_form
 
 _NO_CONVOLUTION = (
     "has no 1x1 convolutions, which are what XNNPACK runs sparse between a 3x3 "

@@ -8,14 +8,8 @@ from typing import Any
 import keras
 
 from keras_tickets._util.layer_traits import same_padding
-from keras_tickets.mobile.preparing.building import (
-    MisfitError,
-    build,
-)
-from keras_tickets.mobile.preparing.match import (
-    is_image,
-    last_channels,
-)
+from keras_tickets.mobile.preparing.building import MisfitError, build
+from keras_tickets.mobile.preparing.match import is_image, last_channels
 from keras_tickets.mobile.preparing.network_graph import (
     Graph,
     Node,

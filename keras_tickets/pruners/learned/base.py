@@ -16,10 +16,7 @@ from keras_tickets.masks.flag import Flag
 from keras_tickets.masks.learned_masks import learned
 from keras_tickets.masks.masked_layer import masked_layers
 from keras_tickets.masks.pruner_state import PrunerState
-from keras_tickets.pruners.base import (
-    Pruner,
-    state_in,
-)
+from keras_tickets.pruners.base import Pruner, state_in
 from keras_tickets.recipe.schedules import Once
 from keras_tickets.ticket.curve import Curve
 from keras_tickets.ticket.ticket import Ticket

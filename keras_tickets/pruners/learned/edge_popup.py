@@ -7,10 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_tickets.kernels import Kernel
-from keras_tickets.masks.learned_masks import (
-    Popup,
-    learned,
-)
+from keras_tickets.masks.learned_masks import Popup, learned
 from keras_tickets.pruners.base import registry
 from keras_tickets.pruners.learned.base import SearchState
 from keras_tickets.pruners.learned.supermask import Supermask

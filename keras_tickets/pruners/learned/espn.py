@@ -8,10 +8,7 @@ import numpy as np
 
 from keras_tickets.backend import on_host
 from keras_tickets.kernels import Kernel
-from keras_tickets.masks.learned_masks import (
-    Soft,
-    learned,
-)
+from keras_tickets.masks.learned_masks import Soft, learned
 from keras_tickets.masks.masked_call import Count
 from keras_tickets.pruners.base import registry
 from keras_tickets.pruners.learned.base import (

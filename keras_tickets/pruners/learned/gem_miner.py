@@ -8,16 +8,8 @@ from typing import Any
 import numpy as np
 
 from keras_tickets.kernels import Kernel
-from keras_tickets.masks.learned_masks import (
-    PENALTIES,
-    Rounded,
-    UnitInterval,
-    learned,
-)
-from keras_tickets.masks.masked_call import (
-    MaskSet,
-    count,
-)
+from keras_tickets.masks.learned_masks import PENALTIES, Rounded, UnitInterval, learned
+from keras_tickets.masks.masked_call import MaskSet, count
 from keras_tickets.pruners.base import registry
 from keras_tickets.pruners.learned.base import SearchState
 from keras_tickets.pruners.learned.supermask import Supermask

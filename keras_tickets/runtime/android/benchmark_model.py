@@ -14,10 +14,7 @@ import numpy as np
 
 from keras_tickets._util.file_tensor import Array
 from keras_tickets._util.process import end
-from keras_tickets.runtime.android.adb import (
-    BASE,
-    Phone,
-)
+from keras_tickets.runtime.android.adb import BASE, Phone
 from keras_tickets.runtime.target import folder_of
 
 # The program on this machine, to be copied to the phone for each run.

@@ -16,11 +16,7 @@ import numpy as np
 from keras_tickets._util.damage import reading
 from keras_tickets._util.file_tensor import Array
 from keras_tickets.runtime import inputs
-from keras_tickets.runtime.android import (
-    adb,
-    benchmark_output,
-    phone,
-)
+from keras_tickets.runtime.android import adb, benchmark_output, phone
 from keras_tickets.runtime.android.benchmark_model import (
     ON_PHONE,
     Bench,
@@ -28,15 +24,8 @@ from keras_tickets.runtime.android.benchmark_model import (
     check_program,
 )
 from keras_tickets.runtime.android.benchmark_output import Summary
-from keras_tickets.runtime.interpreters import (
-    Arrays,
-    Runtime,
-)
-from keras_tickets.runtime.target import (
-    Runner,
-    Runs,
-    Timing,
-)
+from keras_tickets.runtime.interpreters import Arrays, Runtime
+from keras_tickets.runtime.target import Runner, Runs, Timing
 from keras_tickets.tflite.file import TfliteFile
 from keras_tickets.tflite.interface import OrderedInterface
 

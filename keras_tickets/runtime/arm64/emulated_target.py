@@ -16,10 +16,7 @@ from keras_tickets._util.process import converse
 from keras_tickets.runtime import inputs, interpreters
 from keras_tickets.runtime.arm64 import kernel_counter
 from keras_tickets.runtime.formats import FORMATS
-from keras_tickets.runtime.isolated import (
-    Isolated,
-    isolated,
-)
+from keras_tickets.runtime.isolated import Isolated, isolated
 from keras_tickets.runtime.target import (
     Counted,
     CountingRunner,

@@ -24,10 +24,7 @@ from keras_tickets.mobile.preparing.match import (
     norm_weights,
     renamed,
 )
-from keras_tickets.mobile.preparing.network_graph import (
-    Node,
-    Value,
-)
+from keras_tickets.mobile.preparing.network_graph import Node, Value
 from keras_tickets.mobile.preparing.rewrites import pooling
 from keras_tickets.mobile.preparing.rewrites.scale_shift import scale_and_shift
 

@@ -23,14 +23,8 @@ from keras_tickets.mobile.preparing.match import (
     is_linear,
     norm_weights,
 )
-from keras_tickets.mobile.preparing.network_graph import (
-    Node,
-    Value,
-)
-from keras_tickets.mobile.preparing.rewrites.scale_shift import (
-    scale_and_shift,
-    scaled,
-)
+from keras_tickets.mobile.preparing.network_graph import Node, Value
+from keras_tickets.mobile.preparing.rewrites.scale_shift import scale_and_shift, scaled
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,7 @@ from keras_tickets.mobile.preparing.match import (
     is_image,
     last_channels,
 )
-from keras_tickets.mobile.preparing.network_graph import (
-    Node,
-    Value,
-)
+from keras_tickets.mobile.preparing.network_graph import Node, Value
 
 
 def widen(match: Match) -> list[Value] | None:

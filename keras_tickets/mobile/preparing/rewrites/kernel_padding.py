@@ -24,10 +24,7 @@ from keras_tickets.mobile.preparing.match import (
     is_image,
     last_channels,
 )
-from keras_tickets.mobile.preparing.network_graph import (
-    Node,
-    Value,
-)
+from keras_tickets.mobile.preparing.network_graph import Node, Value
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,7 @@ from keras_tickets.mobile.preparing.match import (
     norm_weights,
     renamed,
 )
-from keras_tickets.mobile.preparing.network_graph import (
-    Graph,
-    Node,
-    Value,
-)
+from keras_tickets.mobile.preparing.network_graph import Graph, Node, Value
 from keras_tickets.mobile.preparing.rewrites.scale_shift import scale_and_shift
 
 

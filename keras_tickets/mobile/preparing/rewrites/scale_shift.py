@@ -22,10 +22,7 @@ from keras_tickets.mobile.preparing.match import (
     last_channels,
     new_layer,
 )
-from keras_tickets.mobile.preparing.network_graph import (
-    Node,
-    Value,
-)
+from keras_tickets.mobile.preparing.network_graph import Node, Value
 from keras_tickets.mobile.preparing.rewrites.kernel_padding import geometry
 from keras_tickets.mobile.preparing.rewrites.pointwise import center
 
