@@ -140,7 +140,7 @@ def export(
     )
     for module in FORMATS[target.suffix].needed:
         require(module, "export")
-    # A model that is plain already is converted itself: its recurrent layers begin anew.
+    # A model that is plain already is converted itself: its recurrences begin anew.
     with stages(4, verbose) as begin, at_rest(model):
         begin("removing the masks")
         stripped = strip(model)
