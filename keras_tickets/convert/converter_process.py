@@ -33,6 +33,7 @@ from keras import tree
 from keras_tickets._util.process import Conversation, EndedError, KeptProcess, converse
 from keras_tickets._util.signature import Signature, from_json, to_json
 from keras_tickets.backend.keras_private import sublayers
+from keras_tickets.convert import converters
 from keras_tickets.convert.samples import Sample
 from keras_tickets.runtime.interpreters import listen
 
@@ -192,9 +193,6 @@ def _explain(
 
 def _run(job: dict[str, Any]) -> dict[str, Any]:
     """Do a job; return how it went."""
-    from keras_tickets.convert.to_onnx import to_onnx
-    from keras_tickets.convert.to_tflite import to_litert
-
     found, unimportable = _import_classes(job["custom"])
     keras.config.set_image_data_format(job["image_data_format"])
     try:
@@ -206,11 +204,8 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         return {"error": _explain(job, error, unimportable)}
     path, signature = pathlib.Path(job["path"]), from_json(job["signature"])
     try:
-        if path.suffix == ".tflite":
-            data = _load(job["data"], signature)
-            to_litert(model, path, signature, job["precision"], data)
-        else:
-            to_onnx(model, path, signature, job["opset"])
+        data = _load(job["data"], signature)
+        converters.write(model, path, signature, job["precision"], job["opset"], data)
     except Exception as error:
         return {"error": str(error)[-3000:]}
     return {}

@@ -22,7 +22,7 @@ from keras_tickets._util.progress import stages
 from keras_tickets._util.signature import Signature
 from keras_tickets.backend.copying import at_rest
 from keras_tickets.channels import shrinking
-from keras_tickets.convert import names
+from keras_tickets.convert import converters, names
 from keras_tickets.convert.comparison import Comparison
 from keras_tickets.convert.converter_process import convert_in_child
 from keras_tickets.convert.equivalence import verify
@@ -37,8 +37,6 @@ from keras_tickets.convert.samples import (
     vocabulary_of,
 )
 from keras_tickets.convert.tflite_encoding import KeptDense, sparsify
-from keras_tickets.convert.to_onnx import to_onnx
-from keras_tickets.convert.to_tflite import to_litert
 from keras_tickets.convert.zeros import check_zeros, model_weights
 from keras_tickets.masks.stripping import strip
 from keras_tickets.onnx import scatter
@@ -238,10 +236,8 @@ def converted(
         # TensorFlow's calibration is known to crash (on recurrent layers): not here.
         if keras.backend.backend() != "tensorflow" or options.precision.calibrated:
             convert_in_child(model, path, signature, precision, opset, data)
-        elif options.suffix == ".tflite":
-            to_litert(model, path, signature, precision, data)
         else:
-            to_onnx(model, path, signature, opset)
+            converters.write(model, path, signature, precision, opset, data)
         return path.read_bytes()
 
 

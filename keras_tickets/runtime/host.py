@@ -21,7 +21,7 @@ class Host(Runner):
     """This machine's CPU: LiteRT's interpreter, ONNX Runtime."""
 
     name = "host"
-    suffixes = (".tflite", ".onnx")
+    suffixes = tuple(FORMATS)
 
     def missing(self, suffix: str) -> str | None:
         """Say whether the runtime's package is not installed."""
