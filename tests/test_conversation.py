@@ -68,6 +68,7 @@ ECHO = """
 import json, os, sys
 for line in sys.stdin:
     question = json.loads(line)
+    print(question.get("told", ""), file=sys.stderr, flush=True)
     if "die" in question:
         raise SystemExit(3)
     print(json.dumps({"pid": os.getpid(), **question}), flush=True)
@@ -87,6 +88,16 @@ def test_a_kept_process_is_kept_until_it_dies():
     os.kill(again, signal.SIGKILL)  # While nobody asks.
     time.sleep(0.2)
     assert kept.ask({}, "converted")["pid"] != again
+
+
+def test_last_words_are_of_the_last_question():
+    """A kept process has answered others before."""
+    kept = KeptProcess(lambda: converse(python(ECHO)))
+    kept.ask({"told": "of the first model"}, "converted")
+    remark = "fully_quantize: 0, inference_type: 6"
+    with pytest.raises(EndedError) as ended:
+        kept.ask({"die": True, "told": f"{remark}\nof the second"}, "converted")
+    assert ended.value.words == " Its last words:\nof the second"
 
 
 def test_an_answer_that_nobody_waited_for_is_not_the_next_one(monkeypatch):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from contextlib import AbstractContextManager
 from typing import IO, Any
 
 # What TensorFlow's C++ says about its own start and progress.
-_REMARK = re.compile(r"WARNING: All log messages|[IW]\d{4} ")
+_REMARK = re.compile(r"WARNING: All log messages|[IW]\d{4} |fully_quantize: ")
 
 
 class RefusedError(RuntimeError):
@@ -62,6 +63,7 @@ class Conversation:
         timeout: float | None = None,
     ) -> None:
         self._process, self._log, self._timeout = process, log, timeout
+        self._answered = 0
 
     @property
     def alive(self) -> bool:
@@ -111,6 +113,7 @@ class Conversation:
         if not line:
             raise EndedError(end(self._process.wait()), what, self._words())
         answer: dict[str, Any] = json.loads(line)
+        self._answered = os.fstat(self._log.fileno()).st_size
         if "error" in answer:
             raise RefusedError(answer["error"])
         return answer
@@ -138,8 +141,8 @@ class Conversation:
         return next((line for line in lines if line[0] == "{" and line[-1] == "\n"), "")
 
     def _words(self) -> str:
-        """Return the last that the process wrote to stderr, for who has to find out."""
-        self._log.seek(0)
+        """Return what the process wrote to stderr since its last answer."""
+        self._log.seek(self._answered)
         log = self._log.read().decode("utf-8", "replace")
         words = "\n".join(
             line for line in log.splitlines() if not _REMARK.match(line)
