@@ -10,7 +10,6 @@ from keras_tickets._util.signature import Signature
 from keras_tickets.convert.samples import Sample
 from keras_tickets.convert.to_onnx import to_onnx
 from keras_tickets.convert.to_tflite import to_litert
-from keras_tickets.onnx.file import OnnxFile
 from keras_tickets.tflite.file import TfliteFile
 
 
@@ -37,7 +36,5 @@ def write(
     """
     if path.suffix == TfliteFile.suffix:
         to_litert(model, path, signature, precision, data)
-    elif path.suffix == OnnxFile.suffix:
-        to_onnx(model, path, signature, opset)
     else:
-        raise RuntimeError(f"No converter writes '{path.suffix}' files.")
+        to_onnx(model, path, signature, opset)

@@ -46,7 +46,7 @@ class Magnitude(OneShot):
     """Drops the weights of least magnitude, once.
 
     Use it on a trained model, followed by fine-tuning under the fixed masks; on an
-    untrained one it is the weakest of the methods at initialisation.
+    untrained one it is the weakest of the methods at initialization.
 
     Args:
         sparsity: Fraction of the prunable weights that become zero, in [0, 1).

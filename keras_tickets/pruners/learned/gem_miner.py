@@ -20,7 +20,7 @@ from keras_tickets.ticket.ticket import Ticket
 
 @registry.register
 class GemMiner(Supermask):
-    """Mines a ticket at initialisation, then trains its weights from there.
+    """Mines a ticket at initialization, then trains its weights from there.
 
     While mining, the weights are frozen and each has a score p in [0, 1] that decides
     by rounding whether it takes part: `w_eff = w * 1[p > 0.5]`. Scores follow the
@@ -37,7 +37,7 @@ class GemMiner(Supermask):
         revive: Whether weights whose score rounds to zero, but were never frozen,
             live on in the ticket. Without, it may be sparser than `sparsity`.
         initial: `"signed_constant"` (the paper's) gives each weight the magnitude
-            `sqrt(2 / fan_in)`; `"model"` leaves its own initialisation.
+            `sqrt(2 / fan_in)`; `"model"` leaves its own initialization.
         optimizer: What moves the scores; SGD with rate 0.1 and momentum 0.9 by
             default. The rate falls along a cosine while mining.
         allocation: `"global"` (the paper's) or how many weights each kernel keeps.
