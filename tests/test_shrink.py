@@ -852,6 +852,27 @@ def test_the_advice_for_a_class_of_its_own_works():
     assert_same_outputs(mine, small)
 
 
+class Unnamed(layers.Layer):
+    def get_config(self):
+        return {}
+
+    def call(self, inputs):
+        return inputs * 2
+
+
+@pytest.mark.parametrize("functional", [True, False])
+def test_a_config_may_leave_the_name_out(functional):
+    dead, middle = layers.Dense(4, use_bias=False), layers.Dense(4)
+    stack = [dead, middle, Unnamed(), layers.Dense(2)]
+    model = keras.Sequential([keras.Input((3,)), *stack])
+    if functional:
+        model = keras.Model(model.inputs[0], model.outputs[0])
+    kill(dead, (1,))
+    small = kt.shrink(model, verbose=False)
+    assert small.count_params() == model.count_params() - 3 - 4
+    assert_same_outputs(model, small)
+
+
 def test_a_nested_class_of_its_own_is_left_alone():
     x = keras.Input((3,))
     inner = Functional()

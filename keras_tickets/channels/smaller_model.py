@@ -28,11 +28,9 @@ def smaller(model: keras.Model, plan: ShrinkPlan) -> keras.Model:
 
 def _changed(config: Any, graph: Any, plan: ShrinkPlan) -> Any:
     """Return the config of a model with the changes of its layers."""
-    operations = {operation.name: operation for operation in graph.operations}
-    layers = [
-        _changed_layer(entry, operations[entry["config"]["name"]], plan)
-        for entry in config["config"]["layers"]
-    ]
+    # In the same order; a class of the user's own may leave its name out.
+    entries = zip(config["config"]["layers"], graph.operations, strict=True)
+    layers = [_changed_layer(entry, operation, plan) for entry, operation in entries]
     inner = {**config["config"], "layers": layers}
     inner.pop("build_input_shape", None)
     return {**_fresh(config), "config": inner}
