@@ -307,6 +307,14 @@ def test_an_export_leaves_the_states_of_layers_as_they_were(wrapped, tmp_path):
     np.testing.assert_allclose(received, outputs(given, x), atol=1e-5)
 
 
+def test_a_plan_leaves_the_states_of_layers_as_they_were():
+    model, _ = stateful()
+    states = [ops.convert_to_numpy(s) for s in model.get_layer("state").states]
+    assert kt.mobile.prepare_plan(model).difference == 0
+    after = [ops.convert_to_numpy(s) for s in model.get_layer("state").states]
+    np.testing.assert_array_equal(after, states)
+
+
 @keras.saving.register_keras_serializable(package="copies")
 class Scaled(layers.Layer):
     """Has a number that neither its config nor its saved state holds."""

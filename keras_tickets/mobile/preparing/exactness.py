@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from keras import ops, tree
 
+from keras_tickets.backend.copying import at_rest
 from keras_tickets.mobile.preparing.network_graph import Graph, Node, Value, values_in
 from keras_tickets.runtime import inputs
 
@@ -90,7 +91,8 @@ def _run(
         ]
         return tree.pack_sequence_as(given, seen)
 
-    return graph.run(samples, call)
+    with at_rest(graph.model):
+        return graph.run(samples, call)
 
 
 def _sample(value: Value) -> Any:
