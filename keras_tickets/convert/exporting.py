@@ -76,8 +76,9 @@ def export(
     on the TensorFlow backend, which is started once and kept for the next export.
     Of a mixed-precision model, a copy that computes in float32 is converted. Neither
     the model nor the process is changed; on TensorFlow, exports of several threads wait
-    for each other, and stderr shows what TensorFlow's C++ writes unless the environment
-    sets `TF_CPP_MIN_LOG_LEVEL=3` before it is imported.
+    for each other, the functions of other threads run eagerly while an `.onnx` is
+    converted, and stderr shows what TensorFlow's C++ writes unless the environment sets
+    `TF_CPP_MIN_LOG_LEVEL=3` before it is imported.
 
     Args:
         model: A ticket that was drawn, or a built Keras model.
