@@ -51,6 +51,8 @@ if not getattr(sys.modules.get("keras_tickets_command"), "running", False):
 
 
 def __getattr__(name: str) -> Any:
+    if old := sys.modules.get(f"{__name__}.{name}"):  # a path of `moved`
+        return old
     if name not in AT_FIRST_USE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return pkgutil.resolve_name(AT_FIRST_USE[name])

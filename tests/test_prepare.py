@@ -602,7 +602,7 @@ def test_channels_first_is_left_alone():
     y = layers.Conv2D(8, 3, 2, **first)(x)
     y = layers.Conv2D(8, 1, **first)(layers.Rescaling(0.5)(y))
     plan = kt.mobile.prepare_plan(keras.Model(x, y))
-    assert not plan.done
+    assert not plan.ready
 
 
 @pytest.mark.backend_independent

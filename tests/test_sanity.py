@@ -177,6 +177,7 @@ def test_it_starts_from_what_the_ticket_remembers():
 @pytest.mark.parametrize("name", ["nested", "shared", "transformer", "subclassed"])
 def test_any_model(name):
     ticket = drawn(name, kt.Random(0.5, seed=1))
+    zoo.compile_for(name, ticket, **zoo.COMPILED)
     trained = Seen(ticket, seeds=(0,))
     assert same(trained.masks("ticket"), ticket.mask_set.values())
     counts = [mask.sum() for mask in ticket.mask_set.values()]

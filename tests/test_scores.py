@@ -10,6 +10,8 @@ from keras import layers, ops
 
 import keras_tickets as kt
 from keras_tickets import pruners, scores
+from keras_tickets.masks.masked_layer import masked_layers
+from keras_tickets.scores import data
 
 pytestmark = pytest.mark.lowest
 
@@ -196,7 +198,7 @@ def test_masked_layers_are_scored_in_their_model():
     model.compile("sgd", loss)
     pruner = kt.SNIP(0.5, data)
     model.fit(*data, callbacks=[pruner], verbose=0)
-    (masked,) = kt.masked.masked_layers(model)
+    (masked,) = masked_layers(model)
     assert masked.mask_set.count().sparsity == 0.5
 
 
@@ -312,7 +314,7 @@ def test_labels_out_of_range(least, most):
 
 
 def test_endless_data(monkeypatch):
-    monkeypatch.setattr(kt.data, "MOST_BATCHES", 20)
+    monkeypatch.setattr(data, "MOST_BATCHES", 20)
 
     def forever():
         while True:

@@ -27,7 +27,7 @@ def same(first, second) -> bool:
 
 def drawn(name: str = "sequential", pruner=None, **kwargs) -> kt.Ticket:
     ticket = kt.wrap(zoo.build(name), pruner or kt.Random(0.7, seed=3), **kwargs)
-    zoo.compile_for(name, ticket)
+    zoo.compile_for(name, ticket, **zoo.COMPILED)
     ticket.draw(verbose=0)
     return ticket
 
