@@ -35,6 +35,7 @@ import keras_tickets as kt
 from benchmarks.record import RESULTS, Record
 from examples import networks
 from keras_tickets.backend import keras_private
+from keras_tickets.channels import layer_rules
 from keras_tickets.channels.edits import Depthwise, Norm
 from keras_tickets.channels.mixing_layers import Linear
 from keras_tickets.channels.tracing import Trace
@@ -162,7 +163,7 @@ def models(name: str):
     images = coloured_noise(masked.input_shape[1:])
     settle(masked, images)
     dense_macs = macs(masked)
-    trace = Trace(keras_private.graph_of(masked))
+    trace = Trace(keras_private.graph_of(masked), layer_rules.find)
     dead = dead_channels(trace)
     kill(trace, dead)
     small = kt.shrink(masked, verbose=False)

@@ -20,6 +20,7 @@ from keras_tickets.kernels import MatmulView, find_kernels
 from keras_tickets.recipe.allocation import Group, budget
 from keras_tickets.recipe.groups import Pattern, WeightGroups
 from keras_tickets.recipe.selection import exchange, keep_within, select
+from keras_tickets.tflite.file import TfliteFile
 
 pytestmark = [pytest.mark.backend_independent, pytest.mark.lowest]
 
@@ -692,9 +693,8 @@ def test_a_saved_ticket_knows_its_structure(tmp_path):
 
 
 def stored(path):
-    from keras_tickets.tflite import file
-
-    return [t for t in file.tensors(path.read_bytes()) if t.values.ndim == 2]
+    file = TfliteFile.parse(path.read_bytes())
+    return [t for t in file.tensors() if t.values.ndim == 2]
 
 
 @pytest.mark.parametrize("words", ["block_1x4", "block_4x1"])
