@@ -34,7 +34,7 @@ help:
 	@echo "                       three first"
 	@echo "make test-torch        the tests, on torch"
 	@echo "make test-lowest       the core of the tests, on the lowest versions claimed"
-	@echo "make lint              ruff and mypy"
+	@echo "make lint              ruff, mypy and import-linter"
 	@echo "make clean             remove the environments and everything built"
 
 demo: $(VENV)/.demo

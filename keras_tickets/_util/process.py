@@ -71,7 +71,7 @@ class Conversation:
         return self._process.poll() is None
 
     def ask(self, question: dict[str, Any], what: str) -> dict[str, Any]:
-        """Asks, and waits for the first answer; more may follow.
+        """Ask, and wait for the first answer; more may follow.
 
         Args:
             question: What is asked.
