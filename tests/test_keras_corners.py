@@ -43,6 +43,17 @@ def test_training_argument_is_taken_over():
     assert host._call_has_context_arg["training"] is False, VERSION
 
 
+def test_a_config_of_torch_names_optimizers_of_any_backend():
+    optimizer = keras.saving.serialize_keras_object(keras.optimizers.SGD(0.5))
+    module = "keras.src.backend.torch.optimizers.torch_sgd"
+    config = {"inner": [(optimizer | {"module": module},)], "module": "theirs"}
+    found = keras_private.for_any_backend(config)["inner"][0][0]
+    revived = keras.saving.deserialize_keras_object(found)
+    assert isinstance(revived, keras.optimizers.SGD), VERSION
+    assert revived.get_config()["learning_rate"] == 0.5, VERSION
+    assert config["inner"][0][0]["module"] == module
+
+
 def test_a_stateless_scope_collects_losses():
     layer = layers.ActivityRegularization(l2=1.0)
     x = keras.ops.ones((2, 3))

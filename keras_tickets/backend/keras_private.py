@@ -7,11 +7,14 @@ the version that runs and fails when one of these corners moves.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import keras
+
+_OPTIMIZERS_OF_A_BACKEND = re.compile(r"keras\.src\.backend\.\w+\.optimizers\b")
 
 
 def sublayers(layer: keras.Layer) -> list[keras.Layer]:
@@ -52,6 +55,23 @@ def take_training_argument_like(host: keras.Layer, inner: keras.Layer) -> None:
     takes_training = inner._call_has_training_arg
     host._call_has_training_arg = takes_training
     host._call_has_context_arg["training"] = takes_training
+
+
+def for_any_backend(config: Any) -> Any:
+    """Return a config whose optimizers are those of the backend that runs.
+
+    On torch, Keras writes the name of torch's own class: without torch nothing that
+    was compiled there would load.
+    """
+    if isinstance(config, Mapping):
+        config = {name: for_any_backend(value) for name, value in config.items()}
+        module = config.get("module")
+        if isinstance(module, str) and _OPTIMIZERS_OF_A_BACKEND.match(module):
+            config["module"] = "keras.optimizers"
+        return config
+    if type(config) in (list, tuple):
+        return type(config)(for_any_backend(value) for value in config)
+    return config
 
 
 def collected_losses(scope: keras.StatelessScope) -> Sequence:

@@ -215,6 +215,7 @@ class Ticket(keras.Model):
 
     def compile_from_config(self, config: Mapping[str, Any]) -> None:
         """Compile as `get_compile_config()` says; Keras calls it on loading."""
+        config = keras_private.for_any_backend(config)
         self._compile(**keras.saving.deserialize_keras_object(config), saved=True)
         if self.optimizer is not None and not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
@@ -272,6 +273,7 @@ class Ticket(keras.Model):
     def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> Self:
         """Rebuild a ticket from `get_config()`."""
         revive = keras.saving.deserialize_keras_object
+        config = keras_private.for_any_backend(config)
         model = revive(config["model"], custom_objects=custom_objects)
         pruner = revive(config["pruner"], custom_objects=custom_objects)
         found = all_kernels(model)
