@@ -36,6 +36,7 @@ class Inspection:
             runtime of the format does not carry.
         inputs: What goes in.
         outputs: What comes out.
+        beside: The names of other files that hold a part of it; all sizes count them.
     """
 
     path: str
@@ -48,6 +49,7 @@ class Inspection:
     ops: dict[str, int]
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    beside: tuple[str, ...] = ()
 
     @property
     def custom_ops(self) -> list[str]:
@@ -90,6 +92,8 @@ class Inspection:
             ("outputs", "\n".join(map(str, self.outputs))),
             ("operators", ", ".join(f"{n} {name}" for name, n in self.ops.items())),
         ]
+        if self.beside:
+            rows.insert(1, ("and beside it", ", ".join(self.beside)))
         if self.custom_ops:
             rows.append(("not built in", ", ".join(self.custom_ops)))
         return facts(f"{self.format} file", rows)
@@ -123,17 +127,19 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
         file = formats.read(found)
         tensors = [_named(tensor) for tensor in file.tensors()]
         interface = file.interface()
+        contents = [file.content, *(path.read_bytes() for path in file.beside)]
         return Inspection(
             path=str(path),
             format=file.format,
-            bytes=len(file.content),
-            gzip_bytes=gzip_size(file.content),
+            bytes=sum(map(len, contents)),
+            gzip_bytes=sum(map(gzip_size, contents)),
             dense_bytes=file.dense_size(),
             reference_bytes=size_bound(tensors),
             tensors=tuple(sorted(tensors, key=_size, reverse=True)),
             ops=dict(sorted(file.ops().items())),
             inputs=interface.inputs,
             outputs=interface.outputs,
+            beside=tuple(path.name for path in file.beside),
         )
 
 

@@ -59,6 +59,7 @@ class ModelFile(abc.ABC):
         batch_size: What a batch size that the model leaves open becomes; None leaves it
             open in the file too.
         content: The bytes that it was read from; later changes do not show there.
+        beside: Other files that hold a part of it.
     """
 
     suffix: ClassVar[str]
@@ -69,6 +70,7 @@ class ModelFile(abc.ABC):
     batch_size: ClassVar[int | None] = None
 
     content: bytes
+    beside: tuple[pathlib.Path, ...] = ()
 
     @classmethod
     @abc.abstractmethod

@@ -14,6 +14,15 @@ from keras_tickets._util.extras import require
 
 _MAGIC = b"TFL3"
 
+# Custom by the schema, and yet carried by every build of LiteRT: some are its own, some
+# XNNPACK's.
+_CARRIED = frozenset(
+    {
+        *("AudioSpectrogram", "Mfcc", "NumericVerify", "TFLite_Detection_PostProcess"),
+        *("Convolution2DTransposeBias", "MaxPoolingWithArgmax2D", "MaxUnpooling2D"),
+    }
+)
+
 
 def schema() -> Any:
     """Return the generated module."""
@@ -58,12 +67,13 @@ def pack(model: Any, size: int) -> bytes:
 
 
 def op_name(code: Any) -> str:
-    """Return the name of an operator code; `custom:` before what is not built in."""
+    """Return the name of an operator code; `custom:` before what no runtime carries."""
     builtin = schema().BuiltinOperator
     # Codes above 127 do not fit the older field, which then holds a place holder.
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
     if number == builtin.CUSTOM:
-        return "custom:" + (code.customCode or b"").decode("utf-8", "replace")
+        name = (code.customCode or b"").decode("utf-8", "replace")
+        return name if name in _CARRIED else f"custom:{name}"
     names = {value: name for name, value in vars(builtin).items() if name.isupper()}
     return names.get(number, f"BUILTIN_{number}")
 
