@@ -37,6 +37,8 @@ class Inspection:
         inputs: What goes in.
         outputs: What comes out.
         beside: The names of other files that hold a part of it; all sizes count them.
+        signatures: The names of the file's entries. The first is what `inputs` and
+            `outputs` belong to, and what is verified and timed.
     """
 
     path: str
@@ -50,6 +52,7 @@ class Inspection:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     beside: tuple[str, ...] = ()
+    signatures: tuple[str, ...] = ()
 
     @property
     def custom_ops(self) -> list[str]:
@@ -94,6 +97,9 @@ class Inspection:
         ]
         if self.beside:
             rows.insert(1, ("and beside it", ", ".join(self.beside)))
+        if len(self.signatures) > 1:
+            first, *others = self.signatures
+            rows.append(("signature", f"{first}; not looked at: {', '.join(others)}"))
         if self.custom_ops:
             rows.append(("not built in", ", ".join(self.custom_ops)))
         return facts(f"{self.format} file", rows)
@@ -140,6 +146,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
             inputs=interface.inputs,
             outputs=interface.outputs,
             beside=tuple(path.name for path in file.beside),
+            signatures=interface.signatures,
         )
 
 

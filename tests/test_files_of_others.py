@@ -152,3 +152,56 @@ def test_operators_of_the_runtime_and_of_the_file_are_not_custom(tmp_path):
     found = inspect(path)
     assert found.custom_ops == ["custom:Strange"]
     assert found.ops["Relu"] == found.ops["Twice"] == found.ops["FusedMatMul"] == 1
+
+
+def tflite_model(*ops, signatures=()):
+    """Return a file that runs custom operators one after the other on four numbers."""
+    from keras_tickets.tflite import schema
+
+    classes = schema.schema()
+    made = classes.ModelT()
+    made.version, made.buffers = 3, [classes.BufferT()]
+    graph = classes.SubGraphT()
+    graph.tensors, graph.operators, made.operatorCodes = [], [], []
+    for index in range(len(ops) + 1):
+        tensor = classes.TensorT()
+        tensor.name, tensor.shape, tensor.buffer = f"t{index}", [1, 4], 0
+        graph.tensors.append(tensor)
+    for index, name in enumerate(ops):
+        code, operator = classes.OperatorCodeT(), classes.OperatorT()
+        code.builtinCode = code.deprecatedBuiltinCode = classes.BuiltinOperator.CUSTOM
+        code.customCode = name
+        operator.opcodeIndex = index
+        operator.inputs, operator.outputs = [index], [index + 1]
+        made.operatorCodes.append(code)
+        graph.operators.append(operator)
+    graph.inputs, graph.outputs = [0], [len(ops)]
+    made.subgraphs = [graph]
+    made.signatureDefs = [signature(classes, name) for name in signatures]
+    return schema.pack(made, 1000)
+
+
+def signature(classes, name):
+    found, entry = classes.SignatureDefT(), classes.TensorMapT()
+    entry.name, entry.tensorIndex = f"of_{name}", 0
+    found.signatureKey, found.subgraphIndex = name, 0
+    found.inputs, found.outputs = [entry], []
+    return found
+
+
+def test_custom_operators_that_litert_carries(tmp_path):
+    path = tmp_path / "m.tflite"
+    path.write_bytes(tflite_model("Convolution2DTransposeBias", "Mfcc", "Strange"))
+    assert inspect(path).custom_ops == ["custom:Strange"]
+
+
+@pytest.mark.parametrize("order", [("train", "serving_default"), ("b", "a")])
+def test_the_signature_that_is_shown_is_named(tmp_path, order):
+    path = tmp_path / "m.tflite"
+    path.write_bytes(tflite_model("Mfcc", signatures=order))
+    found = inspect(path)
+    first = "serving_default" if "serving_default" in order else "b"
+    assert found.inputs[0].name == f"of_{first}"
+    assert found.signatures[0] == first
+    other = next(name for name in order if name != first)
+    assert f"{first}; not looked at: {other}" in found.table()

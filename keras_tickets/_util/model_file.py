@@ -38,10 +38,13 @@ class Interface:
     Args:
         inputs: The inputs.
         outputs: The outputs.
+        signatures: The names of the file's entries, first that whose inputs and outputs
+            these are; empty where the format knows no names for them.
     """
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    signatures: tuple[str, ...] = ()
 
 
 class ModelFile(abc.ABC):
