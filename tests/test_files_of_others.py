@@ -205,3 +205,24 @@ def test_the_signature_that_is_shown_is_named(tmp_path, order):
     assert found.signatures[0] == first
     other = next(name for name in order if name != first)
     assert f"{first}; not looked at: {other}" in found.table()
+
+
+def test_equal_scales_are_written_once():
+    from keras_tickets.tflite import schema
+
+    classes = schema.schema()
+    scales = np.linspace(1, 2, 256, dtype="float32")
+
+    def packed(count):
+        model = schema.unpack(tflite_model(*["Mfcc"] * 6))
+        for tensor in model.subgraphs[0].tensors[:count]:
+            tensor.quantization = classes.QuantizationParametersT()
+            tensor.quantization.scale = scales.copy()
+            tensor.quantization.zeroPoint = np.zeros(256, "int64")
+        return schema.pack(model, 1000)
+
+    one, six = packed(1), packed(6)
+    assert len(six) - len(one) < scales.nbytes
+    for tensor in schema.unpack(six).subgraphs[0].tensors[:6]:
+        np.testing.assert_array_equal(tensor.quantization.scale, scales)
+        assert not np.any(tensor.quantization.zeroPoint)

@@ -61,7 +61,21 @@ def pack(model: Any, size: int) -> bytes:
 
     for buffer in model.buffers:
         buffer.__class__ = AlignedBuffer
-    builder = flatbuffers.Builder(size + 1024)
+
+    class SharingBuilder(flatbuffers.Builder):  # type: ignore[name-defined]
+        """Writes equal vectors once: scales and zero points recur in int8 files."""
+
+        def __init__(self, size: int) -> None:
+            super().__init__(size)
+            self.written: dict[tuple[str, bytes], int] = {}
+
+        def CreateNumpyVector(self, x: Any) -> int:  # noqa: N802 (the library's name)
+            key = (x.dtype.str, x.tobytes())
+            if key not in self.written:
+                self.written[key] = super().CreateNumpyVector(x)
+            return self.written[key]
+
+    builder = SharingBuilder(size + 1024)
     builder.Finish(model.Pack(builder), file_identifier=_MAGIC)
     return bytes(builder.Output())
 
