@@ -10,6 +10,7 @@ from keras_tickets._util.damage import reading
 from keras_tickets._util.file_tensor import FileTensor
 from keras_tickets._util.files import check_source, gzip_size
 from keras_tickets._util.model_file import Port, printable
+from keras_tickets._util.shown import Shown
 from keras_tickets._util.size_bound import size_bound
 from keras_tickets._util.tables import facts, table
 from keras_tickets.runtime import formats
@@ -19,8 +20,8 @@ from keras_tickets.runtime.formats import SUFFIXES
 _SMALL = 1024
 
 
-@dataclasses.dataclass(frozen=True)
-class Inspection:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Inspection(Shown):
     """The content of a `.tflite` or `.onnx` file.
 
     Args:
@@ -70,6 +71,10 @@ class Inspection:
             "inputs": [dataclasses.asdict(port) for port in self.inputs],
             "outputs": [dataclasses.asdict(port) for port in self.outputs],
         }
+
+    def __str__(self) -> str:
+        """Return the table."""
+        return self.table()
 
     def table(self, everything: bool = False) -> str:
         """Return the content as text.
