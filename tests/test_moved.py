@@ -13,6 +13,8 @@ import pytest
 import keras_tickets as kt
 from keras_tickets.moved import MOVED
 
+pytestmark = pytest.mark.backend_independent
+
 # What users of version 0.1.0 may have imported: classes and functions of the API by the
 # module that defined them.
 IMPORTED = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import BACKEND
+from conftest import BACKEND, covering
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers, ops
@@ -379,7 +379,18 @@ EXACT = {
 }
 
 
-@pytest.mark.parametrize("case", EXACT)
+# Other ways to write what another case holds: the rules tell them apart in tables.
+ALIKE = ("even series", "padded series", "series of causes", "series with holes")
+ALIKE += ("dense layer on a series", "means of a series", "gated series", "series out")
+ALIKE += ("mean over a series", "samples", "1x1 head, pixels out", "1x1 head, pooled")
+ALIKE += ("reshaped squeeze", "gate of BatchNorm", "gate layer", "gate before the mean")
+ALIKE += ("norm before groups", "rescaled image", "means of one pixel", "two channels")
+ALIKE += ("patches of two", "odd depthwise", "padded even depthwise")
+
+
+@pytest.mark.parametrize(
+    "case", covering(EXACT, quick=[case for case in EXACT if case not in ALIKE])
+)
 def test_exact(case):
     make, rewrites = EXACT[case]
     _, found = prepared(make())
@@ -455,17 +466,19 @@ def test_inexact_where_the_image_grows():
     assert [step.layer for step in plan.done] == ["dw"]
 
 
-@pytest.mark.backend_independent
+KEPT_SIZES = [
+    ("even depthwise", "own_size", 3),
+    ("padded even depthwise", "own_size", 3),
+    # Exact at their own sizes.
+    ("odd depthwise", "centred_padding", 3),
+    ("odd depthwise of 5", "centred_padding", 5),
+    ("depthwise with holes", "centred_padding", 5),
+]
+
+
 @pytest.mark.parametrize(
     ("case", "rewrite", "size"),
-    [
-        ("even depthwise", "own_size", 3),
-        ("padded even depthwise", "own_size", 3),
-        # Exact at their own sizes.
-        ("odd depthwise", "centred_padding", 3),
-        ("odd depthwise of 5", "centred_padding", 5),
-        ("depthwise with holes", "centred_padding", 5),
-    ],
+    covering(KEPT_SIZES, quick=[KEPT_SIZES[0], KEPT_SIZES[3]]),
 )
 def test_faster_keeps_the_size_of_a_kernel(case, rewrite, size):
     model = EXACT[case][0]()
@@ -516,8 +529,11 @@ LEFT = {
 }
 
 
-@pytest.mark.backend_independent
-@pytest.mark.parametrize("case", LEFT)
+QUICK_LEFT = ("mean as an image", "even depthwise of 5", "slopes", "joined")
+QUICK_LEFT += ("what XNNPACK does not run", "by three")
+
+
+@pytest.mark.parametrize("case", covering(LEFT, quick=QUICK_LEFT))
 def test_left_alone_with_a_reason(case):
     layer, name, reason = LEFT[case]
     plan = kt.mobile.prepare_plan(in_the_middle(layer, 24)())
@@ -530,8 +546,7 @@ def test_left_alone_with_a_reason(case):
 READY = ["separable", "gate layer", "norm before 1x1", "strided 1x1", "grey stem"]
 
 
-@pytest.mark.backend_independent
-@pytest.mark.parametrize("case", READY)
+@pytest.mark.parametrize("case", covering(READY, quick=["separable", "gate layer"]))
 def test_nothing_is_left(case):
     plan = kt.mobile.prepare_plan(EXACT[case][0]())
     assert plan.ready, plan
@@ -643,8 +658,7 @@ NO_WAY_IN = {
 }
 
 
-@pytest.mark.backend_independent
-@pytest.mark.parametrize("case", NO_WAY_IN)
+@pytest.mark.parametrize("case", covering(NO_WAY_IN, quick=["a wide kernel"]))
 def test_a_series_without_a_way_in_stays(case):
     shape, options, reason = NO_WAY_IN[case]
     x = series(**shape)
