@@ -69,6 +69,12 @@ def runs_here(item: pytest.Item) -> bool:
     return BACKEND == "tensorflow" or not independent
 
 
+def pytest_configure(config):
+    """Do not look for examples where none of them runs: that takes seconds."""
+    if BACKEND != "tensorflow":
+        config.option.doctestmodules = False
+
+
 def pytest_collection_modifyitems(config, items):
     """Leave out what runs on TensorFlow, unless `-m` asks for it."""
     if "backend_independent" in config.option.markexpr:
