@@ -308,6 +308,7 @@ def test_espn_rewinds_to_the_end_of_its_warm_up():
 
 
 @pytest.mark.backend_independent
+@pytest.mark.slow
 def test_phases_by_themselves():
     ticket = kt.wrap(zoo.build("sequential"), MINED["gem_miner"](until=1.0))
     zoo.compile_for("sequential", ticket)
@@ -557,6 +558,7 @@ def test_imp_rewinds_to_a_later_step():
 
 
 @pytest.mark.backend_independent
+@pytest.mark.slow
 def test_imp_rewinds_the_learning_rate_alone():
     ticket, states, _ = imp(keras.optimizers.Adam(0.01), rewind="learning_rate")
     weights, _, optimizer = states[1]
@@ -570,6 +572,7 @@ def test_imp_rewinds_the_learning_rate_alone():
 
 
 @pytest.mark.backend_independent
+@pytest.mark.slow
 def test_a_finished_imp_is_left_alone():
     ticket, _, _ = imp(keras.optimizers.Adam(0.01))
     masks = ticket.mask_set.values()
@@ -629,6 +632,7 @@ def test_early_bird_drops_whole_channels_of_least_scale():
 
 
 @pytest.mark.backend_independent
+@pytest.mark.slow
 def test_early_bird_says_when_it_was_late():
     ticket = bird()
     with pytest.warns(UserWarning, match=r"before the last 5 masks agreed"):

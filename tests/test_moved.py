@@ -82,6 +82,7 @@ def test_what_was_imported_still_is_with_a_warning(old, names):
             assert found is getattr(kt, name, found)
 
 
+@pytest.mark.slow
 def test_functions_keep_their_names_beside_old_modules():
     """`kt.strip` was the module `keras_tickets.strip`, too."""
     code = (

@@ -118,6 +118,7 @@ def test_blocks_that_the_runtime_is_not_told_of_do_break(tmp_path, monkeypatch):
         export(mlp(4), tmp_path / "m.tflite", "float32")
 
 
+@pytest.mark.slow
 def test_a_tensor_of_few_zeros_stays_dense(tmp_path):
     model = make_sparse(cnn(), 0.1)
     report = export(model, tmp_path / "m.tflite", "float32")
@@ -125,6 +126,7 @@ def test_a_tensor_of_few_zeros_stays_dense(tmp_path):
     assert report.bytes == report.dense_bytes
 
 
+@pytest.mark.slow
 def test_equal_kernels_share_one_sparse_buffer(tmp_path):
     x = keras.Input((64,))
     twins = [layers.Dense(64) for _ in range(2)]
@@ -137,6 +139,7 @@ def test_equal_kernels_share_one_sparse_buffer(tmp_path):
     assert report.ops["DENSIFY"] == 1 == report.ops["FULLY_CONNECTED"] - 1
 
 
+@pytest.mark.slow
 def test_recurrent_layers_in_int8_are_refused_and_nothing_else_ends(tmp_path):
     ids = np.random.default_rng(0).integers(0, 11, (8, 6)).astype("float32")
     with pytest.raises(RuntimeError, match=r"crashed|could not convert"):
@@ -146,6 +149,7 @@ def test_recurrent_layers_in_int8_are_refused_and_nothing_else_ends(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_calibration_feeds_each_input_its_own_data(tmp_path):
     """Converters order inputs by themselves; swapped ranges ruin the activations."""
     small, large = keras.Input((8,), name="b"), keras.Input((8,), name="a")
@@ -263,6 +267,7 @@ def test_networks_that_go_wrong_on_arm_keep_their_zeros(case, tmp_path):
     assert any("XNNPACK" in reason for reason in report.barred.values()) == wrong
 
 
+@pytest.mark.slow
 def test_embeddings_lose_their_zeros_in_float32_only(tmp_path):
     ids = keras.Input((6,))
     x = layers.Flatten()(layers.Embedding(500, 16)(ids))
@@ -315,6 +320,7 @@ def test_arguments_that_do_not_go_together(suffix, arguments, message, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_insisting_on_sparse_names_what_can_not_be(tmp_path):
     with pytest.raises(ValueError, match=r"have to be stored with.*blocks of 16"):
         export(mlp(1), tmp_path / "m.tflite", "int8", sparse=True)

@@ -458,6 +458,7 @@ def test_inexact_only_when_allowed():
 
 
 @pytest.mark.backend_independent
+@pytest.mark.slow
 def test_inexact_where_the_image_grows():
     """MobileNet pads odd images by zero and one: one output more."""
     model = in_the_middle(padded_by_one)()
@@ -478,7 +479,7 @@ KEPT_SIZES = [
 
 @pytest.mark.parametrize(
     ("case", "rewrite", "size"),
-    covering(KEPT_SIZES, quick=[KEPT_SIZES[0], KEPT_SIZES[3]]),
+    covering(KEPT_SIZES, quick=[KEPT_SIZES[0]]),
 )
 def test_faster_keeps_the_size_of_a_kernel(case, rewrite, size):
     model = EXACT[case][0]()
@@ -492,6 +493,7 @@ def test_faster_keeps_the_size_of_a_kernel(case, rewrite, size):
 
 
 @pytest.mark.backend_independent
+@pytest.mark.slow
 def test_faster_moves_also_what_has_no_exact_form():
     plan = kt.mobile.prepare_plan(small_stem(10, 3, **SAME)(), inexact="faster")
     assert [step.rewrite for step in plan.done] == ["shifted_padding"]
@@ -529,8 +531,8 @@ LEFT = {
 }
 
 
-QUICK_LEFT = ("mean as an image", "even depthwise of 5", "slopes", "joined")
-QUICK_LEFT += ("what XNNPACK does not run", "by three")
+QUICK_LEFT = ("mean as an image", "even depthwise of 5", "joined")
+QUICK_LEFT += ("what XNNPACK does not run",)
 
 
 @pytest.mark.parametrize("case", covering(LEFT, quick=QUICK_LEFT))
@@ -546,7 +548,7 @@ def test_left_alone_with_a_reason(case):
 READY = ["separable", "gate layer", "norm before 1x1", "strided 1x1", "grey stem"]
 
 
-@pytest.mark.parametrize("case", covering(READY, quick=["separable", "gate layer"]))
+@pytest.mark.parametrize("case", covering(READY, quick=["separable"]))
 def test_nothing_is_left(case):
     plan = kt.mobile.prepare_plan(EXACT[case][0]())
     assert plan.ready, plan
@@ -628,6 +630,7 @@ def test_an_open_size_is_told():
 
 
 @pytest.mark.backend_independent
+@pytest.mark.slow
 def test_shared_layers_are_left_alone():
     x = image(44)
     shared = depthwise()
@@ -670,6 +673,7 @@ def test_a_series_without_a_way_in_stays(case):
 
 
 @pytest.mark.backend_independent
+@pytest.mark.slow
 def test_shared_layers_of_a_series_stay():
     x = series()
     shared = layers.DepthwiseConv1D(3, padding="same", name="shared")

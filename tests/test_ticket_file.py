@@ -91,7 +91,7 @@ def test_what_only_forces_is_in_the_file(path):
 
 
 @pytest.mark.parametrize(
-    "remember", covering([True, False], quick=[True, False], elsewhere=[True])
+    "remember", covering([True, False], quick=[True], elsewhere=[True])
 )
 def test_start_values_or_present_ones(remember, path):
     ticket = drawn("functional", remember=remember)
