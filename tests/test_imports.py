@@ -38,6 +38,7 @@ def test_all_public_names_are_there_at_once_or_at_first_use():
 
 
 @pytest.mark.backend_independent
+@pytest.mark.slow
 def test_the_name_of_a_script_changes_nothing(tmp_path):
     """Nor does it matter what else is imported, such as the command."""
     script = tmp_path / "keras-tickets.py"
