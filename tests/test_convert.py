@@ -45,8 +45,9 @@ def kernel_zeros(model):
     return sum(int((values_of(w) == 0).sum()) for w in weights)
 
 
-@pytest.mark.backend_independent(False)
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    "suffix", covering(SUFFIXES, quick=SUFFIXES, elsewhere=[".tflite"])
+)
 def test_the_report_is_measured_on_the_file(suffix):
     content, report = exported_cnn(suffix)
     assert report.bytes == len(content)
@@ -62,8 +63,9 @@ def test_the_report_is_measured_on_the_file(suffix):
     assert f"{report.bytes:,} bytes" in str(report)
 
 
-@pytest.mark.backend_independent(False)
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    "suffix", covering(SUFFIXES, quick=SUFFIXES, elsewhere=[".tflite"])
+)
 def test_the_file_holds_the_kernels_bit_by_bit(suffix):
     content, _ = exported_cnn(suffix)
     kernel = values_of(sparse_cnn().layers[-1].kernel)
