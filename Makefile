@@ -29,7 +29,7 @@ help:
 	@echo "make arm64             the emulated ARM64 of on='arm64', likewise; needs Debian"
 	@echo "make android           adb and adbd for the tests of on='android', likewise"
 	@echo "make test              the tests, on TensorFlow and on JAX"
-	@echo "make test-slow         tests of more than ten seconds, on TensorFlow and on JAX"
+	@echo "make test-slow         what takes long, and all of each table; likewise"
 	@echo "make test-labs         what runs in wasm, on emulated ARM64 and by adb; build those"
 	@echo "                       three first"
 	@echo "make test-torch        the tests, on torch"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import pathlib
+from collections.abc import Collection, Iterable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -35,6 +36,30 @@ hypothesis.settings.load_profile("suite")
 BACKEND = keras.backend.backend()
 
 
+def covering(
+    table: Iterable, quick: Collection, elsewhere: Collection = (), lowest=()
+) -> list:
+    """Each case of a table; `make test` runs those that are `quick`, the rest are slow.
+
+    On JAX and torch runs what is in `elsewhere`, on the lowest versions what is in
+    `lowest`. To be chosen so that each value is met once, and each pair that matters.
+    """
+    table = list(table)
+    for chosen in (quick, elsewhere, lowest):
+        assert all(case in table for case in chosen), chosen
+    return [
+        pytest.param(
+            *(case if isinstance(case, tuple) else (case,)),
+            marks=[
+                pytest.mark.backend_independent(case not in elsewhere),
+                *[pytest.mark.slow] * (case not in quick),
+                *[pytest.mark.lowest] * (case in lowest),
+            ],
+        )
+        for case in table
+    ]
+
+
 def runs_here(item: pytest.Item) -> bool:
     """Whether a test shows on this backend what no other backend shows."""
     mark = item.get_closest_marker("backend_independent")
@@ -42,6 +67,12 @@ def runs_here(item: pytest.Item) -> bool:
     # So are the examples in docstrings: what is more than a few numbers has its test.
     independent = independent or isinstance(item, pytest.DoctestItem)
     return BACKEND == "tensorflow" or not independent
+
+
+def pytest_configure(config):
+    """Do not look for examples where none of them runs: that takes seconds."""
+    if BACKEND != "tensorflow":
+        config.option.doctestmodules = False
 
 
 def pytest_collection_modifyitems(config, items):

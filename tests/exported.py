@@ -5,11 +5,9 @@ from __future__ import annotations
 import functools
 import pathlib
 import tempfile
-from collections.abc import Iterable
 
 import keras
 import numpy as np
-import pytest
 from kept import kept
 from keras import layers
 
@@ -19,19 +17,17 @@ from keras_tickets._util.file_tensor import Array
 SUFFIXES = (".tflite", ".onnx")
 
 
-def in_each_format(names: Iterable[str], in_child: set[tuple[str, str]]) -> list:
-    """Each name with each suffix; on other backends only those that `in_child` lists.
+def inputs(shape: tuple[int, ...], rows: int = 24) -> Array:
+    return np.random.default_rng(1).random((rows, *shape)).astype("float32")
 
-    There a child converts, which takes seconds, and does what is tested on TensorFlow.
-    """
-    return [
-        pytest.param(
-            *(name, suffix),
-            marks=pytest.mark.backend_independent((name, suffix) not in in_child),
-        )
-        for name in names
-        for suffix in SUFFIXES
-    ]
+
+def export(model, path, precision, **arguments) -> kt.ExportReport:
+    """Export with data for what asks for data."""
+    data = inputs(model.inputs[0].shape[1:])
+    if precision == "int8":
+        arguments["representative_data"] = data
+    arguments = {"samples": data, "verbose": False, "overwrite": True, **arguments}
+    return kt.export(model, path, precision=precision, **arguments)
 
 
 def values_of(variable: keras.Variable) -> Array:
@@ -138,4 +134,32 @@ def exported_cnn(suffix: str) -> tuple[bytes, kt.ExportReport]:
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, f"cnn{suffix}")
         report = kt.export(sparse_cnn(), path, verbose=False)
+        return path.read_bytes(), report
+
+
+def mlp(block: int) -> keras.Model:
+    """Dense layers with nine tenths of their blocks of `block` inputs zero."""
+    rng = np.random.default_rng(block)
+    model = keras.Sequential(
+        [
+            keras.Input((64,), name="x"),
+            layers.Dense(96, activation="relu", name="wide"),
+            layers.Dense(32, name="head"),
+        ],
+        name="mlp",
+    )
+    for layer in model.layers:
+        rows, columns = layer.kernel.shape
+        kept_blocks = rng.random((rows // block, columns)) < 0.1
+        kernel = rng.choice([-1, 1], (rows, columns)) * (0.5 + rng.random())
+        layer.kernel.assign(kernel * np.repeat(kept_blocks, block, axis=0))
+    return model
+
+
+@kept
+def exported_mlp(precision: str, block: int) -> tuple[bytes, kt.ExportReport]:
+    """The file of `mlp(block)` and the report of its export."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "m.tflite")
+        report = export(mlp(block), path, precision)
         return path.read_bytes(), report

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import zoo
+from conftest import covering
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
@@ -19,8 +20,6 @@ from keras_tickets.backend import on_host
 from keras_tickets.masks import optimizer_slots
 from keras_tickets.recipe.groups import WeightGroups
 from keras_tickets.recipe.selection import exchange
-
-pytestmark = pytest.mark.lowest
 
 BACKEND = keras.backend.backend()
 
@@ -37,7 +36,8 @@ def by_hand(worth, wanted, alive, number):
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
+@pytest.mark.backend_independent
 def test_exchange_drops_the_least_and_grows_the_most_wanted(data):
     size = data.draw(st.integers(1, 40))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**16)))
@@ -52,6 +52,7 @@ def test_exchange_drops_the_least_and_grows_the_most_wanted(data):
 
 @given(st.integers(0, 2**16), st.integers(1, 30))
 @settings(max_examples=50, deadline=None)
+@pytest.mark.backend_independent
 def test_exchange_holds_the_number_under_ties(seed, size):
     rng = np.random.default_rng(seed)
     worth, wanted = rng.integers(0, 2, (2, size)).astype("float32")
@@ -132,7 +133,12 @@ SLOTS = {"momentum": 1, "adam": 3, "lion": 1, "adagrad": 1, "scaled": 2}
 
 @pytest.mark.parametrize(
     "name",
-    ["momentum", "adam", "adamw", "lion", "rmsprop", "adagrad", "nadam", "scaled"],
+    covering(
+        ["momentum", "adam", "adamw", "lion", "rmsprop", "adagrad", "nadam", "scaled"],
+        quick=["momentum", "adam", "lion", "adagrad", "scaled"],
+        elsewhere=["momentum", "adam", "scaled"],
+        lowest=["adam", "scaled"],
+    ),
 )
 def test_one_update(name):
     compiling = zoo.COMPILED if name in ("adam", "scaled") else {}
@@ -211,6 +217,7 @@ def captured(ticket):
         ),
     ],
 )
+@pytest.mark.lowest
 def test_the_capture_is_the_dense_gradient_of_each_step(optimizer, factor):
     compiling = zoo.COMPILED if factor > 1 else {}
     pruner = kt.RigL(0.5, seed=1)
@@ -222,6 +229,7 @@ def test_the_capture_is_the_dense_gradient_of_each_step(optimizer, factor):
             np.testing.assert_allclose(held, factor * one, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.lowest
 def test_the_momentum_is_the_running_average_of_dense_gradients():
     ticket, x, y, gradients = linear(
         kt.SNFS(0.5, momentum=0.75, seed=1), optimizer=keras.optimizers.SGD(0.1)
@@ -281,11 +289,14 @@ def test_weights_train_as_without_a_capture(pruner):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param("transformer", marks=pytest.mark.backend_independent),
-        # Its steps are a loop, which JAX and TensorFlow trace by themselves.
-        *("recurrent", "shared", "subclassed"),
-    ],
+    covering(
+        # The steps of a recurrent layer are a loop, which JAX and TensorFlow trace by
+        # themselves.
+        ["transformer", "recurrent", "shared", "subclassed"],
+        quick=["recurrent", "shared", "subclassed"],
+        elsewhere=["recurrent", "subclassed"],
+        lowest=["recurrent"],
+    ),
 )
 def test_any_model(name):
     ticket = kt.wrap(zoo.build(name), kt.RigL(0.5, update_every=1, seed=2))
@@ -325,6 +336,7 @@ def test_a_ticket_wrapped_again_goes_on_moving():
     assert not all(map(np.array_equal, start, again.mask_set.values()))
 
 
+@pytest.mark.lowest
 def test_saved_and_loaded_goes_on(tmp_path):
     ticket = kt.wrap(zoo.build("nested"), kt.RigL(0.8, update_every=1, seed=1))
     zoo.compile_for("nested", ticket)
@@ -336,7 +348,10 @@ def test_saved_and_loaded_goes_on(tmp_path):
     np.testing.assert_array_equal(first, zoo.train("nested", loaded))
 
 
-@pytest.mark.parametrize("pruner", [kt.RigL, kt.SNFS, kt.SET])
+@pytest.mark.parametrize(
+    "pruner",
+    covering([kt.RigL, kt.SNFS, kt.SET], quick=[kt.RigL, kt.SNFS], elsewhere=[kt.SNFS]),
+)
 def test_saved_half_way_and_loaded_goes_on(pruner, tmp_path):
     ticket = kt.wrap(zoo.build("nested"), pruner(0.8, update_every=3, seed=1))
     zoo.compile_for("nested", ticket, **zoo.COMPILED)
@@ -354,7 +369,9 @@ def test_saved_half_way_and_loaded_goes_on(pruner, tmp_path):
     assert all(np.array_equal(*pair) for pair in pairs)
 
 
-@pytest.mark.parametrize("pruner", [kt.RigL, kt.SET])
+@pytest.mark.parametrize(
+    "pruner", covering([kt.RigL, kt.SET], quick=[kt.RigL], elsewhere=[kt.RigL])
+)
 def test_a_layer_frozen_since_it_was_wrapped_stays(pruner):
     ticket = kt.wrap(zoo.build("sequential"), pruner(0.5, update_every=1))
     ticket.draw()
@@ -422,11 +439,13 @@ def timed(steps, **arguments):
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras has no steps_per_execution there")
+@pytest.mark.lowest
 def test_updates_that_fall_between_two_looks():
     pruner = timed(24, pruner={"update_every": 4}, steps_per_execution=3)
     assert [step for step, _ in pruner.updates] == [6, 9, 12, 18, 21]
 
 
+@pytest.mark.backend_independent
 def test_the_drop_fraction_falls_to_zero_at_until():
     updates = timed(40, pruner={"update_every": 3, "until": 0.5}).updates
     assert [step for step, _ in updates] == [3, 6, 9, 12, 15, 18]
@@ -466,6 +485,7 @@ def test_set_grows_in_the_same_places_on_every_backend():
     assert digest.hexdigest()[:16] == "43b3983f962ce2c6"
 
 
+@pytest.mark.backend_independent
 def test_the_seed_fixes_random_growth_by_name():
     seeds = [kt.pruners.Dynamic(0.5, "random", seed=s).growth.seed for s in (3, 4)]
     assert seeds == [3, 4]
@@ -476,6 +496,7 @@ def test_the_seed_fixes_random_growth_by_name():
     assert type(given).from_config(given.get_config()).growth.seed == 9
 
 
+@pytest.mark.backend_independent
 def test_drop_fractions():
     at = [0, 0.25, 0.5, 0.75, 1]
     constant = kt.RigL(0.9, drop_fraction=0.2, decay="constant")
@@ -519,6 +540,7 @@ def test_an_average_under_a_scale_that_changes():
 )
 @pytest.mark.parametrize("pruner", [kt.RigL, kt.SET])
 @pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.lowest
 def test_several_optimizers(pruner, scaled):
     ticket = kt.wrap(zoo.build("sequential"), pruner(0.5))
     inside = keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.1, use_ema=True))
@@ -629,6 +651,7 @@ def test_one_optimizer_for_two_tickets():
 
 
 @pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.lowest
 def test_an_optimizer_put_in_after_compile(scaled):
     ticket = kt.wrap(zoo.build("sequential"), kt.SET(0.5, update_every=1))
     zoo.compile_for("sequential", ticket)
@@ -652,6 +675,7 @@ class Stranger(keras.optimizers.SGD):
         ]
 
 
+@pytest.mark.lowest
 def test_slots_of_an_unknown_kind_are_named():
     ticket = kt.wrap(zoo.build("sequential"), kt.SET(0.5))
     with pytest.warns(UserWarning, match=r"Stranger keeps .*mine_0.*mine_1"):
@@ -684,11 +708,13 @@ def test_an_empty_layer_is_named():
         ({"until": 1.5}, "until"),
     ],
 )
+@pytest.mark.backend_independent
 def test_arguments_out_of_range(arguments, message):
     with pytest.raises(ValueError, match=message):
         kt.RigL(0.5, **arguments)
 
 
+@pytest.mark.lowest
 def test_adafactor_names_its_rows_and_columns():
     weight = keras.Variable(np.ones((200, 200)))
     with pytest.warns(UserWarning, match="Adafactor keeps"):

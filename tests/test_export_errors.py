@@ -13,6 +13,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from conftest import covering
 from exported import SUFFIXES, cnn, exported_cnn, make_sparse, sparse_cnn, values_of
 from planted import changed
 
@@ -248,7 +249,10 @@ files.replace(pathlib.Path(sys.argv[1]), b"new" * 1000)
 """
 
 
-@pytest.mark.parametrize(("call", "old"), [("fsync", None), ("replace", b"old")])
+@pytest.mark.parametrize(
+    ("call", "old"),
+    covering([("fsync", None), ("replace", b"old")], quick=[("replace", b"old")]),
+)
 def test_a_killed_process_leaves_no_part_of_a_file(call, old, tmp_path):
     path = tmp_path / "m.tflite"
     if old:

@@ -16,8 +16,6 @@ import keras_tickets as kt
 from keras_tickets import flow, scores
 from keras_tickets.kernels import find_kernels
 
-pytestmark = pytest.mark.lowest
-
 BACKEND = keras.backend.backend()
 
 
@@ -101,6 +99,7 @@ def check_golden(tolerance: float, **kwargs) -> None:
         )
 
 
+@pytest.mark.lowest
 def test_golden_scores_in_float64(float64):
     check_golden(1e-12)
 
@@ -124,6 +123,7 @@ KEPT = {
 
 
 @pytest.mark.parametrize(("keep", "rounds"), sorted(KEPT))
+@pytest.mark.lowest
 def test_golden_tickets(keep, rounds):
     ticket = kt.wrap(golden(), kt.SynFlow(1 - keep / 27, rounds=rounds))
     ticket.draw(verbose=0)
@@ -302,6 +302,7 @@ def test_factors_share_the_flow():
 
 
 @pytest.mark.parametrize("attend", ["multi_head", "grouped"])
+@pytest.mark.lowest
 def test_attention_conserves_the_flow(attend):
     inputs = keras.Input((6,), dtype="int32")
     x = layers.Embedding(20, 8)(inputs)
@@ -327,6 +328,7 @@ def test_attention_conserves_the_flow(attend):
 
 
 @pytest.mark.parametrize("kind", ["functional", "nested", "several", "subclassed"])
+@pytest.mark.lowest
 def test_every_model_of_the_zoo_has_a_flow(kind):
     ticket = kt.wrap(zoo.build(kind), kt.SynFlow(0.8, rounds=3))
     curve = ticket.draw(verbose=0)
@@ -349,6 +351,7 @@ def test_families_as_they_are(family):
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.lowest
 def test_mixed_precision_does_not_reach_the_flow(policy):
     keras.utils.set_random_seed(0)
     _, expected = scored(image_model(layers.BatchNormalization(), squeeze_excite))
@@ -477,6 +480,7 @@ class Opaque(layers.Layer):
         return x + 1
 
 
+@pytest.mark.lowest
 def test_an_unknown_layer_that_is_not_linear_is_named():
     model = image_model(Opaque(name="mystery"))
     ticket = kt.wrap(model, kt.SynFlow(0.5, rounds=2))
@@ -527,6 +531,7 @@ def test_a_budget_that_can_not_be_met_half_way_does_not_hang():
         kt.wrap(shortcut_model(), pruner).draw(verbose=0)
 
 
+@pytest.mark.lowest
 def test_a_layer_can_be_taught():
     @flow.rule(Opaque)
     def identity(network, layer, x):
@@ -626,6 +631,7 @@ def test_a_model_that_is_dead_already_is_named():
         ticket.draw()
 
 
+@pytest.mark.lowest
 def test_find_kernels_is_what_the_network_walks():
     model = shortcut_model()
     network = flow.Network(model, find_kernels(model))

@@ -14,6 +14,8 @@ pytestmark = pytest.mark.lowest
 # Rooms of our own that are for files: they load at first use.
 LATER = ("keras_tickets.mobile", "keras_tickets.convert.exporting")
 
+CONVERTERS = {"tensorflow", "onnx", "onnxruntime", "ai_edge_litert", "tf2onnx"}
+
 PROBE = """
 import sys
 import keras
@@ -22,6 +24,8 @@ import keras_tickets
 new = set(sys.modules) - before
 # An old path is a name that loads nothing.
 print(*sorted(name for name in new if sys.modules[name].__spec__))
+import keras_tickets.convert, keras_tickets.mobile
+print(*sorted(set(sys.modules) - before))
 """
 
 
@@ -34,6 +38,7 @@ def test_all_public_names_are_there_at_once_or_at_first_use():
 
 
 @pytest.mark.backend_independent
+@pytest.mark.slow
 def test_the_name_of_a_script_changes_nothing(tmp_path):
     """Nor does it matter what else is imported, such as the command."""
     script = tmp_path / "keras-tickets.py"
@@ -50,8 +55,10 @@ def test_import_is_cheap_and_brings_no_package_beyond_keras_own():
     done = subprocess.run(
         [sys.executable, "-c", PROBE], capture_output=True, text=True, check=True
     )
-    brought = set(done.stdout.split())
+    at_once, with_the_rooms = done.stdout.splitlines()
+    brought = set(at_once.split())
     packages = {name.partition(".")[0] for name in brought}
     assert packages - sys.stdlib_module_names == {"keras_tickets"}
     assert not brought.intersection(LATER)
     assert len(brought) <= 120  # of our own 95
+    assert not CONVERTERS.intersection(with_the_rooms.split())

@@ -8,6 +8,7 @@ import time
 
 import keras
 import pytest
+from conftest import covering
 
 import keras_tickets as kt
 from benchmarks import export_matrix, export_table, zoo
@@ -30,7 +31,13 @@ SLICE = {
 }
 
 
-@pytest.mark.parametrize(("name", "suffix"), SLICE.items())
+QUICK = ("text_gru", "audio_conv1d", "multi_input", "multi_output", "subclassed")
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    covering(SLICE.items(), quick=[(name, SLICE[name]) for name in QUICK]),
+)
 def test_networks_are_verified(name, suffix):
     results = export_matrix.measure(name, suffix, "float32")
     assert results["verdict"] == "verified", results["reason"]

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import zoo
+from conftest import covering
 from keras import layers, ops
 
 import keras_tickets as kt
@@ -16,8 +17,6 @@ from keras_tickets.backend import on_host
 from keras_tickets.masks.optimizer_slots import innermost
 from keras_tickets.pruners.early_bird import distance
 from keras_tickets.recipe.schedules import Freezing, Run
-
-pytestmark = pytest.mark.lowest
 
 MINED = {
     "gem_miner": lambda **kw: kt.GemMiner(
@@ -81,6 +80,7 @@ def watched(name, epochs=6, model="sequential", optimizer="adam", **arguments):
 # -- the straight-through gradient, in closed form ------------------------------------
 
 
+@pytest.mark.lowest
 def test_scores_follow_the_gradient_straight_through_the_rounding():
     sgd = keras.optimizers.SGD(0.5)
     pruner = kt.GemMiner(
@@ -129,6 +129,7 @@ def test_popup_scores_follow_the_sign():
     )
 
 
+@pytest.mark.lowest
 def test_soft_threshold_in_numbers():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(1, use_bias=False)])
     model.layers[0].kernel.assign([[-0.5], [-0.1], [0.05], [0.3]])
@@ -165,7 +166,15 @@ def test_soft_masks_train_with_the_weights():
 # -- mining, settling, training --------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", FROZEN)
+@pytest.mark.parametrize(
+    "name",
+    covering(
+        FROZEN,
+        quick=("gem_miner", "edge_popup"),
+        elsewhere=("gem_miner", "edge_popup"),
+        lowest=("gem_miner",),
+    ),
+)
 def test_weights_stay_while_mining_and_scores_afterwards(name):
     ticket, epochs = watched(name)
     mining = [epoch["mining"] for epoch in epochs]
@@ -205,6 +214,7 @@ def test_survivors_start_from_signed_constants():
             np.testing.assert_allclose(np.abs(start), np.sqrt(2 / fan_in), rtol=1e-6)
 
 
+@pytest.mark.backend_independent
 def test_masks_only_lose_weights_and_scores_stay_in_the_unit_interval():
     _, epochs = watched("gem_miner", epochs=10, penalty=0.01)
     for epoch in epochs:
@@ -221,6 +231,7 @@ def test_the_highest_scores_are_kept_exactly():
     assert score[kept].min() >= score[~kept].max()
 
 
+@pytest.mark.backend_independent
 def test_without_revival_what_rounds_to_zero_is_dropped():
     ticket, epochs = watched("gem_miner", sparsity=0.2, revive=False, penalty=0.02)
     for mask, score in zip(ticket.mask_set.values(), epochs[-1]["scores"], strict=True):
@@ -242,6 +253,7 @@ def test_an_emptied_network_settles_at_once():
 
 @pytest.mark.parametrize("name", ["espn", "str"])
 @pytest.mark.filterwarnings("ignore:Mining ended")
+@pytest.mark.lowest
 def test_settling_does_not_change_the_network(name):
     """Before training goes on, the settled network is the mined one, masked."""
     ticket = kt.wrap(zoo.build("sequential"), MINED[name](until=1.0))
@@ -265,7 +277,7 @@ def test_settling_does_not_change_the_network(name):
         np.testing.assert_array_equal(start, on_host(variable.value))
 
 
-@pytest.mark.parametrize("name", ["espn", "str"])
+@pytest.mark.parametrize("name", covering(["espn", "str"], quick=["espn"]))
 def test_found_early_when_the_budget_is_reached(name):
     strong = {"espn": {"penalty": 5.0}, "str": {"penalty": 1.0, "start": -2.0}}[name]
     ticket, epochs = watched(
@@ -275,7 +287,9 @@ def test_found_early_when_the_budget_is_reached(name):
     assert ticket.mask_set.count() == ticket.pruner.target(ticket.mask_set)
 
 
-@pytest.mark.parametrize("name", ["espn", "str"])
+@pytest.mark.parametrize(
+    "name", covering(["espn", "str"], quick=["str"], elsewhere=["str"])
+)
 def test_an_early_end_is_told(name):
     ticket = kt.wrap(zoo.build("sequential"), MINED[name](penalty=1e-9))
     zoo.compile_for("sequential", ticket)
@@ -285,6 +299,7 @@ def test_an_early_end_is_told(name):
 
 
 @pytest.mark.filterwarnings("ignore:Mining ended")
+@pytest.mark.backend_independent
 def test_espn_rewinds_to_the_end_of_its_warm_up():
     ticket, epochs = watched("espn", rewind=True, warmup=1, until=1.0, epochs=3)
     assert [epoch["mining"] for epoch in epochs] == [False, True, False]
@@ -292,6 +307,8 @@ def test_espn_rewinds_to_the_end_of_its_warm_up():
         np.testing.assert_array_equal(start, then)
 
 
+@pytest.mark.backend_independent
+@pytest.mark.slow
 def test_phases_by_themselves():
     ticket = kt.wrap(zoo.build("sequential"), MINED["gem_miner"](until=1.0))
     zoo.compile_for("sequential", ticket)
@@ -312,7 +329,9 @@ def test_phases_by_themselves():
     assert any(changed)
 
 
-@pytest.mark.parametrize("stop", [1, 4])
+@pytest.mark.parametrize(
+    "stop", covering([1, 4], quick=[1, 4], elsewhere=[1], lowest=[1])
+)
 def test_saved_and_loaded_goes_on_where_it_was(stop, tmp_path):
     """In either phase, with both optimizers' state."""
     keras.utils.set_random_seed(0)
@@ -336,6 +355,7 @@ def test_saved_and_loaded_goes_on_where_it_was(stop, tmp_path):
 # -- two phases -----------------------------------------------------------------------
 
 
+@pytest.mark.lowest
 def test_a_closed_gate_moves_nothing():
     ticket, x, y = linear(kt.GemMiner(0.5, 1, 0.5, seed=0), rate=0.5)
     split = innermost(ticket.optimizer)
@@ -356,7 +376,10 @@ def test_callbacks_change_the_learning_rate_of_the_weights():
     assert float(on_host(split.scores.learning_rate.value)) < 0.1
 
 
-@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize(
+    "scaled",
+    covering([False, True], quick=[True], elsewhere=[True], lowest=[True]),
+)
 def test_loss_scaling_around_two_optimizers(scaled):
     optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
     if scaled:
@@ -368,6 +391,7 @@ def test_loss_scaling_around_two_optimizers(scaled):
     assert ticket.mask_set.count() == ticket.pruner.target(ticket.mask_set)
 
 
+@pytest.mark.backend_independent
 def test_a_ticket_that_is_being_mined_is_not_saved_or_challenged(tmp_path):
     ticket = kt.wrap(zoo.build("sequential"), MINED["gem_miner"]())
     zoo.compile_for("sequential", ticket)
@@ -401,6 +425,7 @@ def test_a_ticket_that_is_being_mined_is_not_saved_or_challenged(tmp_path):
     ("kept", "published", "ours"),
     [(0.0372, 9977, 9982), (0.0144, 3861, 3864), (0.0059, 1580, 1583)],
 )
+@pytest.mark.backend_independent
 def test_freezing_follows_the_published_recursion(kept, published, ours):
     """ResNet-20, 150 epochs, period 5; the last freeze takes the remainder."""
     total, number = 268_336, 29
@@ -419,6 +444,7 @@ def test_freezing_follows_the_published_recursion(kept, published, ours):
     assert (alive, counts[-1]) == (published, ours)
 
 
+@pytest.mark.backend_independent
 def test_rounds_keep_four_fifths():
     pruner = kt.IMP(0.9)
     run, n = Run(24, 10), 100_000
@@ -429,6 +455,7 @@ def test_rounds_keep_four_fifths():
     assert kept == [round(n * 0.8**i) for i in range(1, 11)] + [10_000]
 
 
+@pytest.mark.backend_independent
 def test_mask_distance():
     a, b = (np.array(list(bits)) for bits in ("1100101101", "1001101101"))
     assert distance(a, b) == distance(b, a) == 0.2
@@ -472,6 +499,7 @@ def imp(optimizer, epochs=6, **arguments):
     return ticket, states, history.history
 
 
+@pytest.mark.lowest
 def test_imp_goes_back_to_the_initial_state():
     decay = keras.optimizers.schedules.CosineDecay(1e-2, 8)
     ticket, states, history = imp(keras.optimizers.Adam(decay))
@@ -519,6 +547,7 @@ def test_imp_rounds_without_pruning_repeat_each_other():
     assert history[:2] == history[2:4] == history[4:]
 
 
+@pytest.mark.backend_independent
 def test_imp_rewinds_to_a_later_step():
     ticket, states, _ = imp(keras.optimizers.SGD(0.05), rewind_to=1, epochs=7)
     # One epoch, then rounds of two.
@@ -528,6 +557,8 @@ def test_imp_rewinds_to_a_later_step():
         np.testing.assert_array_equal(value, start)
 
 
+@pytest.mark.backend_independent
+@pytest.mark.slow
 def test_imp_rewinds_the_learning_rate_alone():
     ticket, states, _ = imp(keras.optimizers.Adam(0.01), rewind="learning_rate")
     weights, _, optimizer = states[1]
@@ -540,6 +571,8 @@ def test_imp_rewinds_the_learning_rate_alone():
         np.testing.assert_array_equal(value, start)
 
 
+@pytest.mark.backend_independent
+@pytest.mark.slow
 def test_a_finished_imp_is_left_alone():
     ticket, _, _ = imp(keras.optimizers.Adam(0.01))
     masks = ticket.mask_set.values()
@@ -576,6 +609,7 @@ def bird(**arguments):
     return ticket
 
 
+@pytest.mark.lowest
 def test_early_bird_drops_whole_channels_of_least_scale():
     ticket = bird(distance=0.5)
     gammas = [ticket.model.layers[i].gamma for i in (1, 7)]
@@ -597,6 +631,8 @@ def test_early_bird_drops_whole_channels_of_least_scale():
     assert scales[kept].min() > scales[~kept].max()
 
 
+@pytest.mark.backend_independent
+@pytest.mark.slow
 def test_early_bird_says_when_it_was_late():
     ticket = bird()
     with pytest.warns(UserWarning, match=r"before the last 5 masks agreed"):
@@ -651,6 +687,7 @@ def test_mined_on_masked_layers_is_refused():
         ),
     ],
 )
+@pytest.mark.backend_independent
 def test_bad_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
@@ -667,6 +704,7 @@ def test_bad_arguments(make, message):
         (lambda: kt.ESPN(0.5, warmup=2), 4, r"warmup=2 epochs leave nothing of the 2"),
     ],
 )
+@pytest.mark.backend_independent
 def test_bad_runs(pruner, epochs, message):
     ticket = kt.wrap(zoo.build("sequential"), pruner())
     zoo.compile_for("sequential", ticket)
@@ -677,12 +715,14 @@ def test_bad_runs(pruner, epochs, message):
         np.testing.assert_array_equal(old, on_host(new.value))
 
 
+@pytest.mark.lowest
 def test_moving_averages_of_two_phases_are_refused():
     ticket = kt.wrap(zoo.build("sequential"), "gem_miner")
     with pytest.raises(ValueError, match=r"use_ema=True averages over both phases"):
         ticket.compile(keras.optimizers.Adam(use_ema=True), "mse")
 
 
+@pytest.mark.backend_independent
 def test_the_old_name_of_the_base_class_warns():
     with pytest.warns(DeprecationWarning, match="LearnedMaskPruner"):
         assert kt.pruners.Mined is kt.pruners.LearnedMaskPruner

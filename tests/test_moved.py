@@ -13,6 +13,8 @@ import pytest
 import keras_tickets as kt
 from keras_tickets.moved import MOVED
 
+pytestmark = pytest.mark.backend_independent
+
 # What users of version 0.1.0 may have imported: classes and functions of the API by the
 # module that defined them.
 IMPORTED = {
@@ -80,6 +82,7 @@ def test_what_was_imported_still_is_with_a_warning(old, names):
             assert found is getattr(kt, name, found)
 
 
+@pytest.mark.slow
 def test_functions_keep_their_names_beside_old_modules():
     """`kt.strip` was the module `keras_tickets.strip`, too."""
     code = (

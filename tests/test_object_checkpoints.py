@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from conftest import covering
 from keras import layers
 
 import keras_tickets as kt
@@ -69,7 +70,7 @@ def different(first: kt.Ticket, second: kt.Ticket) -> list[str]:
     return [a.path for a, b in pairs if not np.array_equal(array_of(a), array_of(b))]
 
 
-@pytest.mark.parametrize("name", PRUNERS)
+@pytest.mark.parametrize("name", covering(PRUNERS, quick=["gem_miner"]))
 def test_a_run_goes_on_where_it_stopped(name, tmp_path):
     stopped = fit(compiled(name), callbacks=[Stop()])
     assert stopped.unfinished == (name == "gem_miner")

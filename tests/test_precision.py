@@ -5,13 +5,22 @@ from __future__ import annotations
 import copy
 import functools
 import math
-import pathlib
-import tempfile
 
 import keras
 import numpy as np
 import pytest
-from exported import cnn, exported_cnn, gru, make_sparse, sparse_cnn, values_of
+from conftest import covering
+from exported import (
+    cnn,
+    export,
+    exported_cnn,
+    exported_mlp,
+    gru,
+    make_sparse,
+    mlp,
+    sparse_cnn,
+    values_of,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
@@ -33,51 +42,17 @@ pytestmark = pytest.mark.backend_independent
 PRECISIONS = ("float32", "float16", "int8-dynamic", "int8")
 
 
-def inputs(shape, rows=24):
-    return np.random.default_rng(1).random((rows, *shape)).astype("float32")
-
-
-def mlp(block: int) -> keras.Model:
-    """Dense layers with nine tenths of their blocks of `block` inputs zero."""
-    rng = np.random.default_rng(block)
-    model = keras.Sequential(
-        [
-            keras.Input((64,), name="x"),
-            layers.Dense(96, activation="relu", name="wide"),
-            layers.Dense(32, name="head"),
-        ],
-        name="mlp",
-    )
-    for layer in model.layers:
-        rows, columns = layer.kernel.shape
-        kept = rng.random((rows // block, columns)) < 0.1
-        kernel = rng.choice([-1, 1], (rows, columns)) * (0.5 + rng.random())
-        layer.kernel.assign(kernel * np.repeat(kept, block, axis=0))
-    return model
-
-
-def export(model, path, precision, **arguments):
-    data = inputs(model.inputs[0].shape[1:])
-    if precision == "int8":
-        arguments["representative_data"] = data
-    arguments = {"samples": data, "verbose": False, "overwrite": True, **arguments}
-    return kt.export(model, path, precision=precision, **arguments)
-
-
-@functools.cache
-def exported_mlp(precision, block):
+def stored_mlp(precision, block):
     """The report and the stored weights of one file, written once for all tests."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder, "m.tflite")
-        report = export(mlp(block), path, precision)
-        tensors = TfliteFile.read(path).tensors()
+    content, report = exported_mlp(precision, block)
+    tensors = TfliteFile.parse(content).tensors()
     return report, [tensor for tensor in tensors if tensor.is_weight]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_zero_stays_at_its_place(precision):
     model = mlp(1)
-    report, weights = exported_mlp(precision, 1)
+    report, weights = stored_mlp(precision, 1)
     for layer in model.layers:
         kernel = values_of(layer.kernel).T
         (tensor,) = (t for t in weights if t.shape == kernel.shape)
@@ -103,7 +78,7 @@ ENCODINGS = {
 
 @pytest.mark.parametrize(("precision", "block"), ENCODINGS)
 def test_dense_layers_are_stored_as_is_safe(precision, block):
-    report, weights = exported_mlp(precision, block)
+    report, weights = stored_mlp(precision, block)
     expected = ENCODINGS[precision, block]
     (wide,) = (t for t in weights if t.shape == (96, 64))
     assert wide.encoding == expected
@@ -113,7 +88,7 @@ def test_dense_layers_are_stored_as_is_safe(precision, block):
     assert (report.bytes < report.dense_bytes) == (expected != "dense")
 
 
-@pytest.mark.parametrize("precision", PRECISIONS[1:])
+@pytest.mark.parametrize("precision", covering(PRECISIONS[1:], quick=["int8"]))
 def test_convolutions_in_each_precision(precision, tmp_path):
     report = export(sparse_cnn(), tmp_path / "m.tflite", precision)
     assert report.max_relative_difference <= report.tolerance
@@ -126,7 +101,9 @@ def rows_only(constant, readers, precision):
     return [tflite_encoding.row_encoding(constant)], ""
 
 
-@pytest.mark.parametrize("precision", ["int8-dynamic", "int8"])
+@pytest.mark.parametrize(
+    "precision", covering(["int8-dynamic", "int8"], quick=["int8"])
+)
 def test_what_is_barred_does_break(precision, tmp_path):
     """The day one of these runs rightly, the bar can go."""
     broken = r"cannot be loaded|cannot run|not compute"
@@ -141,6 +118,7 @@ def test_blocks_that_the_runtime_is_not_told_of_do_break(tmp_path, monkeypatch):
         export(mlp(4), tmp_path / "m.tflite", "float32")
 
 
+@pytest.mark.slow
 def test_a_tensor_of_few_zeros_stays_dense(tmp_path):
     model = make_sparse(cnn(), 0.1)
     report = export(model, tmp_path / "m.tflite", "float32")
@@ -148,6 +126,7 @@ def test_a_tensor_of_few_zeros_stays_dense(tmp_path):
     assert report.bytes == report.dense_bytes
 
 
+@pytest.mark.slow
 def test_equal_kernels_share_one_sparse_buffer(tmp_path):
     x = keras.Input((64,))
     twins = [layers.Dense(64) for _ in range(2)]
@@ -160,6 +139,7 @@ def test_equal_kernels_share_one_sparse_buffer(tmp_path):
     assert report.ops["DENSIFY"] == 1 == report.ops["FULLY_CONNECTED"] - 1
 
 
+@pytest.mark.slow
 def test_recurrent_layers_in_int8_are_refused_and_nothing_else_ends(tmp_path):
     ids = np.random.default_rng(0).integers(0, 11, (8, 6)).astype("float32")
     with pytest.raises(RuntimeError, match=r"crashed|could not convert"):
@@ -169,6 +149,7 @@ def test_recurrent_layers_in_int8_are_refused_and_nothing_else_ends(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_calibration_feeds_each_input_its_own_data(tmp_path):
     """Converters order inputs by themselves; swapped ranges ruin the activations."""
     small, large = keras.Input((8,), name="b"), keras.Input((8,), name="a")
@@ -276,7 +257,8 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("case", LAYOUTS)
+# The rules behind them are held against each graph in `test_diagnose.py`.
+@pytest.mark.parametrize("case", covering(LAYOUTS, quick=["concatenate", "plain 3x3"]))
 def test_networks_that_go_wrong_on_arm_keep_their_zeros(case, tmp_path):
     """None of it shows on x86, where all of these files are right."""
     body, head, wrong = LAYOUTS[case]
@@ -285,6 +267,7 @@ def test_networks_that_go_wrong_on_arm_keep_their_zeros(case, tmp_path):
     assert any("XNNPACK" in reason for reason in report.barred.values()) == wrong
 
 
+@pytest.mark.slow
 def test_embeddings_lose_their_zeros_in_float32_only(tmp_path):
     ids = keras.Input((6,))
     x = layers.Flatten()(layers.Embedding(500, 16)(ids))
@@ -337,6 +320,7 @@ def test_arguments_that_do_not_go_together(suffix, arguments, message, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_insisting_on_sparse_names_what_can_not_be(tmp_path):
     with pytest.raises(ValueError, match=r"have to be stored with.*blocks of 16"):
         export(mlp(1), tmp_path / "m.tflite", "int8", sparse=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import BACKEND
+from conftest import BACKEND, covering
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers, ops
@@ -379,7 +379,18 @@ EXACT = {
 }
 
 
-@pytest.mark.parametrize("case", EXACT)
+# Other ways to write what another case holds: the rules tell them apart in tables.
+ALIKE = ("even series", "padded series", "series of causes", "series with holes")
+ALIKE += ("dense layer on a series", "means of a series", "gated series", "series out")
+ALIKE += ("mean over a series", "samples", "1x1 head, pixels out", "1x1 head, pooled")
+ALIKE += ("reshaped squeeze", "gate of BatchNorm", "gate layer", "gate before the mean")
+ALIKE += ("norm before groups", "rescaled image", "means of one pixel", "two channels")
+ALIKE += ("patches of two", "odd depthwise", "padded even depthwise")
+
+
+@pytest.mark.parametrize(
+    "case", covering(EXACT, quick=[case for case in EXACT if case not in ALIKE])
+)
 def test_exact(case):
     make, rewrites = EXACT[case]
     _, found = prepared(make())
@@ -447,6 +458,7 @@ def test_inexact_only_when_allowed():
 
 
 @pytest.mark.backend_independent
+@pytest.mark.slow
 def test_inexact_where_the_image_grows():
     """MobileNet pads odd images by zero and one: one output more."""
     model = in_the_middle(padded_by_one)()
@@ -455,17 +467,19 @@ def test_inexact_where_the_image_grows():
     assert [step.layer for step in plan.done] == ["dw"]
 
 
-@pytest.mark.backend_independent
+KEPT_SIZES = [
+    ("even depthwise", "own_size", 3),
+    ("padded even depthwise", "own_size", 3),
+    # Exact at their own sizes.
+    ("odd depthwise", "centred_padding", 3),
+    ("odd depthwise of 5", "centred_padding", 5),
+    ("depthwise with holes", "centred_padding", 5),
+]
+
+
 @pytest.mark.parametrize(
     ("case", "rewrite", "size"),
-    [
-        ("even depthwise", "own_size", 3),
-        ("padded even depthwise", "own_size", 3),
-        # Exact at their own sizes.
-        ("odd depthwise", "centred_padding", 3),
-        ("odd depthwise of 5", "centred_padding", 5),
-        ("depthwise with holes", "centred_padding", 5),
-    ],
+    covering(KEPT_SIZES, quick=[KEPT_SIZES[0]]),
 )
 def test_faster_keeps_the_size_of_a_kernel(case, rewrite, size):
     model = EXACT[case][0]()
@@ -479,6 +493,7 @@ def test_faster_keeps_the_size_of_a_kernel(case, rewrite, size):
 
 
 @pytest.mark.backend_independent
+@pytest.mark.slow
 def test_faster_moves_also_what_has_no_exact_form():
     plan = kt.mobile.prepare_plan(small_stem(10, 3, **SAME)(), inexact="faster")
     assert [step.rewrite for step in plan.done] == ["shifted_padding"]
@@ -516,8 +531,11 @@ LEFT = {
 }
 
 
-@pytest.mark.backend_independent
-@pytest.mark.parametrize("case", LEFT)
+QUICK_LEFT = ("mean as an image", "even depthwise of 5", "joined")
+QUICK_LEFT += ("what XNNPACK does not run",)
+
+
+@pytest.mark.parametrize("case", covering(LEFT, quick=QUICK_LEFT))
 def test_left_alone_with_a_reason(case):
     layer, name, reason = LEFT[case]
     plan = kt.mobile.prepare_plan(in_the_middle(layer, 24)())
@@ -530,8 +548,7 @@ def test_left_alone_with_a_reason(case):
 READY = ["separable", "gate layer", "norm before 1x1", "strided 1x1", "grey stem"]
 
 
-@pytest.mark.backend_independent
-@pytest.mark.parametrize("case", READY)
+@pytest.mark.parametrize("case", covering(READY, quick=["separable"]))
 def test_nothing_is_left(case):
     plan = kt.mobile.prepare_plan(EXACT[case][0]())
     assert plan.ready, plan
@@ -613,6 +630,7 @@ def test_an_open_size_is_told():
 
 
 @pytest.mark.backend_independent
+@pytest.mark.slow
 def test_shared_layers_are_left_alone():
     x = image(44)
     shared = depthwise()
@@ -643,8 +661,7 @@ NO_WAY_IN = {
 }
 
 
-@pytest.mark.backend_independent
-@pytest.mark.parametrize("case", NO_WAY_IN)
+@pytest.mark.parametrize("case", covering(NO_WAY_IN, quick=["a wide kernel"]))
 def test_a_series_without_a_way_in_stays(case):
     shape, options, reason = NO_WAY_IN[case]
     x = series(**shape)
@@ -656,6 +673,7 @@ def test_a_series_without_a_way_in_stays(case):
 
 
 @pytest.mark.backend_independent
+@pytest.mark.slow
 def test_shared_layers_of_a_series_stay():
     x = series()
     shared = layers.DepthwiseConv1D(3, padding="same", name="shared")

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import zoo
+from conftest import covering
 from keras import layers
 
 import keras_tickets as kt
@@ -80,6 +81,8 @@ MODEL = "sequential"  # the smallest; each fit compiles anew
 # Two epochs are too few for soft masks and thresholds to come anywhere.
 pytestmark = pytest.mark.filterwarnings("ignore:Mining ended")
 KINDS = ["functional", "nested", "subclassed"]
+# Their masks are computed in the step, by the backend.
+LEARNED_BLOCKS = ("edge_popup_blocks", "espn_blocks", "gem_miner_blocks")
 
 
 def ticket_of(name: str, model: str = MODEL, **compiling) -> kt.Ticket:
@@ -159,14 +162,28 @@ def test_exact_count_after_fit_and_logged_each_epoch(run):
 
 @pytest.mark.parametrize(
     ("name", "model"),
-    [(name, MODEL) for name in sorted(set(NAMES) - set(ONE_EACH))]
-    + [("gradual", kind) for kind in KINDS],
+    covering(
+        [(name, MODEL) for name in sorted(set(NAMES) - set(ONE_EACH))]
+        + [("gradual", kind) for kind in KINDS],
+        # What draws while training in another way than its class does by default.
+        quick=[
+            *((name, MODEL) for name in ("magnitude_late", "random_named")),
+            *((name, MODEL) for name in ("rigl_blocks", "snfs_channels")),
+            *((name, MODEL) for name in LEARNED_BLOCKS),
+            ("gradual", "functional"),
+        ],
+        elsewhere=[(name, MODEL) for name in LEARNED_BLOCKS],
+    ),
 )
 def test_exact_count_whatever_the_arguments_and_the_model(name, model):
     check_count(Run(name, model, run_eagerly=True))
 
 
-@pytest.mark.parametrize("run", ONE_EACH, indirect=True)
+@pytest.mark.parametrize(
+    "run",
+    covering(ONE_EACH, quick=[*WHILE_TRAINING, "snip"], elsewhere=ONE_EACH),
+    indirect=True,
+)
 def test_same_seed_same_masks_and_same_training(run, request):
     again = ticket_of(request.node.callspec.params["run"])
     np.testing.assert_array_equal(zoo.train(MODEL, again, epochs=2), run.losses)
@@ -180,7 +197,14 @@ def test_fit_twice_keeps_the_masks(run):
     assert same(masks_of(run.ticket), run.masks)
 
 
-@pytest.mark.parametrize("name", WHILE_TRAINING)
+@pytest.mark.parametrize(
+    "name",
+    covering(
+        WHILE_TRAINING,
+        quick=["gradual", "gem_miner", "imp", "rigl"],
+        elsewhere=["gradual", "gem_miner", "rigl"],
+    ),
+)
 def test_steps_per_execution_ends_on_the_same_count(name):
     if keras.backend.backend() == "torch":
         pytest.skip("Keras refuses steps_per_execution > 1 on torch")
@@ -266,7 +290,13 @@ def test_a_missed_target_is_a_warning_with_the_numbers():
 
 
 @pytest.mark.parametrize(
-    "run", ["gradual", "random", "rigl", "snfs", "gem_miner"], indirect=True
+    "run",
+    covering(
+        ["gradual", "random", "rigl", "snfs", "gem_miner"],
+        quick=["gradual", "snfs", "gem_miner"],
+        elsewhere=["gradual", "random", "snfs", "gem_miner"],
+    ),
+    indirect=True,
 )
 def test_compiled_eager_and_jitted_draw_the_same_masks(run, request):
     if keras.backend.backend() == "torch":

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import zoo
+from conftest import covering
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
@@ -101,6 +102,7 @@ def test_masks_differ_between_seeds(seen):
         assert not same(trained.masks(name, 0), trained.masks(name, 1))
 
 
+@pytest.mark.backend_independent
 def test_shuffled_masks_overlap_as_chance_does():
     """At 30 % kept, a shuffled mask shares 30 % of it: not the old one, not apart."""
     mask = np.random.default_rng(0).random((100, 100)) < 0.3
@@ -174,7 +176,14 @@ def test_it_starts_from_what_the_ticket_remembers():
     assert same(trained.weights("ticket"), values_of(forgetful.model))
 
 
-@pytest.mark.parametrize("name", ["nested", "shared", "transformer", "subclassed"])
+@pytest.mark.parametrize(
+    "name",
+    covering(
+        ["nested", "shared", "transformer", "subclassed"],
+        quick=["nested", "subclassed"],
+        elsewhere=["subclassed"],
+    ),
+)
 def test_any_model(name):
     ticket = drawn(name, kt.Random(0.5, seed=1))
     zoo.compile_for(name, ticket, **zoo.COMPILED)
@@ -205,6 +214,7 @@ def test_masked_layers():
 
 @given(st.integers(1, 6), st.integers(1, 30), st.integers(0, 2**16))
 @settings(max_examples=50, deadline=None)
+@pytest.mark.backend_independent
 def test_shuffling_keeps_what_is_kept_together(rows, columns, seed):
     rng = np.random.default_rng(seed)
     mask = np.broadcast_to(rng.random(columns) < 0.4, (rows, columns))
@@ -243,6 +253,7 @@ def test_inverted_scores(pruner, reason):
         assert f"inverted left out: {reason}" in str(trained.result)
 
 
+@pytest.mark.backend_independent
 def test_scores_without_their_data_are_left_out(tmp_path):
     """A ticket that was saved and loaded has no data to score on."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -253,6 +264,7 @@ def test_scores_without_their_data_are_left_out(tmp_path):
     assert "SNIP has no data" in Seen(loaded, seeds=(0,)).result.left_out["inverted"]
 
 
+@pytest.mark.backend_independent
 def test_a_ticket_without_a_pruner():
     ticket = kt.wrap(drawn("sequential"))
     assert "no pruner" in Seen(ticket, seeds=(0,)).result.left_out["inverted"]
@@ -312,11 +324,13 @@ def test_a_model_without_fresh_weights_is_refused():
 
 
 @pytest.mark.parametrize("seeds", [(), (1, 1), (-1, 2)])
+@pytest.mark.backend_independent
 def test_seeds(seeds):
     with pytest.raises(ValueError, match="different non-negative integers"):
         kt.challenge(drawn("sequential"), lambda _: 1.0, seeds=seeds)
 
 
+@pytest.mark.backend_independent
 def test_bad_arguments():
     with pytest.raises(TypeError, match="expects a Ticket"):
         kt.challenge(zoo.build("sequential"), lambda _: 1.0)
@@ -341,6 +355,7 @@ def result(seeds=3, **runs) -> kt.Challenge:
     return kt.Challenge("x", 0.9, tuple(range(seeds)), runs)
 
 
+@pytest.mark.backend_independent
 def test_mean_and_spread():
     one = result()
     assert one.mean["ticket"] == pytest.approx(0.91)
@@ -381,6 +396,7 @@ def test_mean_and_spread():
         ({"seeds": 1}, None, None, ["unknown: one seed has no spread"]),
     ],
 )
+@pytest.mark.backend_independent
 def test_verdict(runs, is_ticket, matches, words):
     one = result(**runs)
     assert one.is_ticket is is_ticket
@@ -389,6 +405,7 @@ def test_verdict(runs, is_ticket, matches, words):
         assert word in one.verdict
 
 
+@pytest.mark.backend_independent
 def test_table():
     text = str(result(random=[0.85, 0.86, 0.87]))
     assert "x: sparsity 0.9, seeds (0, 1, 2)" in text
@@ -416,6 +433,7 @@ def test_table():
 # -- the whole of it -----------------------------------------------------------
 
 
+@pytest.mark.backend_independent
 def test_training_finds_the_ticket_that_the_data_was_made_of():
     """Labels come from a sparse linear map, and the mask is its support."""
     rng = np.random.default_rng(0)
@@ -440,6 +458,7 @@ def test_training_finds_the_ticket_that_the_data_was_made_of():
     assert "reinitialised does as well" in verdicts.verdict
 
 
+@pytest.mark.backend_independent
 def test_progress_is_shown(capsys):
     kt.challenge(drawn("sequential"), lambda _: 0.5, seeds=(0, 1), verbose=1)
     shown = capsys.readouterr().out

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import zoo
+from conftest import covering
 from keras import layers
 
 import keras_tickets as kt
@@ -80,19 +81,21 @@ def test_a_ticket_remembers_nothing_unless_asked():
     assert not asked.start.taken
 
 
+DRAWING = {
+    "once": lambda: kt.Magnitude(0.5),
+    "late": lambda: kt.Magnitude(0.5, schedule=kt.schedules.Once(at=1.0)),
+    "gradual": lambda: kt.GradualMagnitude(0.5),
+    "dynamic": lambda: kt.RigL(0.5, update_every=2),
+}
+
+
 @pytest.mark.parametrize(
-    "pruner",
-    [
-        lambda: kt.Magnitude(0.5),
-        lambda: kt.Magnitude(0.5, schedule=kt.schedules.Once(at=1.0)),
-        lambda: kt.GradualMagnitude(0.5),
-        lambda: kt.RigL(0.5, update_every=2),
-    ],
-    ids=["once", "late", "gradual", "dynamic"],
+    "name",
+    covering(DRAWING, quick=["once", "late", "dynamic"], elsewhere=["once", "dynamic"]),
 )
-def test_fit_remembers_all_weights_from_before_it(pruner):
+def test_fit_remembers_all_weights_from_before_it(name):
     """Kernels, biases, scales and statistics; and a second fit changes nothing."""
-    ticket = remembering(pruner())
+    ticket = remembering(DRAWING[name]())
     before = values_of(ticket.model)
     zoo.train(MODEL, ticket, epochs=2)
     assert ticket.start.taken

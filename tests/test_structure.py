@@ -22,7 +22,7 @@ from keras_tickets.recipe.groups import Pattern, WeightGroups
 from keras_tickets.recipe.selection import exchange, keep_within, select
 from keras_tickets.tflite.file import TfliteFile
 
-pytestmark = [pytest.mark.backend_independent, pytest.mark.lowest]
+pytestmark = pytest.mark.backend_independent
 
 INPUT4, OUTPUT2 = structure.Block(4, "input"), structure.Block(2, "output")
 
@@ -507,6 +507,7 @@ PAIRS += [("snip", "channel"), ("grasp", "block_2"), ("fisher", "block_1x4")]
 
 
 @pytest.mark.parametrize(("pruner", "words"), PAIRS)
+@pytest.mark.lowest
 def test_pruners_that_draw_at_once(pruner, words):
     ticket = kt.wrap(dense(24, 12, 4), DRAWN[pruner](structure=words))
     ticket.draw(verbose=0)
@@ -539,6 +540,7 @@ def test_scores_rank_weight_groups(words):
 
 @pytest.mark.backend_independent(False)
 @pytest.mark.parametrize("rule", ["global", "uniform", "erk"])
+@pytest.mark.lowest
 def test_a_gradual_pattern_ends_on_exactly_n_of_m(rule):
     """It passes through denser masks, and no kernel is pruned below what it ends on."""
     ticket = kt.wrap(
@@ -683,6 +685,7 @@ def test_summary_names_the_structure(words, shown):
 
 
 @pytest.mark.backend_independent(False)
+@pytest.mark.lowest
 def test_a_saved_ticket_knows_its_structure(tmp_path):
     ticket = kt.wrap(dense(12, 4), kt.Magnitude(0.5, structure="block_1x4"))
     ticket.draw()
@@ -698,6 +701,7 @@ def stored(path):
 
 
 @pytest.mark.parametrize("words", ["block_1x4", "block_4x1"])
+@pytest.mark.lowest
 def test_blocks_of_inputs_run_sparse_in_litert(tmp_path, words):
     """1x4: no DENSIFY in front of the dense kernels, attention's among them."""
     keras.utils.set_random_seed(0)

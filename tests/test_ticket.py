@@ -6,15 +6,15 @@ import keras
 import numpy as np
 import pytest
 import zoo
+from conftest import covering
 from keras import layers, ops
 
 import keras_tickets as kt
 from keras_tickets.kernels import find_kernels
 
 BACKEND = keras.backend.backend()
-# Two kinds will do on the lowest versions.
-LOWEST = dict.fromkeys(("functional", "subclassed"), pytest.mark.lowest)
-ALL = [pytest.param(n, marks=LOWEST.get(n, ())) for n in sorted(zoo.BUILDERS)]
+KINDS = sorted(zoo.BUILDERS)
+TWO = ("functional", "subclassed")
 # torch draws unseeded dropout from one global generator; here every seed is given.
 
 
@@ -24,7 +24,10 @@ def halve(ticket: kt.Ticket, seed: int = 1) -> None:
     ticket.mask_set.assign([rng.random(k.shape) < 0.5 for k in ticket.kernels])
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    "name",
+    covering(KINDS, quick=(*TWO, "recurrent", "several"), elsewhere=TWO, lowest=TWO),
+)
 def test_all_true_masks_train_as_the_model_does(name):
     plain, ticket = zoo.build(name), kt.wrap(zoo.build(name))
     zoo.compile_for(name, plain)
@@ -41,7 +44,15 @@ def test_all_true_masks_train_as_the_model_does(name):
         )
 
 
-@pytest.fixture(scope="module", params=ALL)
+@pytest.fixture(
+    scope="module",
+    params=covering(
+        KINDS,
+        quick=(*TWO, "deaf", "nested", "recurrent", "several", "transformer"),
+        elsewhere=(*TWO, "recurrent", "several"),
+        lowest=TWO,
+    ),
+)
 def trained(request):
     """A ticket of each kind, a random half of its weights dead, trained one epoch."""
     name = request.param
@@ -144,7 +155,14 @@ def test_masks_propagate_in_and_out():
     )
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "policy",
+    covering(
+        ["mixed_float16", "mixed_bfloat16"],
+        quick=["mixed_float16"],
+        elsewhere=["mixed_float16"],
+    ),
+)
 def test_mixed_precision_trains_and_scales_the_loss(policy):
     with zoo.dtype_policy(policy):
         ticket = kt.wrap(zoo.build("nested"), kt.Random(0.5, seed=0))
@@ -240,7 +258,7 @@ def test_ready_made_callback_list_and_listing_the_pruner_run_it_once():
 
     def listing(ticket):
         ready = keras.callbacks.CallbackList(
-            [], add_history=True, model=ticket, epochs=1, steps=4
+            [], add_history=True, model=ticket, epochs=1, steps=1
         )
         return {
             "none": None,
@@ -252,11 +270,11 @@ def test_ready_made_callback_list_and_listing_the_pruner_run_it_once():
 
     for how in ("none", "listed", "nested", "bare", "ready"):
         ticket = kt.wrap(zoo.build("sequential"), Counted(0.5, seed=0))
-        zoo.compile_for("sequential", ticket)
+        zoo.compile_for("sequential", ticket, run_eagerly=True)
         Counted.calls = 0
         ticket.fit(
-            zoo.images(),
-            zoo.labels(),
+            zoo.images()[:16],
+            zoo.labels()[:16],
             batch_size=16,
             verbose=0,
             callbacks=listing(ticket)[how],

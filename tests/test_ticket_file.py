@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import zoo
+from conftest import covering
 from keras import layers
 
 import keras_tickets as kt
@@ -17,8 +18,7 @@ from keras_tickets.kernels import find_kernels
 from keras_tickets.ticket import architecture, saved_file
 from keras_tickets.ticket.parts import values_of
 
-LOWEST = dict.fromkeys(("functional", "subclassed"), pytest.mark.lowest)
-ALL = [pytest.param(n, marks=LOWEST.get(n, ())) for n in sorted(zoo.BUILDERS)]
+TWO = ("functional", "subclassed")
 
 
 def same(first, second) -> bool:
@@ -40,7 +40,15 @@ def path(tmp_path):
 # -- round trip ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    "name",
+    covering(
+        sorted(zoo.BUILDERS),
+        quick=(*TWO, "frozen", "nested", "several", "shared"),
+        elsewhere=(*TWO, "recurrent"),
+        lowest=TWO,
+    ),
+)
 def test_any_model_round_trip(name, path):
     """Into a model that was built anew, whose layers are called otherwise."""
     ticket = drawn(name)
@@ -61,6 +69,7 @@ def test_any_model_round_trip(name, path):
 
 
 @pytest.mark.parametrize("how", [{"only": "dense"}, {"skip": "conv"}])
+@pytest.mark.backend_independent
 def test_filters_are_in_the_file(how, path):
     ticket = drawn(**how)
     ticket.save_ticket(path)
@@ -81,7 +90,9 @@ def test_what_only_forces_is_in_the_file(path):
     assert same(loaded.mask_set.values(), ticket.mask_set.values())
 
 
-@pytest.mark.parametrize("remember", [True, False])
+@pytest.mark.parametrize(
+    "remember", covering([True, False], quick=[True], elsewhere=[True])
+)
 def test_start_values_or_present_ones(remember, path):
     ticket = drawn("functional", remember=remember)
     start = values_of(ticket.model)
@@ -150,6 +161,7 @@ def test_with_and_without_masked_layers(source, target, path):
     assert same(values_of(loaded.model), values_of(ticket.model))
 
 
+@pytest.mark.backend_independent
 def test_a_masked_layer_that_the_file_does_not_mask(path):
     ticket = kt.wrap(dense(False), kt.Random(0.5, seed=1), skip="/dense/")
     assert len(ticket.kernels) == 1
@@ -201,6 +213,7 @@ def test_saved_again_it_keeps_its_origin(path):
     assert again.provenance["values"] == "start"
 
 
+@pytest.mark.backend_independent
 def test_a_pruner_that_json_can_not_hold(path):
     def loss(y, predicted):
         return keras.losses.sparse_categorical_crossentropy(y, predicted, True)
@@ -210,6 +223,7 @@ def test_a_pruner_that_json_can_not_hold(path):
     assert "loss" in str(kt.load_ticket(path, zoo.build("sequential")).provenance)
 
 
+@pytest.mark.backend_independent
 def test_masks_take_a_bit_for_each_weight(path):
     ticket = drawn()
     ticket.save_ticket(path)
@@ -309,6 +323,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.backend_independent
 def test_damaged_files(kind, path):
     """Every one is named, and the model is as it was."""
     damage, message = DAMAGE[kind]
@@ -340,6 +355,7 @@ def variant(units=4, filters=6, conv=layers.Conv2D, bias=True, extra=False, **kw
         ({"conv": layers.SeparableConv2D}, r"found SeparableConv2D depthwise_kernel"),
     ],
 )
+@pytest.mark.backend_independent
 def test_another_architecture(change, message, path):
     """The first weight that differs is named with both shapes."""
     drawn().save_ticket(path)
@@ -351,6 +367,7 @@ def test_another_architecture(change, message, path):
     assert same(values_of(model), before)
 
 
+@pytest.mark.backend_independent
 def test_what_is_no_plain_model(path):
     ticket = drawn()
     ticket.save_ticket(path)
@@ -360,12 +377,14 @@ def test_what_is_no_plain_model(path):
         kt.load_ticket(path, "model")
 
 
+@pytest.mark.backend_independent
 def test_a_ticket_that_was_not_drawn(path):
     with pytest.raises(ValueError, match="was never drawn"):
         kt.wrap(zoo.build("sequential"), kt.Random(0.5)).save_ticket(path)
     assert not path.exists()
 
 
+@pytest.mark.backend_independent
 def test_where_it_can_not_be_written(path):
     ticket = drawn()
     with pytest.raises(ValueError, match=r"'\.npz'"):
@@ -379,6 +398,7 @@ def test_where_it_can_not_be_written(path):
     assert path.read_bytes() == before
 
 
+@pytest.mark.backend_independent
 def test_a_write_that_fails_leaves_the_old_file(path, monkeypatch):
     ticket = drawn()
     ticket.save_ticket(path)
