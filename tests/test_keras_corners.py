@@ -144,3 +144,19 @@ def test_the_loss_of_each_output(named):
     assert (none, huber) == (None, asked["a"]), VERSION
     assert mse.fn is keras.losses.mean_squared_error, VERSION
     assert keras_private.losses_by_output("any", outputs) == ["any"] * 3
+
+
+@pytest.mark.parametrize("axes", [[0], [1, -1]])
+def test_mean_and_variance_that_differentiate_twice_are_the_same(axes):
+    x = np.random.default_rng(0).normal(size=(3, 4, 2)).astype("float32")
+    for keepdims in (False, True):
+        own = keras.ops.moments(x, axes, keepdims)
+        with keras_private.twice_differentiable():
+            ours = keras.ops.moments(x, axes, keepdims)
+        for one, other in zip(own, ours, strict=True):
+            np.testing.assert_allclose(
+                keras.ops.convert_to_numpy(other),
+                keras.ops.convert_to_numpy(one),
+                atol=1e-6,
+                err_msg=VERSION,
+            )

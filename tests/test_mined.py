@@ -659,6 +659,9 @@ def test_presets_with_norms_made_in_code_are_refused(preset):
             super().__init__(**kwargs)
             self.norm = layers.BatchNormalization(name="inside")
 
+        def build(self, shape):
+            self.norm.build(shape)
+
         def call(self, x):
             return self.norm(x)
 

@@ -13,6 +13,8 @@ from functools import partial
 from typing import Any
 
 import keras
+from keras import ops
+from keras.src import backend
 
 _OPTIMIZERS_OF_A_BACKEND = re.compile(r"keras\.src\.backend\.\w+\.optimizers\b")
 
@@ -124,6 +126,29 @@ def in_place_of(holder: Any, name: str, value: Any) -> Iterator[None]:
             own[name] = before
 
 
+@contextlib.contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Let mean and variance have second derivatives within the block.
+
+    TensorFlow's leave out a term of the gradient that is zero, but whose derivative is
+    not (`stop_gradient` of the mean); all layers that normalize compute with them.
+    """
+    with in_place_of(backend.nn, "moments", _moments):
+        yield
+
+
+def _moments(
+    x: Any, axes: Any, keepdims: bool = False, synchronized: bool = False
+) -> tuple[Any, Any]:
+    """Return mean and variance over `axes`, as Keras' own in one process."""
+    axes = tuple(axes)
+    wide = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+    mean = ops.mean(wide, axes, keepdims=True)
+    variance = ops.mean(ops.square(wide - mean), axes, keepdims=keepdims)
+    mean = mean if keepdims else ops.squeeze(mean, axes)
+    return ops.cast(mean, x.dtype), ops.cast(variance, x.dtype)
+
+
 def run_graph(
     graph: keras.Function, inputs: Sequence[Any], call: Callable[..., Any]
 ) -> Any:
@@ -144,7 +169,7 @@ def compiled_loss(model: keras.Model) -> Callable[..., Any] | None:
     return model._compile_loss
 
 
-def losses_by_output(loss: Callable[..., Any], outputs: Any) -> list[Any]:
+def losses_by_output(loss: Any, outputs: Any) -> list[Any]:
     """Return the loss of each output, in the order of `keras.tree.flatten`.
 
     Args:

@@ -73,6 +73,10 @@ class Magnitude(OneShot):
     >>> ticket.sparsity
     0.5
 
+    Deviations from the paper: it takes the threshold of each layer from the standard
+    deviation of its weights, and prunes and trains in turns; here a count is dropped,
+    once.
+
     Reference:
         Han et al., "Learning both weights and connections for efficient neural
         networks", 2015.
@@ -105,6 +109,14 @@ class GradualMagnitude(OneShot):
     ... )
     >>> pruner.schedule.end
     0.8
+
+    Deviations from the authors' code, which became `tensorflow_model_optimization`:
+
+    - It prunes each layer by itself to the same sparsity: `allocation="uniform"`.
+    - It takes masks anew from all stored weights, so that a dropped one may come back;
+      here it stays dropped.
+    - It keeps what is tied at the threshold, and at least one weight of each layer;
+      here the count is exact.
 
     Reference:
         Zhu and Gupta, "To prune, or not to prune: exploring the efficacy of pruning

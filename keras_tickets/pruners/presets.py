@@ -8,7 +8,7 @@ without scale and shift, and no biases: see `Preset.wrap(affine=False)`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -219,16 +219,14 @@ def _non_affine(model: keras.Model) -> keras.Model:
                 "one, or a shift other than zero, which affine=False would drop. Pass "
                 "an untrained model, or use affine=True."
             )
-    copy_state(pair(*zip(*pairs, strict=True), but=_ids(norms)), but=_ids(norms))
+    theirs = {id(source) for source, _ in norms}
+    sources, copies = zip(*pairs, strict=True)
+    copy_state(pair(sources, copies, theirs), theirs)
     for source, copy in norms:
         held = {v.name: v for v in keras_private.own_variables(source)}
         for variable in keras_private.own_variables(copy):
             variable.assign(array_of(held[variable.name]))
     return twin
-
-
-def _ids(pairs: Sequence[tuple[Any, Any]]) -> set[int]:
-    return {id(source) for source, _ in pairs}
 
 
 def _without_scale_and_shift(config: Any) -> Any:

@@ -99,6 +99,7 @@ class GraSP(LossScore):
 def _run(model: keras.Model, batch_statistics: bool, x: Any) -> Any:
     """Return the outputs of `model`; BatchNorm as in training if that is wanted."""
     with contextlib.ExitStack() as stack:
+        stack.enter_context(keras_private.twice_differentiable())
         for layer in keras_private.sublayers(model) if batch_statistics else ():
             if isinstance(layer, keras.layers.BatchNormalization):
                 trains = functools.partial(_in_training, layer.call)

@@ -97,7 +97,8 @@ class Cooling:
         Raises:
             ValueError: If an output has probabilities whose logits cannot be told.
         """
-        outputs, cooler = self._watched(model, run, batches[0][0])
+        with keras.StatelessScope():  # what the call assigns is thrown away
+            outputs, cooler = self._watched(model, run, batches[0][0])
         flat = tree.flatten(outputs)
         owns = keras_private.losses_by_output(loss, outputs)
         ways = [
@@ -105,8 +106,10 @@ class Cooling:
             for output, own in zip(flat, owns, strict=True)
         ]
         if any(way in (self._odds, self._shares) for way in ways):
-            for batch in batches:
-                self._check(model, tree.flatten(run(batch[0])), ways)
+            for x, *_ in batches:
+                with keras.StatelessScope():
+                    outputs = tree.flatten(run(x))
+                self._check(model, outputs, ways)
 
         def cooled(x: Any) -> Any:
             outputs, cooler = self._watched(model, run, x)
@@ -211,7 +214,7 @@ def _watched_attribute(
     operation: Any, temperature: float, cooler: dict[int, tuple[Any, Any]]
 ) -> tuple[str, Any]:
     """Return the attribute of a layer or operation to replace, and by what."""
-    activation = getattr(operation, "activation", None)
+    activation: Any = getattr(operation, "activation", None)
     if any(activation is each for each in ACTIVATIONS):
         return "activation", _head(activation, temperature, cooler)
     kind = type(operation)
