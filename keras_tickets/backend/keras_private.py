@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -126,6 +127,9 @@ def in_place_of(holder: Any, name: str, value: Any) -> Iterator[None]:
             own[name] = before
 
 
+_MOMENTS = threading.RLock()
+
+
 @contextlib.contextmanager
 def twice_differentiable() -> Iterator[None]:
     """Let mean and variance have second derivatives within the block.
@@ -133,7 +137,8 @@ def twice_differentiable() -> Iterator[None]:
     TensorFlow's leave out a term of the gradient that is zero, but whose derivative is
     not (`stop_gradient` of the mean); all layers that normalize compute with them.
     """
-    with in_place_of(backend.nn, "moments", _moments):
+    # Of two threads that overlap, each would put back what it found.
+    with _MOMENTS, in_place_of(backend.nn, "moments", _moments):
         yield
 
 

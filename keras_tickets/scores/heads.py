@@ -45,6 +45,8 @@ REARRANGING = (
 )
 """Layers and operations that only move numbers: an `Activation` if it is linear."""
 
+LINEAR = activations.linear
+
 BINARY = (losses.binary_crossentropy, losses.binary_focal_crossentropy)
 CATEGORICAL = (
     losses.categorical_crossentropy,
@@ -214,16 +216,17 @@ def _watched_attribute(
     operation: Any, temperature: float, cooler: dict[int, tuple[Any, Any]]
 ) -> tuple[str, Any]:
     """Return the attribute of a layer or operation to replace, and by what."""
-    activation: Any = getattr(operation, "activation", None)
-    if any(activation is each for each in ACTIVATIONS):
-        return "activation", _head(activation, temperature, cooler)
+    for name in ("activation", "function"):  # the second is that of a Lambda
+        run = getattr(operation, name, None)
+        if any(run is each for each in ACTIVATIONS):
+            return name, _head(run, temperature, cooler)
     kind = type(operation)
     if not is_of_keras(kind):
         return "", None
     if kind.__name__ in OPERATIONS:
         return "call", _head(operation.call, temperature, cooler)
-    linear = kind.__name__ != "Activation" or activation is activations.linear
-    if kind.__name__ in REARRANGING and linear:
+    other = kind.__name__ == "Activation" and operation.activation is not LINEAR
+    if kind.__name__ in REARRANGING and not other:
         return "call", _rearranging(operation.call, cooler)
     return "", None
 
