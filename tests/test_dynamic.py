@@ -168,6 +168,7 @@ def by_sign(weights, wanted, alive, fraction):
     return kept | set(free[: int(alive.sum()) - len(kept)])
 
 
+@pytest.mark.backend_independent
 @given(st.integers(0, 2**16), st.integers(1, 30), st.floats(0, 1))
 @settings(max_examples=50, deadline=None)
 def test_each_sign_drops_its_own(seed, size, fraction):
@@ -179,6 +180,7 @@ def test_each_sign_drops_its_own(seed, size, fraction):
     assert new.sum() == alive.sum()
 
 
+@pytest.mark.backend_independent
 @pytest.mark.parametrize("drop", ["magnitude", "sign"])
 def test_an_update_at_the_start(drop):
     """After the first step, by all of `drop_fraction`; and then none for long."""

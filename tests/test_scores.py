@@ -137,6 +137,7 @@ def test_grasp_divides_the_logits_of_any_head():
         assert np.any(logits != 0), name
 
 
+@pytest.mark.backend_independent
 def test_probabilities_that_do_not_tell_their_logits_are_refused():
     head = layers.Lambda(lambda t: ops.sigmoid(1000 * t), name="steep")
     model = keras.Sequential([keras.Input((5,)), layers.Dense(1), head])
@@ -175,6 +176,7 @@ def test_grasp_with_batch_statistics():
     np.testing.assert_array_equal(ops.convert_to_numpy(norms[1].moving_mean.value), 0)
 
 
+@pytest.mark.backend_independent
 def test_grasp_leaves_outputs_under_a_loss_for_regression():
     g = 2 / 3 * X.T @ residual()
     expected = W * M * (2 / 3 * X.T @ X @ g)
@@ -473,6 +475,7 @@ def test_temperature_not_positive():
         kt.GraSP(0.9, (X, Y), temperature=0)
 
 
+@pytest.mark.backend_independent
 def test_channels_and_their_cost():
     with pytest.raises(ValueError, match=r'structure="channel"'):
         kt.Fisher(0.5, (X, Y), channel_sum=True)
@@ -480,6 +483,7 @@ def test_channels_and_their_cost():
         kt.Fisher(0.5, (X, Y), cost=-1)
 
 
+@pytest.mark.backend_independent
 def test_synflow_counts_as_published():
     """`int((1 - s^(e / n)) N)` are dropped after round `e` of `n`."""
     model = keras.Sequential([keras.Input((5,)), layers.Dense(5), layers.Dense(3)])
