@@ -737,6 +737,8 @@ def test_an_empty_layer_is_named():
         ({"update_every": 2.5}, "update_every"),
         ({"drop_fraction": 0.0}, "drop_fraction"),
         ({"until": 1.5}, "until"),
+        ({"drop": "least"}, r"drop must be one of.*'least'"),
+        ({"drop": "sign", "structure": "channel"}, "one by one.*unstructured"),
     ],
 )
 def test_arguments_out_of_range(arguments, message):
