@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -50,10 +51,10 @@ class Fisher(LossScore):
         cost: float = 0.0,
     ) -> None:
         super().__init__(data, loss, batch_size)
-        if cost < 0:
+        if not 0 <= cost < math.inf:
             raise ValueError(
-                "cost is what the loss may rise by for a multiplication less, and not "
-                f"negative. Received: {cost!r}."
+                "cost is what the loss may rise by for a multiplication less, finite "
+                f"and not negative. Received: {cost!r}."
             )
         self.channel_sum = channel_sum
         self.cost = cost

@@ -217,7 +217,7 @@ def _watched_attribute(
 ) -> tuple[str, Any]:
     """Return the attribute of a layer or operation to replace, and by what."""
     for name in ("activation", "function"):  # the second is that of a Lambda
-        run = getattr(operation, name, None)
+        run: Any = getattr(operation, name, None)
         if any(run is each for each in ACTIVATIONS):
             return name, _head(run, temperature, cooler)
     kind = type(operation)
