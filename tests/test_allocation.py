@@ -177,6 +177,23 @@ def test_smart_ratio_by_hand(shapes, sparsity, expected):
     np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
+def test_smart_ratio_of_vgg_divides_by_the_square_of_the_depth():
+    members = kernels((3, 8), (8, 8), (8, 8), (8, 10))
+    sizes = np.array([kernel.size for kernel in members])
+    depth = np.arange(1, 4)
+    ratio = ((4 - depth + 1) ** 2 + (4 - depth + 1)) / depth**2
+    scale = (0.3 * sizes.sum() - 0.3 * sizes[-1]) / (ratio * sizes[:-1]).sum()
+    # The first layer would keep more than it has; the next takes it.
+    expected = np.append(scale * ratio, 0.3)
+    surplus = (expected[0] - 1) * sizes[0]
+    assert surplus > 0
+    expected[:2] = 1, expected[1] + surplus / sizes[1]
+    got = densities(allocation.SmartRatio("vgg"), members, 0.7)
+    np.testing.assert_allclose(got, expected)
+    with pytest.raises(ValueError, match=r"form must be one of.*'lenet'"):
+        allocation.SmartRatio("lenet")
+
+
 def test_smart_ratio_passes_on_what_a_full_layer_can_not_take():
     """Three layers of 10: ratios 12, 6 and the classifier's share of 3."""
     members = kernels((2, 5), (5, 2), (2, 5))

@@ -19,7 +19,7 @@ from keras_tickets import growth as growths
 from keras_tickets.backend import on_host
 from keras_tickets.masks import optimizer_slots
 from keras_tickets.recipe.groups import WeightGroups
-from keras_tickets.recipe.selection import exchange
+from keras_tickets.recipe.selection import exchange, exchange_by_sign
 
 BACKEND = keras.backend.backend()
 
@@ -161,6 +161,61 @@ def test_one_update(name):
         for (slot, initial), (then, _) in zip(new["slots"], old["slots"], strict=True):
             np.testing.assert_array_equal(slot[grown], initial[grown])
             np.testing.assert_array_equal(slot[~grown], then[~grown])
+
+
+def by_sign(weights, wanted, alive, fraction):
+    """Return which entries live when each sign drops its own, by plain sorting."""
+    kept = set()
+    for sign in (1, -1):
+        own = [i for i in np.flatnonzero(alive) if sign * weights[i] > 0]
+        own.sort(key=lambda i: -sign * weights[i])
+        kept |= set(own[: len(own) - int(fraction * len(own))])
+    free = sorted(set(range(len(alive))) - kept, key=lambda i: -wanted[i])
+    return kept | set(free[: int(alive.sum()) - len(kept)])
+
+
+@pytest.mark.backend_independent
+@given(st.integers(0, 2**16), st.integers(1, 30), st.floats(0, 1))
+@settings(max_examples=50, deadline=None)
+def test_each_sign_drops_its_own(seed, size, fraction):
+    rng = np.random.default_rng(seed)
+    weights = rng.normal(size=size) * rng.integers(0, 2, size)
+    wanted, alive = rng.permutation(size), rng.random(size) < 0.6
+    new = exchange_by_sign(weights, wanted, alive, fraction)
+    assert set(np.flatnonzero(new)) == by_sign(weights, wanted, alive, fraction)
+    assert new.sum() == alive.sum()
+
+
+@pytest.mark.backend_independent
+@pytest.mark.parametrize("drop", ["magnitude", "sign"])
+def test_an_update_at_the_start(drop):
+    """After the first step, by all of `drop_fraction`; and then none for long."""
+
+    class Seen(kt.SET):
+        moves = ()
+
+        def _move(self, step, fraction):
+            before = [(on_host(m.kernel.variable.value) + 0, m) for m in masks()]
+            old = [on_host(m.mask.value) + 0 > 0 for m in masks()]
+            super()._move(step, fraction)
+            self.moves += ((step, fraction, before, old),)
+
+    def masks():
+        return ticket.mask_set.masked
+
+    pruner = Seen(0.5, drop_fraction=0.4, seed=1, drop=drop, update_at_start=True)
+    ticket, x, y, _ = linear(pruner, optimizer=keras.optimizers.SGD(0.1))
+    ticket.fit(x, y, batch_size=2, epochs=2, verbose=0)
+    [(step, fraction, before, old)] = pruner.moves
+    assert (step, fraction) == (1, 0.4)
+    for index, ((weights, masked), alive) in enumerate(zip(before, old, strict=True)):
+        wanted = pruner.growth.scores(masked, index, step).ravel()
+        weights, alive = weights.ravel(), alive.ravel()
+        if drop == "sign":
+            expected = by_sign(weights, wanted, alive, 0.4)
+        else:
+            expected = by_hand(np.abs(weights), wanted, alive, int(0.4 * alive.sum()))
+        assert set(np.flatnonzero(on_host(masked.mask.value))) == expected
 
 
 def test_what_was_just_dropped_may_come_back_as_it_was():
@@ -706,6 +761,8 @@ def test_an_empty_layer_is_named():
         ({"update_every": 2.5}, "update_every"),
         ({"drop_fraction": 0.0}, "drop_fraction"),
         ({"until": 1.5}, "until"),
+        ({"drop": "least"}, r"drop must be one of.*'least'"),
+        ({"drop": "sign", "structure": "channel"}, "one by one.*unstructured"),
     ],
 )
 @pytest.mark.backend_independent

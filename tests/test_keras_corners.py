@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
@@ -113,3 +114,49 @@ def test_a_layer_is_frozen_alone(model):
     assert not model.trainable, VERSION
     assert model.layers[0].trainable, VERSION
     assert not model.trainable_variables, VERSION
+
+
+def test_a_method_is_replaced_and_comes_back():
+    layer = layers.Dense(2, layers.Softmax())
+    x = keras.ops.ones((1, 3))
+    before = keras.ops.convert_to_numpy(layer(x))
+    with keras_private.in_place_of(layer, "call", lambda inputs: inputs + 1):
+        assert layer(x).shape == (1, 3), VERSION
+    with keras_private.in_place_of(layer, "activation", lambda z: z - z):
+        assert not keras.ops.any(layer(x)), VERSION
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(layer(x)), before)
+    assert isinstance(layer.activation, layers.Softmax)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_the_loss_of_each_output(named):
+    x = keras.Input((3,))
+    a, b, c = (layers.Dense(1, name=name)(x) for name in "bca")
+    asked = {"a": keras.losses.Huber(), "b": "mse"}
+    model = keras.Model(x, {"b": a, "c": b, "a": c} if named else [a, b, c])
+    model.compile("sgd", asked | {"c": None} if named else ["mse", None, asked["a"]])
+    loss = keras_private.compiled_loss(model)
+    outputs = model(keras.ops.ones((2, 3)))
+    loss(keras.tree.map_structure(keras.ops.zeros_like, outputs), outputs)
+    found = keras_private.losses_by_output(loss, outputs)
+    of = keras.tree.pack_sequence_as(outputs, found)
+    mse, none, huber = (of[k] for k in ("bca" if named else range(3)))
+    assert (none, huber) == (None, asked["a"]), VERSION
+    assert mse.fn is keras.losses.mean_squared_error, VERSION
+    assert keras_private.losses_by_output("any", outputs) == ["any"] * 3
+
+
+@pytest.mark.parametrize("axes", [[0], [1, -1]])
+def test_mean_and_variance_that_differentiate_twice_are_the_same(axes):
+    x = np.random.default_rng(0).normal(size=(3, 4, 2)).astype("float32")
+    for keepdims in (False, True):
+        own = keras.ops.moments(x, axes, keepdims)
+        with keras_private.twice_differentiable():
+            ours = keras.ops.moments(x, axes, keepdims)
+        for one, other in zip(own, ours, strict=True):
+            np.testing.assert_allclose(
+                keras.ops.convert_to_numpy(other),
+                keras.ops.convert_to_numpy(one),
+                atol=1e-6,
+                err_msg=VERSION,
+            )

@@ -215,6 +215,24 @@ def test_survivors_start_from_signed_constants():
 
 
 @pytest.mark.backend_independent
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
+@pytest.mark.parametrize("initial", ["signed_constant", "model"])
+def test_popups_scale_their_weights_to_what_is_kept(allocation, initial):
+    """`sqrt(2 / (k fan_in))` for signed constants; `k` of 24 and 8 weights: 3 in 4."""
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(6), layers.Dense(2)])
+    pruner = kt.EdgePopup(0.25, allocation, initial=initial, scale_fan=True)
+    ticket = kt.wrap(model, pruner)
+    before = [np.array(on_host(k.variable.value)) for k in ticket.kernels]
+    pruner.start_search(ticket)
+    for kernel, value in zip(ticket.kernels, before, strict=True):
+        if initial == "signed_constant":
+            value = np.sign(value) * np.sqrt(2 / kernel.shape[0])
+        np.testing.assert_allclose(
+            on_host(kernel.variable.value), value / np.sqrt(0.75), rtol=1e-6
+        )
+
+
+@pytest.mark.backend_independent
 def test_masks_only_lose_weights_and_scores_stay_in_the_unit_interval():
     _, epochs = watched("gem_miner", epochs=10, penalty=0.01)
     for epoch in epochs:
@@ -641,6 +659,51 @@ def test_early_bird_says_when_it_was_late():
 
 
 # -- bad input -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def preset(monkeypatch):
+    """A preset for any small network."""
+    toy = kt.presets.Architecture("toy", (1, 9), (1, 10**6))
+    monkeypatch.setitem(kt.presets.ARCHITECTURES, "resnet20", toy)
+    return kt.presets.get("resnet20", 0.8)
+
+
+@pytest.mark.backend_independent
+def test_presets_without_scale_and_shift(preset):
+    inner = keras.Sequential([keras.Input((5,)), layers.BatchNormalization()])
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(5), inner])
+    norm = inner.layers[0]
+    norm.moving_mean.assign([1.0, 2, 3, 4, 5])
+    ticket = preset.wrap(model, affine=False)
+    own = ticket.model.layers[1].layers[0]
+    assert (own.scale, own.center) == (False, False)
+    assert (norm.scale, norm.center) == (True, True)
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    np.testing.assert_array_equal(ticket(x), model(x))
+    assert ticket.kernels[0].variable is not model.layers[0].kernel
+    assert preset.wrap(model).model is model
+    norm.gamma.assign([1.0, 2, 1, 1, 1])
+    with pytest.raises(ValueError, match=rf"{norm.name!r}.*scale other than one"):
+        preset.wrap(model, affine=False)
+
+
+@pytest.mark.backend_independent
+def test_presets_with_norms_made_in_code_are_refused(preset):
+    class Block(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.norm = layers.BatchNormalization(name="inside")
+
+        def build(self, shape):
+            self.norm.build(shape)
+
+        def call(self, x):
+            return self.norm(x)
+
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(5), Block()])
+    with pytest.raises(ValueError, match=r"'inside'.*made in code"):
+        preset.wrap(model, affine=False)
 
 
 def test_scores_without_a_wrapper_that_holds_them():

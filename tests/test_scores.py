@@ -10,7 +10,8 @@ from conftest import covering
 from keras import layers, ops
 
 import keras_tickets as kt
-from keras_tickets import pruners, scores
+from keras_tickets import backend, pruners, scores
+from keras_tickets.backend import keras_private
 from keras_tickets.masks.masked_layer import masked_layers
 from keras_tickets.scores import data
 
@@ -73,21 +74,128 @@ def test_grasp_is_weight_times_hessian_times_gradient(temperature):
         np.testing.assert_allclose(scored(score), expected, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
-def test_grasp_divides_logits_also_behind_a_head(head):
-    targets = np.eye(3, dtype="float32")[RNG.integers(0, 3, 12)]
-    loss = {
-        "softmax": keras.losses.CategoricalCrossentropy,
-        "sigmoid": keras.losses.BinaryCrossentropy,
-    }[head]
-    behind = keras.Sequential(
-        [keras.Input((5,)), layers.Dense(3, head, use_bias=False)]
-    )
-    behind.layers[0].kernel.assign(W)
-    data = (X, targets)
-    one = scored(scores.GraSP(data, 3.0, loss(from_logits=True)))
-    two = scored(scores.GraSP(data, 3.0, loss()), behind)
-    np.testing.assert_allclose(two, one, rtol=1e-3, atol=1e-4)
+# What makes probabilities of logits, and how many classes it makes them of.
+HEADS = {
+    "argument": (1, "sigmoid"),
+    "layer": (1, lambda z: layers.Activation("sigmoid")(z)),
+    "operation": (1, lambda z: layers.Reshape((1,))(ops.sigmoid(z))),
+    "nested": (3, "softmax"),
+    "softmax": (3, lambda z: layers.Softmax()(z)),
+    "function": (1, lambda z: layers.Lambda(lambda t: ops.sigmoid(t))(z)),
+    "value": (1, None),
+}
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """Without a compilation that takes longer than it saves; XLA needs it anyway."""
+    if BACKEND == "tensorflow":
+        monkeypatch.setattr(backend, "compiled", lambda function: function)
+
+
+def many_heads(probabilities: bool) -> tuple[keras.Model, dict]:
+    """A model with a head of each kind, or the same with their logits; its losses."""
+    x, outputs, asked = keras.Input((5,)), {}, {}
+    rng = np.random.default_rng(1)
+    for name, (classes, head) in HEADS.items():
+        own = head if probabilities and name == "argument" else None
+        logits = layers.Dense(classes, own, use_bias=False, name=f"logits_{name}")
+        y = logits(x)
+        # Logits up to 60: in float32 a sigmoid of these is one.
+        scale = 1 if name == "function" else 20
+        logits.kernel.assign(scale * rng.normal(size=(5, classes)))
+        if probabilities and name == "nested":
+            inner = keras.Input((classes,))
+            y = keras.Model(inner, layers.Activation(head)(inner))(y)
+        elif probabilities and own is None and head is not None:
+            y = head(y)
+        outputs[name] = y
+        kind = "Binary" if classes == 1 else "SparseCategorical"
+        asked[name] = getattr(keras.losses, f"{kind}Crossentropy")(
+            from_logits=not probabilities
+        )
+    return keras.Model(x, outputs), asked | {"value": "mse"}
+
+
+def test_grasp_divides_the_logits_of_any_head(eager):
+    labels = {
+        name: RNG.integers(0, max(2, classes), (12, 1)).astype("float32")
+        for name, (classes, _) in HEADS.items()
+    }
+    found = []
+    for probabilities in (False, True):
+        model, asked = many_heads(probabilities)
+        ticket = kt.wrap(model)
+        ticket.compile("sgd", asked)
+        task = scores.Task(model, ticket.kernels, keras_private.compiled_loss(ticket))
+        score = scores.GraSP((X, labels), 50.0)
+        masks = [ops.ones(kernel.shape, bool) for kernel in ticket.kernels]
+        values = score.prepare(task)(masks).values
+        names = [kernel.layer.name for kernel in ticket.kernels]
+        found.append(dict(zip(names, map(ops.convert_to_numpy, values), strict=True)))
+    for name in HEADS:
+        logits, behind = (values[f"logits_{name}"] for values in found)
+        np.testing.assert_allclose(
+            behind, logits, rtol=1e-2, atol=1e-3 * np.abs(logits).max(), err_msg=name
+        )
+        assert np.any(logits != 0), name
+
+
+@pytest.mark.backend_independent
+def test_probabilities_that_do_not_tell_their_logits_are_refused():
+    head = layers.Lambda(lambda t: ops.sigmoid(1000 * t), name="steep")
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(1), head])
+    y = (Y[:, :1] > 0).astype("float32")
+    ticket = kt.wrap(model, kt.GraSP(0.5, (X, y)))
+    ticket.compile("sgd", "binary_crossentropy")
+    with pytest.raises(ValueError, match=r"from 0 to 1.*from_logits=True"):
+        ticket.draw()
+    assert not ticket.drawn
+
+
+class Normalized(layers.Layer):
+    """Each sample, and then each feature of a batch: mean zero, variance one."""
+
+    def call(self, x):
+        for axis in (-1, 0):
+            centered = x - ops.mean(x, axis, keepdims=True)
+            variance = ops.mean(ops.square(centered), axis, keepdims=True)
+            x = centered / ops.sqrt(variance + 1e-2)
+        return x
+
+
+def test_grasp_with_batch_statistics(eager):
+    """Also: with second derivatives of mean and variance, which TensorFlow's lack."""
+    norms = [layers.LayerNormalization(epsilon=1e-2)]
+    norms += [layers.BatchNormalization(epsilon=1e-2), layers.Dropout(0.5)]
+    found = []
+    for those, in_training in (([Normalized()], False), (norms, True)):
+        dense = layers.Dense(3, use_bias=False)
+        model = keras.Sequential([keras.Input((5,)), dense, *those])
+        dense.kernel.assign(W)
+        score = scores.GraSP((X, Y), 4.0, "mse", 6, batch_statistics=in_training)
+        found.append(scored(score, model))
+    assert np.abs(found[0]).max() > 0.1
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(ops.convert_to_numpy(norms[1].moving_mean.value), 0)
+
+
+@pytest.mark.backend_independent
+def test_grasp_leaves_outputs_under_a_loss_for_regression(eager):
+    g = 2 / 3 * X.T @ residual()
+    expected = W * M * (2 / 3 * X.T @ X @ g)
+    score = scores.GraSP((X, Y), 4.0, "mse", cool_regression=False)
+    np.testing.assert_allclose(scored(score), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_fisher_of_channels_less_their_cost():
+    # One sample: (sum_i w_io g_nio)^2 of output o, which takes 5 multiplications.
+    each = 2 / 3 * X[:, :, None] * residual()[:, None, :]
+    sums = (W * M * each).sum(1)
+    expected = 0.5 * np.mean(sums**2, axis=0) - 0.01 * 5
+    score = scores.Fisher((X, Y), "mse", channel_sum=True, cost=0.01)
+    got = scored(score)
+    np.testing.assert_allclose(got, np.broadcast_to(expected, (5, 3)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", DATA_PRUNERS)
@@ -385,6 +493,27 @@ def test_rounds_below_one(rounds):
 def test_temperature_not_positive():
     with pytest.raises(ValueError, match=r"temperature must be positive.*0"):
         kt.GraSP(0.9, (X, Y), temperature=0)
+
+
+@pytest.mark.backend_independent
+def test_channels_and_their_cost():
+    with pytest.raises(ValueError, match=r'structure="channel"'):
+        kt.Fisher(0.5, (X, Y), channel_sum=True)
+    with pytest.raises(ValueError, match=r"not negative.*-1"):
+        kt.Fisher(0.5, (X, Y), cost=-1)
+
+
+@pytest.mark.backend_independent
+def test_synflow_counts_as_published():
+    """`int((1 - s^(e / n)) N)` are dropped after round `e` of `n`."""
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(5), layers.Dense(3)])
+    curve = kt.wrap(model, kt.SynFlow(0.8, rounds=3, count="floor")).draw(verbose=0)
+    dropped = [int((1 - 0.2 ** (e / 3)) * 40) for e in range(4)]
+    assert [round(s * 40) for s in curve.sparsity] == dropped == [0, 16, 26, 32]
+    nearest = kt.wrap(model, kt.SynFlow(0.8, rounds=3)).draw(verbose=0)
+    assert [round(s * 40) for s in nearest.sparsity] == [0, 17, 26, 32]
+    with pytest.raises(ValueError, match=r"count must be one of.*'up'"):
+        kt.SynFlow(0.8, count="up")
 
 
 def test_losses_survive_a_config():

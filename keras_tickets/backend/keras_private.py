@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import keras
+from keras import ops
+from keras.src import backend
 
 _OPTIMIZERS_OF_A_BACKEND = re.compile(r"keras\.src\.backend\.\w+\.optimizers\b")
 
@@ -105,6 +108,52 @@ def unique_names(layer: keras.Layer) -> Iterator[None]:
             vars(sublayer)["name"] = name
 
 
+@contextlib.contextmanager
+def in_place_of(holder: Any, name: str, value: Any) -> Iterator[None]:
+    """Let `holder` have another attribute within the block.
+
+    A method, or a function that a layer calls. Layers track what is set on them, and
+    torch keeps some attributes elsewhere, so this one is laid over the others.
+    """
+    own = vars(holder)
+    missing = object()
+    before = own.get(name, missing)
+    own[name] = value
+    try:
+        yield
+    finally:
+        del own[name]
+        if before is not missing:
+            own[name] = before
+
+
+_MOMENTS = threading.RLock()
+
+
+@contextlib.contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Let mean and variance have second derivatives within the block.
+
+    TensorFlow's leave out a term of the gradient that is zero, but whose derivative is
+    not (`stop_gradient` of the mean); all layers that normalize compute with them.
+    """
+    # Of two threads that overlap, each would put back what it found.
+    with _MOMENTS, in_place_of(backend.nn, "moments", _moments):
+        yield
+
+
+def _moments(
+    x: Any, axes: Any, keepdims: bool = False, synchronized: bool = False
+) -> tuple[Any, Any]:
+    """Return mean and variance over `axes`, as Keras' own in one process."""
+    axes = tuple(axes)
+    wide = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+    mean = ops.mean(wide, axes, keepdims=True)
+    variance = ops.mean(ops.square(wide - mean), axes, keepdims=keepdims)
+    mean = mean if keepdims else ops.squeeze(mean, axes)
+    return ops.cast(mean, x.dtype), ops.cast(variance, x.dtype)
+
+
 def run_graph(
     graph: keras.Function, inputs: Sequence[Any], call: Callable[..., Any]
 ) -> Any:
@@ -123,3 +172,31 @@ def compiled_loss(model: keras.Model) -> Callable[..., Any] | None:
     Without the regularization losses that `compute_loss` adds.
     """
     return model._compile_loss
+
+
+def losses_by_output(loss: Any, outputs: Any) -> list[Any]:
+    """Return the loss of each output, in the order of `keras.tree.flatten`.
+
+    Args:
+        loss: A loss that was called with these outputs once: that of `compile`, or one
+            for all of them.
+        outputs: What the model put out.
+
+    Returns:
+        Losses or functions; `None` for an output that has none.
+    """
+    number = len(keras.tree.flatten(outputs))
+    by_path = getattr(loss, "_flat_losses", None)
+    if by_path is None:
+        return [loss] * number
+    places = keras.tree.pack_sequence_as(
+        loss._y_pred_build_structure, list(range(number))
+    )
+    found: list[Any] = [None] * number
+    for path, own, *_ in by_path:
+        place = places
+        for step in path:
+            place = place[step]
+        for index in keras.tree.flatten(place):
+            found[index] = own
+    return found

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -122,11 +122,14 @@ class _Listener:
         with contextlib.ExitStack() as stack:
             for layer in self.layers:
                 if layer in self.recurrent:
-                    stack.enter_context(_calling(layer, self._recurrence(layer)))
+                    call = self._recurrence(layer)
                 elif id(layer) in cells:
-                    stack.enter_context(_calling(layer, self._step(layer)))
+                    call = self._step(layer)
                 elif layer is not model:
-                    stack.enter_context(_calling(layer, self._plain(layer)))
+                    call = self._plain(layer)
+                else:
+                    continue
+                stack.enter_context(keras_private.in_place_of(layer, "call", call))
             Pass()(*inputs)
         return calls
 
@@ -199,16 +202,6 @@ class _Listener:
         A model may fold other axes into the batch, windows of an image for example.
         """
         return (max(1, (shape[0] or 1) // self.batch), *shape[1:])
-
-
-@contextlib.contextmanager
-def _calling(layer: keras.Layer, call: Callable[..., Any]) -> Iterator[None]:
-    """Let `layer` run `call` in place of its own method."""
-    layer.call = call
-    try:
-        yield
-    finally:
-        del layer.call
 
 
 def _shapes(values: Any) -> list[Shape]:

@@ -26,10 +26,12 @@ from keras_tickets.pruners.base import Pruner, registry, seed_or_new, state_in
 from keras_tickets.pruners.dynamic_checks import check_optimizer, check_run, updates_due
 from keras_tickets.recipe import schedules
 from keras_tickets.recipe.groups import WeightGroups
-from keras_tickets.recipe.selection import exchange
+from keras_tickets.recipe.selection import exchange, exchange_by_sign
 from keras_tickets.recipe.structures import NM, Unstructured
 from keras_tickets.ticket.curve import Curve
 from keras_tickets.ticket.ticket import Ticket
+
+DROPS = ("magnitude", "sign")
 
 
 class DynamicState(PrunerState):
@@ -63,10 +65,10 @@ class Dynamic(Pruner):
     grew starts at zero, and its optimizer slots start as they did at first. How many
     weights a kernel has never changes.
 
-    An update follows a weight step and sees the gradients of that step; the published
-    code of RigL skips the weight step. The last update once made, at `until`, later
-    calls of `fit` leave the masks alone; `kt.wrap` the ticket again to go on. A kernel
-    that is frozen, since it was wrapped, keeps its mask and weights.
+    An update follows a weight step and sees the gradients of that step. The last update
+    once made, at `until`, later calls of `fit` leave the masks alone; `kt.wrap` the
+    ticket again to go on. A kernel that is frozen, since it was wrapped, keeps its mask
+    and weights.
 
     Args:
         sparsity: Fraction of zeros, in [0, 1), from the first step to the last.
@@ -81,6 +83,9 @@ class Dynamic(Pruner):
             `"constant"`, or `schedules.Polynomial(power=k)` for `(1 - t / until)^k`.
         seed: Integer that fixes the first masks, and random growth.
         on_collapse: `"raise"` or `"warn"` when the first masks let no signal pass.
+        drop: `"magnitude"` drops the weights nearest to zero; `"sign"` drops, of the
+            positive and of the negative ones, each the fraction nearest to zero.
+        update_at_start: Whether the first step is followed by an update, too.
     """
 
     def __init__(
@@ -95,6 +100,8 @@ class Dynamic(Pruner):
         decay: Any = "cosine",
         seed: int | None = None,
         on_collapse: str = "raise",
+        drop: str = "magnitude",
+        update_at_start: bool = False,
     ) -> None:
         self.seed = seed_or_new(seed)
         score = scores.Random(self.seed)
@@ -119,6 +126,16 @@ class Dynamic(Pruner):
                 "channels, which move as a whole, or draw the pattern with kt.Static "
                 "or kt.GradualMagnitude."
             )
+        if drop not in DROPS:
+            raise ValueError(f"drop must be one of {DROPS}. Received: {drop!r}.")
+        if drop == "sign" and not isinstance(self.structure, Unstructured):
+            raise ValueError(
+                'drop="sign" goes by the sign of single weights, which '
+                f"structure={structure!r} does not drop one by one. Use "
+                'drop="magnitude", or structure="unstructured".'
+            )
+        self.drop = drop
+        self.update_at_start = update_at_start
         self.growth = growths.get(growth, self.seed)
         self.update_every = int(update_every)
         self.drop_fraction = drop_fraction
@@ -220,7 +237,8 @@ class Dynamic(Pruner):
         self._settled = bool(self._state.settled)
         if not self._settled:
             run = schedules.Run(self.params["epochs"], self.params.get("steps"))
-            check_run(self.update_every, self.until, run)
+            first = 1 if self.update_at_start else self.update_every
+            check_run(first, self.until, run)
         super().on_epoch_begin(epoch, logs)
         if self._begun is None:  # not on_train_begin: a backup is restored after that
             self._begun = self._now
@@ -235,6 +253,7 @@ class Dynamic(Pruner):
         due = updates_due(
             self.update_every, self.until, self._run, self._begun, self._now
         )
+        due += self.update_at_start and not self._begun and self._now > 0
         if due or not self._begun:  # else resumed after the last update
             warnings.warn(
                 f"{type(self).__name__} moved no weight up to step {self._now} of "
@@ -268,6 +287,9 @@ class Dynamic(Pruner):
             self._synchronize()
             self._state.settled.set()
             self._settled = True
+        elif self.update_at_start and not before:
+            self._synchronize()
+            self._move(now, self.fraction(0.0))  # at the gradients of step 0
         elif now // self.update_every > before // self.update_every:
             self._synchronize()
             self._move(now, self.fraction(now / end))
@@ -313,4 +335,8 @@ class Dynamic(Pruner):
                 f"{step}, so none can be dropped or grown. Training has diverged: "
                 "lower the learning rate, or clip the gradients. No mask was changed."
             )
+        if self.drop == "sign":
+            negative = on_host(masked.kernel.variable.value) < 0
+            signed = np.where(negative, -size, size)
+            return exchange_by_sign(signed, wanted, mask, fraction)
         return exchange(size, wanted, mask, fraction, groups)

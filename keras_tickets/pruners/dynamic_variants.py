@@ -31,6 +31,8 @@ class DynamicVariant(Dynamic, ABC):
         structure: Any = "unstructured",
         seed: int | None = None,
         on_collapse: str = "raise",
+        drop: str = "magnitude",
+        update_at_start: bool = False,
     ) -> None:
         super().__init__(
             sparsity,
@@ -43,6 +45,8 @@ class DynamicVariant(Dynamic, ABC):
             decay=decay,
             seed=seed,
             on_collapse=on_collapse,
+            drop=drop,
+            update_at_start=update_at_start,
         )
 
 
@@ -70,11 +74,23 @@ class RigL(DynamicVariant):
         seed: Integer that fixes the first masks; by default one from
             `keras.utils.set_random_seed`'s generator.
         on_collapse: `"raise"` or `"warn"` when the first masks let no signal pass.
+        drop: `"magnitude"`, or `"sign"`; see `SET`.
+        update_at_start: Whether the first step is followed by an update, too, by its
+            gradients and with all of `drop_fraction`: the authors' code begins at
+            step 0.
 
     Raises:
         ValueError: On `compile`, with gradient accumulation or `use_ema`, under which
             dense gradients cannot be had; on `fit`, if no update would fall into the
             run.
+
+    Deviations from the authors' code (google-research/rigl):
+
+    - There an update takes the place of a weight step, and its minibatch is not
+      counted; here it follows the weight step, whose gradients it sees.
+    - There magnitudes get noise of 1e-5 before they are ranked, so that an inactive
+      weight may be kept; here ties are broken by a fixed order, only active ones stay.
+    - The first masks come from NumPy, by the package's own count of each layer.
 
     Example:
     >>> import keras, keras_tickets as kt
@@ -101,9 +117,12 @@ class RigL(DynamicVariant):
 
 @registry.register
 class SET(DynamicVariant):
-    """Sparse Evolutionary Training: drops by magnitude, grows at random.
+    """Sparse Evolutionary Training: drops the least, grows at random.
 
-    Needs no gradient, no memory beyond the masks, and works under every optimizer.
+    The defaults are those of the comparison in the paper of RigL. As Mocanu et al. have
+    it: `drop="sign"`, `decay="constant"`, `until=1.0`, and an `update_every` of the
+    steps of one epoch. Needs no gradient, no memory beyond the masks, and works under
+    every optimizer.
 
     Args:
         sparsity: Fraction of the prunable weights that are zero, in [0, 1).
@@ -116,6 +135,21 @@ class SET(DynamicVariant):
         seed: Integer that fixes the first masks and where weights grow, on every
             backend alike.
         on_collapse: `"raise"` or `"warn"` when the first masks let no signal pass.
+        drop: `"magnitude"` drops the weights nearest to zero, as in the paper of RigL;
+            `"sign"` drops the fraction of the positive weights that is smallest and
+            the fraction of the negative ones that is largest, as Mocanu et al. do.
+        update_at_start: Whether the first step is followed by an update, too, with all
+            of `drop_fraction`.
+
+    Deviations from the authors' code (dcmocanu/sparse-evolutionary-artificial-neural-
+    networks) with `drop="sign"`:
+
+    - It drops its fraction of each sign rounded by positions in a sorted list, and
+      ties with the last; here each is rounded down, and the count is exact. As there,
+      active weights that are exactly zero are dropped.
+    - It rewires at the end of each epoch and keeps the optimizer's state; here the
+      slots of what grew start anew.
+    - What grew starts at zero, as in its masked implementation.
 
     Reference:
         Mocanu et al., "Scalable training of artificial neural networks with adaptive
@@ -144,10 +178,16 @@ class SNFS(DynamicVariant):
         structure: What is dropped and grown together.
         seed: Integer that fixes the first masks.
         on_collapse: `"raise"` or `"warn"` when the first masks let no signal pass.
+        update_at_start: Whether the first step is followed by an update, too, with all
+            of `drop_fraction`.
 
     Raises:
         ValueError: On `compile`, with gradient accumulation, `use_ema` or loss
             scaling, under which no such average can be had.
+
+    Deviations from the authors' method: the number of weights of each kernel stays, as
+    in the code of RigL, where the original moves weights to the layers of largest mean
+    momentum; and the drop fraction falls along a cosine.
 
     Reference:
         Dettmers and Zettlemoyer, "Sparse networks from scratch: faster training
@@ -166,6 +206,7 @@ class SNFS(DynamicVariant):
         structure: Any = "unstructured",
         seed: int | None = None,
         on_collapse: str = "raise",
+        update_at_start: bool = False,
     ) -> None:
         self.momentum = momentum
         super().__init__(
@@ -178,6 +219,7 @@ class SNFS(DynamicVariant):
             structure=structure,
             seed=seed,
             on_collapse=on_collapse,
+            update_at_start=update_at_start,
         )
 
     @property

@@ -5,11 +5,20 @@ What differs is the score, so that is what a class states.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from keras_tickets import scores
+from keras_tickets.kernels import Kernel
 from keras_tickets.pruners.base import Pruner, registry, seed_or_new
+from keras_tickets.recipe.allocation import Group
+
+COUNTS = ("round", "floor")
+
+WHOLE = 1e-6
+"""How near to a whole number of weights a product counts as that number."""
 
 
 class OneShot(Pruner, ABC):
@@ -64,6 +73,10 @@ class Magnitude(OneShot):
     >>> ticket.sparsity
     0.5
 
+    Deviations from the paper: it takes the threshold of each layer from the standard
+    deviation of its weights, and prunes and trains in turns; here a count is dropped,
+    once.
+
     Reference:
         Han et al., "Learning both weights and connections for efficient neural
         networks", 2015.
@@ -98,6 +111,14 @@ class GradualMagnitude(OneShot):
     ... )
     >>> pruner.schedule.end
     0.8
+
+    Deviations from the authors' code, which became `tensorflow_model_optimization`:
+
+    - It prunes each layer by itself to the same sparsity: `allocation="uniform"`.
+    - It takes masks anew from all stored weights, so that a dropped one may come back;
+      here it stays dropped.
+    - It keeps what is tied at the threshold, and at least one weight of each layer;
+      here the count is exact.
 
     Reference:
         Zhu and Gupta, "To prune, or not to prune: exploring the efficacy of pruning
@@ -172,9 +193,24 @@ class SynFlow(Pruner):
         structure: What is kept together; see `keras_tickets.structure`.
         schedule: When; at the beginning of `fit` by default.
         on_collapse: `"raise"` or `"warn"` when no signal would pass any more.
+        count: How the weights to drop are counted, of `n` at sparsity `s`: `"round"`,
+            the nearest whole number to `s n`, as everywhere in this package; or
+            `"floor"`, the whole part of it, as the authors' code counts in each round.
 
     Raises:
         keras_tickets.flow.NotLinearError: When drawn, if a layer has no linear form.
+        ValueError: For another `count`.
+
+    Deviations from the authors' code (ganguli-lab/Synaptic-Flow):
+
+    - It drops all scores up to the threshold, which empties layers where the last
+      paths are tied. Here the count is exact, and ties are thinned out evenly.
+    - A round that would cut the last path is taken back and made in smaller steps.
+    - It takes absolute values of all parameters: a running mean would be subtracted, a
+      shift added. Here means, shifts and biases are left out, and activations are the
+      identity; see `keras_tickets.flow`.
+    - With `"floor"`, 0.9 of 10 weights are 9, also where the product is rounded to a
+      little less.
 
     Example:
     >>> import keras, keras_tickets as kt
@@ -199,7 +235,11 @@ class SynFlow(Pruner):
         structure: Any = "unstructured",
         schedule: Any = "once",
         on_collapse: str = "raise",
+        count: str = "round",
     ) -> None:
+        if count not in COUNTS:
+            raise ValueError(f"count must be one of {COUNTS}. Received: {count!r}.")
+        self.count = count
         super().__init__(
             sparsity,
             "synflow",
@@ -209,3 +249,10 @@ class SynFlow(Pruner):
             on_collapse=on_collapse,
             rounds=rounds,
         )
+
+    def groups(self, kernels: Sequence[Kernel], sparsity: float) -> list[Group]:
+        """Return the budgets at `sparsity`, counted as `count` says."""
+        if self.count == "floor":
+            total = sum(kernel.size for kernel in kernels)
+            sparsity = math.floor(sparsity * total + WHOLE) / total
+        return super().groups(kernels, sparsity)

@@ -1,17 +1,21 @@
 """Published hyper-parameters of mined tickets, by architecture and sparsity.
 
 Read in the configuration files that Sreenivasan et al., "Rare Gems: Finding Lottery
-Tickets at Initialization", 2022, published for CIFAR-10.
+Tickets at Initialization", 2022, published for CIFAR-10. Their networks have BatchNorm
+without scale and shift, and no biases: see `Preset.wrap(affine=False)`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
+from keras_tickets.backend import array_of, keras_private, numbers
+from keras_tickets.backend.copying import copy_state, pair, rebuild
 from keras_tickets.pruners import GemMiner
 from keras_tickets.pruners.wrapping import wrap
 from keras_tickets.ticket.ticket import Ticket
@@ -98,12 +102,22 @@ class Preset:
         )
         return keras.optimizers.SGD(rate, momentum=0.9, weight_decay=1e-4)
 
-    def wrap(self, model: keras.Model, **arguments: Any) -> Ticket:
-        """Wrap a model of this architecture; `arguments` are others of `GemMiner`.
+    def wrap(self, model: keras.Model, affine: bool = True, **arguments: Any) -> Ticket:
+        """Wrap a model of this architecture.
+
+        Args:
+            model: The model, untrained.
+            affine: Whether BatchNorm has a scale and a shift, as in `model`. Theirs has
+                none: with `False` a copy of the model is wrapped whose BatchNorms have
+                `scale=False` and `center=False`.
+            **arguments: Other arguments of `GemMiner`.
 
         Raises:
-            ValueError: If it is another one.
+            ValueError: If it is another architecture; or, for `affine=False`, if a
+                scale or shift is other than one and zero, or made in code.
         """
+        if not affine:
+            model = _non_affine(model)
         ticket = wrap(model, self.pruner(**arguments))
         expected = ARCHITECTURES[self.architecture]
         kernels = len(ticket.kernels)
@@ -180,6 +194,51 @@ def get(architecture: str, sparsity: float) -> Preset:
         f"Expected one of {[round(1 - preset.kept, 6) for preset in rows]}; or choose "
         "penalty= and every= of kt.GemMiner yourself."
     )
+
+
+def _non_affine(model: keras.Model) -> keras.Model:
+    """Return a copy of a model whose BatchNorms have neither scale nor shift."""
+    twin = rebuild(model, _without_scale_and_shift)
+    pairs = list(
+        zip(keras_private.sublayers(model), keras_private.sublayers(twin), strict=True)
+    )
+    norms = [p for p in pairs if isinstance(p[0], keras.layers.BatchNormalization)]
+    for source, copy in norms:
+        if copy.scale or copy.center:
+            raise ValueError(
+                f"BatchNorm {source.name!r} of {model.name!r} is made in code, so its "
+                "scale and shift cannot be left out by the config. Make it with "
+                "scale=False and center=False, and wrap the model with affine=True."
+            )
+        trained = (source.scale and (numbers(source.gamma) != 1).any()) or (
+            source.center and (numbers(source.beta) != 0).any()
+        )
+        if trained:
+            raise ValueError(
+                f"BatchNorm {source.name!r} of {model.name!r} has a scale other than "
+                "one, or a shift other than zero, which affine=False would drop. Pass "
+                "an untrained model, or use affine=True."
+            )
+    theirs = {id(source) for source, _ in norms}
+    sources, copies = zip(*pairs, strict=True)
+    copy_state(pair(sources, copies, theirs), theirs)
+    for source, copy in norms:
+        held = {v.name: v for v in keras_private.own_variables(source)}
+        for variable in keras_private.own_variables(copy):
+            variable.assign(array_of(held[variable.name]))
+    return twin
+
+
+def _without_scale_and_shift(config: Any) -> Any:
+    """Return a config whose BatchNorms have neither."""
+    if isinstance(config, list | tuple):
+        return type(config)(map(_without_scale_and_shift, config))
+    if not isinstance(config, Mapping):
+        return config
+    config = {key: _without_scale_and_shift(value) for key, value in config.items()}
+    if config.get("class_name") == "BatchNormalization":
+        config["config"] |= {"scale": False, "center": False}
+    return config
 
 
 def _optimizer(name: str, rate: float) -> keras.optimizers.Optimizer:

@@ -190,8 +190,20 @@ class SmartRatio(Proportional):
     convolution), keeps 30 %. Layers are scaled to hold the total; what a full
     layer cannot take goes to the next, at last to the classifier.
 
+    Args:
+        form: `"resnet"` as above, or `"vgg"`, where the density of the `l`-th layer
+            from the input is divided by `l^2` besides, as the paper has it for VGG.
+
     Raises:
-        ValueError: If the classifier's 30 % are more than the network may keep.
+        ValueError: For another form; or if the classifier's 30 % are more than the
+            network may keep.
+
+    Deviations from the authors' code (JingtongSu/sanity-checking-pruning):
+
+    - It chooses the form by the architecture, and keeps 30 % of all dense layers, of
+      which its networks have one; here only the last kernel is the classifier.
+    - It rounds each layer down, and what a full layer cannot take down to a whole
+      number, and never gives it to the classifier; here the total is exact.
 
     Reference:
         Su et al., "Sanity-checking pruning methods: Random tickets can win the
@@ -208,6 +220,12 @@ class SmartRatio(Proportional):
     """
 
     CLASSIFIER = 0.3
+    FORMS = ("resnet", "vgg")
+
+    def __init__(self, form: str = "resnet") -> None:
+        if form not in self.FORMS:
+            raise ValueError(f"form must be one of {self.FORMS}. Received: {form!r}.")
+        self.form = form
 
     def densities(self, kernels: Sequence[Kernel], sparsity: float) -> np.ndarray:
         """Return the densities by depth, filled up from the first layer on."""
@@ -215,6 +233,8 @@ class SmartRatio(Proportional):
         keep = (1.0 - sparsity) * sizes.sum()
         left = np.arange(len(kernels), 0, -1.0)
         ratios = left**2 + left
+        if self.form == "vgg":
+            ratios /= np.arange(1.0, len(kernels) + 1) ** 2
         shares = np.zeros(len(kernels))
         last = kernels[-1]
         if len(kernels) > 1 and last.extent(last.view.taps) == 1:

@@ -237,3 +237,39 @@ def exchange(
     if not grows.any():
         return active
     return (weight_groups.expand(stays) & active) | weight_groups.expand(grows)
+
+
+def exchange_by_sign(
+    weights: np.ndarray, grow_scores: np.ndarray, active: np.ndarray, fraction: float
+) -> np.ndarray:
+    """Drop the smallest positive and largest negative weights, and grow as many.
+
+    The signs have counts of their own, and a weight that is zero has none: it is
+    dropped. What was just dropped is among the places where something may grow.
+
+    Args:
+        weights: The weights.
+        grow_scores: Where to grow; the highest of what was not kept are chosen.
+        active: The mask so far.
+        fraction: How much of the weights of each sign to drop, rounded down.
+
+    Returns:
+        A mask with as many weights as before; `active` itself if nothing moves.
+
+    Example:
+    >>> weights = np.array([3.0, 1, 2, 0, -1, -5, 0])
+    >>> active, grow = weights != 0, np.array([0.0, 0, 0, 9, 0, 0, 8])
+    >>> exchange_by_sign(weights, grow, active, 0.5).tolist()
+    [True, False, True, True, False, True, True]
+    """
+    stays = np.zeros(active.shape, bool)
+    for of_sign in (active & (weights > 0), active & (weights < 0)):
+        total = int(np.count_nonzero(of_sign))
+        number = total - math.floor(fraction * total)
+        [kept] = keep_best([np.abs(weights)], number, [of_sign])
+        stays |= kept
+    number = int(np.count_nonzero(active)) - int(np.count_nonzero(stays))
+    if not number:
+        return active
+    [grown] = keep_best([grow_scores], number, [~stays])
+    return stays | grown

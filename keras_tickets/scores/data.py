@@ -142,19 +142,3 @@ def _check_labels(target: Any, output: Any, name: str) -> None:
             f"The data of {name} has labels from {least} to {most}, the model puts out "
             f"{classes} classes: expected labels from 0 to {classes - 1}."
         )
-
-
-def is_distribution(outputs: Any) -> bool:
-    """Return whether the rows of `outputs` are probabilities that sum to one."""
-    values = ops.convert_to_numpy(outputs)
-    return bool(
-        values.shape[-1] > 1
-        and (values >= 0).all()
-        and np.allclose(values.sum(-1), 1, atol=1e-3)
-    )
-
-
-def ends_in_sigmoid(model: keras.Model) -> bool:
-    """Return whether the last layer of `model` has a sigmoid for its activation."""
-    last = model.layers[-1] if model.layers else None
-    return getattr(last, "activation", None) is keras.activations.sigmoid

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from keras import ops, tree
+import keras
+from keras import ops
 
 from keras_tickets import backend
+from keras_tickets.backend import keras_private
 from keras_tickets.scores.base import Task, registry
-from keras_tickets.scores.data import ends_in_sigmoid, is_distribution
+from keras_tickets.scores.heads import Cooling
 from keras_tickets.scores.loss import Batch, LossScore, total_loss
 from keras_tickets.scores.snip import accumulate
 
@@ -22,14 +26,25 @@ class GraSP(LossScore):
     `logits / temperature`. The paper removes the weights with the highest
     `-theta * H g`, so the highest `theta * H g` are kept.
 
-    A model that ends in a softmax or a sigmoid gives probabilities; their logits are
-    taken, divided, and turned into probabilities again.
+    Where a model makes probabilities of its logits (a sigmoid or softmax as activation,
+    layer or operation, in whichever of its heads, nested or not), the logits are
+    divided before. Probabilities that are made elsewhere, in the code of a subclassed
+    model, are turned into logits and back, under a loss that says that it takes
+    probabilities.
 
     Args:
         data: See `keras_tickets.scores.loss.LossScore`.
         temperature: Divides the logits.
         loss: See there.
-        batch_size: See there.
+        batch_size: See there; with `batch_statistics` the scores depend on it.
+        batch_statistics: Whether BatchNorm uses the statistics of each batch, as in
+            training; dropout stays off, and the moving statistics as they are.
+        cool_regression: Whether outputs under a loss for regression (mean squared
+            error and its like) are divided by the temperature as well.
+
+    Raises:
+        ValueError: When prepared, if an output has probabilities next to 0 or 1 that
+            do not tell their logits.
 
     Reference:
         Wang et al., "Picking winning tickets before training by preserving gradient
@@ -42,6 +57,8 @@ class GraSP(LossScore):
         temperature: float = 200.0,
         loss: Any = None,
         batch_size: int = 128,
+        batch_statistics: bool = False,
+        cool_regression: bool = True,
     ) -> None:
         super().__init__(data, loss, batch_size)
         if temperature <= 0:
@@ -50,13 +67,17 @@ class GraSP(LossScore):
                 "uses 200."
             )
         self.temperature = temperature
+        self.batch_statistics = batch_statistics
+        self.cool_regression = cool_regression
 
     def scores(
         self, task: Task, loss: Callable[..., Any], batches: Sequence[Batch]
     ) -> Callable[[list[Any]], tuple[Any, list[Any]]]:
         """Return `theta * sum_batches H g` with `g` of all batches."""
-        cool = cooled(task, batches[0], self.temperature)
-        gradient = backend.value_and_gradient(total_loss(task, loss, cool))
+        run = functools.partial(_run, task.model, self.batch_statistics)
+        cooling = Cooling(type(self).__name__, self.temperature, self.cool_regression)
+        cooled = cooling.on(task.model, run, loss, batches)
+        gradient = backend.value_and_gradient(total_loss(task, loss, cooled))
 
         def alignment(theta: Any, batch: Batch, g: Any) -> tuple[Any, Any]:
             """Return `<dL/dtheta, g>`, whose derivative is `H g`."""
@@ -67,27 +88,24 @@ class GraSP(LossScore):
         first = backend.compiled(gradient)
         second = backend.compiled(backend.value_and_gradient(alignment))
 
-        def run(theta: list[Any]) -> tuple[Any, list[Any]]:
+        def run_all(theta: list[Any]) -> tuple[Any, list[Any]]:
             total, g = accumulate(first, theta, batches)
             _, hg = accumulate(lambda t, batch: second(t, batch, g), theta, batches)
             return total, [t * h for t, h in zip(theta, hg, strict=True)]
 
-        return run
+        return run_all
 
 
-def cooled(task: Task, batch: Batch, temperature: float) -> Callable[[Any], Any]:
-    """Return the function that divides the logits of outputs by `temperature`."""
-    outputs = task.model(batch[0], training=False)
-    sigmoid = ends_in_sigmoid(task.model)
-    shares = tree.map_structure(is_distribution, outputs)
+def _run(model: keras.Model, batch_statistics: bool, x: Any) -> Any:
+    """Return the outputs of `model`; BatchNorm as in training if that is wanted."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(keras_private.twice_differentiable())
+        for layer in keras_private.sublayers(model) if batch_statistics else ():
+            if isinstance(layer, keras.layers.BatchNormalization):
+                trains = functools.partial(_in_training, layer.call)
+                stack.enter_context(keras_private.in_place_of(layer, "call", trains))
+        return model(x, training=False)
 
-    def cool(output: Any, is_share: bool) -> Any:
-        tiny = 1e-30
-        if is_share:
-            return ops.softmax(ops.log(output + tiny) / temperature)
-        if sigmoid:
-            odds = ops.log(output + tiny) - ops.log(1 - output + tiny)
-            return ops.sigmoid(odds / temperature)
-        return output / temperature
 
-    return lambda outputs: tree.map_structure(cool, outputs, shares)
+def _in_training(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return run(*args, **{**kwargs, "training": True})

@@ -81,15 +81,16 @@ def loss_of(task: Task, given: Any, name: str) -> Callable[..., Any]:
 
 
 def total_loss(
-    task: Task, loss: Callable[..., Any], readout: Callable[[Any], Any] = lambda y: y
+    task: Task, loss: Callable[..., Any], run: Callable[[Any], Any] | None = None
 ) -> Callable[..., tuple[Any, Any]]:
     """Return `f(theta, batch)`: the loss summed over a batch, and itself again.
 
     Args:
         task: The model and its kernels.
         loss: The loss, a mean over the samples.
-        readout: What is done to the outputs before the loss sees them.
+        run: What gives the loss its outputs; the model in inference mode by default.
     """
+    run = run or (lambda x: task.model(x, training=False))
     variables = [kernel.variable for kernel in task.kernels]
     others = other_variables(task.model, task.kernels)
 
@@ -99,8 +100,7 @@ def total_loss(
         # Without the others' gradients; and what the call assigns is thrown away.
         mapping += [(v, ops.stop_gradient(v.value)) for v in others]
         with keras.StatelessScope(state_mapping=mapping):
-            outputs = readout(task.model(x, training=False))
-            value = ops.mean(loss(y, outputs, *weight)) * datasets.length(batch)
+            value = ops.mean(loss(y, run(x), *weight)) * datasets.length(batch)
         return value, ops.stop_gradient(value)
 
     return function

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,21 @@ class EdgePopup(Supermask):
         structure: What is kept together, once the ticket settles.
         seed: Integer that fixes the first scores, on every backend alike.
         on_collapse: `"raise"` or `"warn"` when the ticket lets no signal pass.
+        scale_fan: Whether the weights are multiplied by `sqrt(1 / k)` before the
+            search, with `k` the fraction that is kept, so that signals keep their
+            variance: `sqrt(2 / (k fan_in))` for signed constants. `k` is that of the
+            kernel, or of all that share a budget.
+
+    Deviations from the authors' code (allenai/hidden-networks):
+
+    - Its option `scale_fan` multiplies the fan by one less its `prune_rate`, which is
+      the fraction kept, so it has `sqrt(1 / (1 - k))`; this is the paper's
+      `sqrt(1 / k)`. At `k = 1/2` they are the same.
+    - It keeps `n - int((1 - k) n)` weights of each layer; here the budgets sum to the
+      exact count of the model.
+    - Its scores weigh in by `|score|` as here; weights train after the search here,
+      which the paper does not do (`until=1.0` only searches), and biases and BatchNorm
+      are left as the model has them.
 
     Example:
     >>> import keras_tickets as kt
@@ -53,7 +69,9 @@ class EdgePopup(Supermask):
         structure: Any = "unstructured",
         seed: int | None = None,
         on_collapse: str = "raise",
+        scale_fan: bool = False,
     ) -> None:
+        self.scale_fan = scale_fan
         super().__init__(
             sparsity,
             allocation=allocation,
@@ -87,3 +105,14 @@ class EdgePopup(Supermask):
             for popup, budget in zip(members, budgets, strict=True):
                 popup.rivals, popup.budget = [popup], int(budget)
         return state
+
+    def start_search(self, ticket: Ticket) -> None:
+        """Give the weights their magnitudes, scaled to what is kept if so."""
+        super().start_search(ticket)
+        if not self.scale_fan:
+            return
+        for popup in learned(ticket.mask_set):
+            kept = popup.budget / sum(rival.kernel.size for rival in popup.rivals)
+            weight = popup.kernel.variable
+            if kept:  # of a kernel without a budget nothing is seen
+                weight.assign(weight.value / math.sqrt(kept))

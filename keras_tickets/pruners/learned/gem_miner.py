@@ -55,6 +55,16 @@ class GemMiner(Supermask):
     >>> ticket.sparsity
     0.75
 
+    Deviations from the authors' code (ksreenivasan/pruning_is_enough):
+
+    - It drops all scores up to a threshold, which may be many more where the penalty
+      has made them zero; here the count is exact, and a freeze drops what is missing to
+      the schedule instead of the same rate, rounded up.
+    - Scores are projected onto [0, 1] after each step, there before the next one.
+    - Its networks have no biases, and BatchNorm without scale and shift: see
+      `keras_tickets.presets`. Here a model keeps what it has, and trains it with the
+      weights.
+
     Reference:
         Sreenivasan et al., "Rare Gems: Finding Lottery Tickets at Initialization",
         2022.
