@@ -28,6 +28,18 @@ ELEMENTWISE = (
 """Layers and operations that compute each number from the one at its place alone."""
 
 
+FOREIGN = ("TorchModuleWrapper", "TFSMLayer")
+"""Layers whose weights are computed with by torch or a SavedModel, not by Keras."""
+
+
+def is_foreign(layer: Any) -> bool:
+    """Return whether a layer computes with its weights where masks do not reach.
+
+    Keras lists its weights all the same.
+    """
+    return any(base.__name__ in FOREIGN for base in type(layer).__mro__)
+
+
 def is_bias(name: str) -> bool:
     """Return whether a variable of this name is a bias."""
     return name.endswith("bias")

@@ -9,6 +9,7 @@ Verbs that compose, so that everything else is written once, in `keras.ops`:
 - `updating(variables, function)`: new values for variables, computed and assigned.
 - `on_host(tensor)`: a tensor as an array to look at, without a copy where memory is
   shared.
+- `in_eager(variable)`: likewise of a variable, in the midst of a trace.
 - `array_of(tensor)`: a tensor as an array of its own, to keep or to assign.
 - `numbers(variable)`: a weight as an array in float32 or better, to compute with.
 
@@ -88,6 +89,19 @@ def on_host(tensor: Any) -> np.ndarray:
     except NotImplementedError:
         look = keras.ops.convert_to_numpy
     return np.asarray(look(tensor))
+
+
+def in_eager(variable: keras.Variable) -> np.ndarray | None:
+    """Return a variable's value while a function is traced.
+
+    `None` where there is none: JAX hands the values over to what it traces.
+    """
+    try:
+        look = _backend().in_eager
+    except NotImplementedError:
+        return None
+    value = look(variable.value)
+    return None if value is None else np.asarray(value)
 
 
 def array_of(tensor: Any) -> np.ndarray:

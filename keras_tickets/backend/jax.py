@@ -21,3 +21,8 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def settled(tensor: Any) -> Any:
     """Return what NumPy can look at without a copy."""
     return tensor
+
+
+def in_eager(tensor: Any) -> Any:
+    """See `keras_tickets.backend`."""
+    return None if isinstance(tensor, jax.core.Tracer) else tensor

@@ -51,3 +51,11 @@ def settled(tensor: Any) -> Any:
     """Return what NumPy can look at without a copy."""
     # Reading a variable into a tensor first is ten times faster.
     return tf.convert_to_tensor(tensor)
+
+
+def in_eager(tensor: Any) -> Any:
+    """See `keras_tickets.backend`."""
+    if tf.is_symbolic_tensor(tensor):
+        return None
+    with tf.init_scope():
+        return tf.convert_to_tensor(tensor)

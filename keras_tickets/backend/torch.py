@@ -52,3 +52,8 @@ def settled(tensor: Any) -> Any:
     """Return what NumPy can look at without a copy, where it knows the dtype."""
     tensor = tensor.detach().cpu()
     return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+
+
+def in_eager(tensor: Any) -> Any:
+    """See `keras_tickets.backend`."""
+    return None if tensor.is_meta else settled(tensor)

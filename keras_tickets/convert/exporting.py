@@ -38,7 +38,7 @@ from keras_tickets.convert.samples import (
 )
 from keras_tickets.convert.tflite_encoding import KeptDense, sparsify
 from keras_tickets.convert.zeros import check_zeros, model_weights
-from keras_tickets.masks.stripping import strip
+from keras_tickets.masks.stripping import never_drawn, strip, why_dense
 from keras_tickets.onnx import scatter
 from keras_tickets.onnx.file import OnnxFile
 from keras_tickets.runtime.formats import FORMATS, SUFFIXES
@@ -199,12 +199,11 @@ def draft(model: keras.Model, precision: str = "float32") -> TfliteFile:
 
 
 def _check_drawn(model: keras.Model) -> None:
-    """Refuse a ticket that is still the dense model."""
-    if not getattr(model, "drawn", True):
+    """Refuse a ticket, or a model with masks in it, that is still the dense model."""
+    if undrawn := never_drawn(model):
         raise ValueError(
-            f"The ticket '{model.name}' was never drawn: its masks keep all weights. "
-            "Call `ticket.draw()` or `ticket.fit(...)` first; to export the dense "
-            "model, pass the model itself."
+            f"{why_dense(undrawn)} To export the dense model, pass the model itself, "
+            "or what kt.strip returns."
         )
 
 

@@ -7,12 +7,18 @@ of `EXCLUSIONS` names. The names here are those of `kt.prunable`.
 from __future__ import annotations
 
 from keras_tickets.kernels.discovery import find_kernels, owners, positions
-from keras_tickets.kernels.exclusions import EXCLUSIONS, Exclusion, why_not
+from keras_tickets.kernels.exclusions import (
+    EXCLUSIONS,
+    UNREACHED,
+    Exclusion,
+    why_not,
+)
 from keras_tickets.kernels.filters import Filter, ModelFilter, Selection, choose_kernels
 from keras_tickets.kernels.kernel import Kernel, MatmulView, matmul_view
 
 __all__ = [
     "EXCLUSIONS",
+    "UNREACHED",
     "Exclusion",
     "Filter",
     "Kernel",

@@ -6,7 +6,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from keras_tickets._util.layer_traits import has_lora, is_bias, is_quantized
+from keras_tickets._util.layer_traits import (
+    has_lora,
+    is_bias,
+    is_foreign,
+    is_quantized,
+)
 from keras_tickets.kernels.kernel import Kernel, is_depthwise
 
 
@@ -43,7 +48,14 @@ def _either(*tests: Callable[[Kernel], bool]) -> Callable[[Kernel], bool]:
     return lambda kernel: any(test(kernel) for test in tests)
 
 
+UNREACHED = Exclusion(
+    "held by a TorchModuleWrapper or a TFSMLayer, whose own call masks do not reach",
+    lambda kernel: is_foreign(kernel.layer),
+)
+"""Weights that Keras lists and does not compute with."""
+
 EXCLUSIONS: list[Exclusion] = [
+    UNREACHED,
     Exclusion(
         "quantized: prune before quantizing",
         lambda kernel: is_quantized(kernel.layer),

@@ -19,6 +19,10 @@ class AuxiliaryVariable(ABC):
 
     variable: keras.Variable
 
+    replaces_values = False
+    """Whether the model may compute with other values than the stored ones, where the
+    mask keeps them."""
+
     @abstractmethod
     def effective(self, value: Any, mask: Any) -> Any:
         """Return the kernel that the model computes with.

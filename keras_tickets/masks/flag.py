@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import keras
 
-from keras_tickets.backend import on_host
+from keras_tickets.backend import in_eager, on_host
 
 
 class Owner(Protocol):
@@ -32,12 +32,19 @@ class Flag:
     """
 
     def __init__(self, host: Owner, name: str) -> None:
+        self._seen = False
         self.variable = host.add_weight(
             shape=(), initializer="zeros", dtype="bool", trainable=False, name=name
         )
 
     def __bool__(self) -> bool:
-        return bool(on_host(self.variable.value))
+        self._seen = bool(on_host(self.variable.value))
+        return self._seen
+
+    def known(self) -> bool:
+        """Return the value while a step is traced too: on JAX, as it was last seen."""
+        value = in_eager(self.variable)
+        return self._seen if value is None else bool(value)
 
     @property
     def value(self) -> Any:
@@ -46,4 +53,5 @@ class Flag:
 
     def set(self, value: bool = True) -> None:
         """Assign `value`."""
+        self._seen = value
         self.variable.assign(value)

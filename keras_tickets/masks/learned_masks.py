@@ -51,6 +51,8 @@ class LearnedMask(AuxiliaryVariable):
         constraint: What the optimizer keeps the variable to.
     """
 
+    replaces_values = True
+
     def __init__(
         self,
         state: Any,
@@ -177,6 +179,8 @@ class ChannelScale(LearnedMask):
         gamma: The scale, a variable of the model.
         penalty: Weight of the l1 norm of the scale.
     """
+
+    replaces_values = False
 
     def __init__(
         self, state: Any, kernel: Kernel, gamma: keras.Variable, penalty: float

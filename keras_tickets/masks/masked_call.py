@@ -2,9 +2,10 @@
 
 The inner layer runs inside a public `keras.StatelessScope` in which every one of its
 variables is mapped: a pruned kernel to `where(mask, kernel, 0)`, anything else to its
-value. What the inner layer assigned (BatchNorm statistics, seeds) is written back
-after the call; a pruned kernel never is. So the inner layer needs no cooperation, a
-dead weight has exactly zero gradient, and any save between two steps is sparse.
+value. What the inner layer assigns (BatchNorm statistics, seeds, a kernel that it
+normalizes) goes to the variable at once, see `masks.passing_scope`; of a pruned kernel
+the dead weights stay as they are. So the inner layer needs no cooperation, a dead
+weight has exactly zero gradient, and any save between two steps is sparse.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from keras_tickets.backend import array_of, keras_private
 from keras_tickets.kernels import Kernel
 from keras_tickets.masks.auxiliary import AuxiliaryVariable
 from keras_tickets.masks.flag import Flag, Owner
+from keras_tickets.masks.passing_scope import PassingScope, Stored
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +46,23 @@ class MaskedKernel:
         if self.auxiliary is None:
             return ops.where(mask, value, 0)
         return self.auxiliary.effective(value, mask)
+
+    def assign(self, value: Any) -> None:
+        """Store what the layer assigns to the kernel; dead weights stay as they are.
+
+        Raises:
+            ValueError: If the layer computes with other values than the stored ones.
+        """
+        if self.auxiliary is not None and self.auxiliary.replaces_values:
+            raise ValueError(
+                f"Layer {self.kernel.layer.name!r} assigns its weight "
+                f"{self.kernel.path!r} when it is called, from what a pruner that "
+                "learns masks makes of it: the weight itself would be overwritten. "
+                f"Leave it alone, skip={self.kernel.path!r}, or use a pruner that "
+                "only masks, such as kt.GradualMagnitude."
+            )
+        variable = self.kernel.variable
+        variable.assign(ops.where(self.mask.value, value, variable.value))
 
 
 def state_variables(inner: keras.Layer) -> list[keras.Variable]:
@@ -87,40 +106,27 @@ class MaskedCall:
         self.host = host
         self.inner = inner
         self.masked = tuple(masked)
-        self.other_variables = other_variables(inner, [m.kernel for m in masked])
         given = replacements or {}
-        self.targets = [given.get(id(v), v) for v in self.other_variables]
+        self.others = [
+            (variable, given.get(id(variable), variable))
+            for variable in other_variables(inner, [m.kernel for m in masked])
+        ]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return `inner(*args, **kwargs)` computed with the effective kernels."""
         # JAX purges values while it traces and the inner scope does not fall through
         # to the outer one, so a variable left out of the mapping would read as None.
-        kernels = [(m.kernel.variable, m.effective()) for m in self.masked]
-        state = [
-            (variable, target.value)
-            for variable, target in zip(self.other_variables, self.targets, strict=True)
+        stored = [
+            *(Stored(m.kernel.variable, m.effective, m.assign) for m in self.masked),
+            *(Stored.by(target, variable) for variable, target in self.others),
         ]
-        scope = keras.StatelessScope(state_mapping=kernels + state, collect_losses=True)
-        given = [scope.get_current_value(v) for v in self.other_variables]
+        scope = PassingScope(stored)
         with scope:
             outputs = self.inner(*args, **kwargs)
-        self._write_back(scope, given)
-        self._add_losses(scope, kernels)
+        self._add_losses(scope)
         return outputs
 
-    def _write_back(self, scope: keras.StatelessScope, given: Sequence[Any]) -> None:
-        for variable, target, before in zip(
-            self.other_variables, self.targets, given, strict=True
-        ):
-            after = scope.get_current_value(variable)
-            if after is not before:
-                target.assign(after)
-
-    def _add_losses(
-        self,
-        scope: keras.StatelessScope,
-        kernels: Sequence[tuple[keras.Variable, Any]],
-    ) -> None:
+    def _add_losses(self, scope: PassingScope) -> None:
         for loss in keras_private.collected_losses(scope):
             # A new tensor: JAX matches losses to layers by identity, and the same
             # tensor in the inner and the outer layer would count twice.
@@ -128,12 +134,12 @@ class MaskedCall:
         for m in self.masked:
             for loss in m.auxiliary.losses() if m.auxiliary else ():
                 self.host.add_loss(loss)
-        for variable, effective in kernels:
+        for variable in (m.kernel.variable for m in self.masked):
             if variable.regularizer is not None:
                 # Keras regularises the stored kernel; the masked model has the
                 # effective one. The difference term makes dead weights weigh nothing.
                 self.host.add_loss(
-                    variable.regularizer(effective)
+                    variable.regularizer(scope.get_current_value(variable))
                     - variable.regularizer(variable.value)
                 )
 
@@ -201,6 +207,10 @@ class MaskSet:
     def drawn(self) -> bool:
         """Whether every mask was drawn at least once."""
         return all(self.flags)
+
+    def known_drawn(self) -> bool:
+        """Return `drawn` while a step is traced too, as far as it is known."""
+        return all(flag.known() for flag in self.flags)
 
     def values(self) -> list[np.ndarray]:
         """Return the masks as boolean arrays."""

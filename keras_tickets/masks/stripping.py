@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import warnings
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import keras
@@ -26,10 +27,11 @@ def strip(model: keras.Model) -> keras.Model:
     unless `get_config` or `save_own_variables` of its class knows it.
 
     Args:
-        model: A `Ticket`, a model with `Masked` layers, or any other model.
+        model: A `Ticket`, a model with tickets or `Masked` layers in it, or any other.
 
     Returns:
-        A new model, or `model` itself when it is plain already.
+        A new model, or `model` itself when it is plain already. With a warning it is
+        dense, if masks were never drawn.
 
     Raises:
         ValueError: If the model cannot be rebuilt from its config.
@@ -46,12 +48,40 @@ def strip(model: keras.Model) -> keras.Model:
     inner, masked = _inner_and_masks(model)
     if not masked:
         return inner
+    asked = [layer for layer in never_drawn(model) if getattr(layer, "pruner", True)]
+    if asked:
+        warnings.warn(f"{why_dense(asked)} What is returned is dense.", stacklevel=2)
     copy = rebuild(inner)
     effective = {id(m.kernel.variable): m.effective for m in masked}
     copying.copy_state(pair_layers(inner, copy), instead=effective)
     for layer in masked_layers(copy):  # of a class that makes them itself
         layer.bypass = True
     return copy
+
+
+def never_drawn(model: keras.Layer) -> list[keras.Layer]:
+    """Return the tickets and `Masked` layers in `model` whose masks keep all weights.
+
+    Of a ticket with such layers inside, the ticket alone.
+    """
+    found, inside = [], set()
+    for layer in keras_private.sublayers(model):
+        if id(layer) in inside or not _is_masked(layer) or layer.mask_set.drawn:
+            continue
+        found.append(layer)
+        inside |= {id(below) for below in keras_private.sublayers(layer)}
+    return found
+
+
+def why_dense(undrawn: Sequence[keras.Layer]) -> str:
+    """Say that masks were not drawn, and how they are."""
+    names = ", ".join(f"{type(layer).__name__} {layer.name!r}" for layer in undrawn)
+    how = (
+        "Call ticket.draw() or ticket.fit(...) first"
+        if hasattr(undrawn[0], "pruner")
+        else "Pass a pruner to the callbacks of the model's fit first"
+    )
+    return f"{names} was never drawn: the masks keep all weights. {how}."
 
 
 def rebuild(
@@ -97,30 +127,38 @@ def pair_layers(
 
 
 def plain_layers(model: keras.Model) -> list[keras.Layer]:
-    """Return `model` and every layer below it, parents first, without `Masked`."""
-    below = keras_private.sublayers(model)
-    return [layer for layer in below if not isinstance(layer, Masked)]
+    """Return `model` and every layer below it, parents first, without what masks."""
+    return [layer for layer in keras_private.sublayers(model) if not _is_masked(layer)]
+
+
+def _is_masked(layer: keras.Layer) -> bool:
+    """Return whether a layer is a ticket or a `Masked`."""
+    return isinstance(layer, Masked) or hasattr(layer, "mask_set")
 
 
 def _inner_and_masks(model: keras.Model) -> tuple[keras.Model, list[MaskedKernel]]:
     """Return the model to copy and every mask that acts in it."""
-    inner = getattr(model, "model", None) if hasattr(model, "mask_set") else model
-    masked = list(model.mask_set.masked) if hasattr(model, "mask_set") else []
-    for layer in masked_layers(inner):
-        masked.extend(layer.mask_set.masked)
+    inner = model.model if _is_masked(model) else model
+    holders = [layer for layer in keras_private.sublayers(model) if _is_masked(layer)]
+    masked = [m for layer in holders for m in layer.mask_set.masked]
     return inner, list({id(m.mask): m for m in masked}.values())
 
 
+_HELD = {f"{PACKAGE}>Masked": "layer", f"{PACKAGE}>Ticket": "model"}
+"""Where the config of each class that masks has what it masks."""
+
+
 def _plain_config(config: Any) -> Any:
-    """Return a model's config with `Masked` replaced by the layer it holds."""
+    """Return a model's config with `Masked` and tickets replaced by what they hold."""
     if isinstance(config, list | tuple):
         return type(config)(_plain_config(item) for item in config)
     if not isinstance(config, dict):
         return config
-    if config.get("registered_name") == f"{PACKAGE}>Masked":
+    held = _HELD.get(str(config.get("registered_name")))
+    if held is not None:
         # The graph refers to a layer by the outer entry's name and inbound nodes.
         graph = {k: config[k] for k in ("name", "inbound_nodes") if k in config}
-        config = {**config["config"]["layer"], **graph}
+        config = {**config["config"][held], **graph}
     return {key: _plain_config(value) for key, value in config.items()}
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from keras_tickets import scores
 from keras_tickets._util.registry import Registry
 from keras_tickets.backend import keras_private
+from keras_tickets.masks.denominators import keep_finite, warn_of_nan
 from keras_tickets.masks.masked_call import MaskSet, count
 from keras_tickets.masks.masked_layer import masked_layers
 from keras_tickets.masks.pruner_state import PrunerState
@@ -31,7 +32,8 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
     """Score, allocation, structure and schedule, run as a callback.
 
     Bound to a ticket by `keras_tickets.wrap` it runs by itself in `fit`; in a model
-    with `Masked` layers it is listed as a callback, before any callback that saves.
+    with `Masked` layers, or around a ticket, it is listed as a callback, before any
+    callback that saves.
     It holds no state: masks, and whether they were drawn, live in the model's
     variables, and the time follows from epoch and batch. A mask update takes place
     after the weight step; what it changes is seen by the next step, without
@@ -167,9 +169,10 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
 
     def _bind(self, model: keras.Model) -> None:
         self._masks = masks_in(model, self)
-        self._start = model.start if isinstance(model, Ticket) else None
-        inner = model.model if isinstance(model, Ticket) else model
-        loss = keras_private.compiled_loss(model)
+        ticket = ticket_in(model, self)
+        self._start = None if ticket is None else ticket.start
+        inner = model if ticket is None else ticket.model
+        loss = keras_private.compiled_loss(ticket or model)
         auxiliary = tuple(m.auxiliary for m in self._masks.masked)
         self._task = scores.Task(inner, self._masks.kernels, loss, auxiliary)
         check_structure(self, self._masks.kernels)
@@ -197,9 +200,12 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
     # -- the callback ----------------------------------------------------------
 
     def set_model(self, model: keras.Model) -> None:
-        """Find the masks of the model that `fit` trains."""
+        """Find the masks of the model that `fit` trains, or of a ticket inside it."""
         super().set_model(model)
         self._bind(model)
+        keep_finite(getattr(model, "optimizer", None), model.trainable_variables)
+        if ticket := ticket_in(model, self):
+            ticket.pruner_runs = True
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Draw what is due at the start, and what an earlier run left undone."""
@@ -240,6 +246,7 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
                 stacklevel=2,
             )
         warn_of_misfits(self, self._masks)
+        warn_of_nan(self._masks.kernels)
 
     def _advance(self, now: int) -> None:
         before, self._now = self._now, now
@@ -268,14 +275,35 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
 registry = Registry("pruner", Pruner)
 
 
+def ticket_in(model: keras.Model, pruner: Pruner) -> Ticket | None:
+    """Return the ticket that `pruner` works on: `model`, or the one inside it, if any.
+
+    Raises:
+        ValueError: If there are several, and `pruner` is bound to none or to all.
+    """
+    if isinstance(model, Ticket):
+        return model
+    inside = [one for one in keras_private.sublayers(model) if isinstance(one, Ticket)]
+    bound = [ticket for ticket in inside if ticket.pruner is pruner]
+    candidates = bound or inside
+    if len(candidates) > 1:
+        names = ", ".join(repr(ticket.name) for ticket in candidates)
+        raise ValueError(
+            f"{type(pruner).__name__} found several tickets in {model.name!r}: "
+            f"{names}. Expected that each has a pruner of its own, from kt.wrap, "
+            "and that all are listed: callbacks=[first.pruner, second.pruner]."
+        )
+    return candidates[0] if candidates else None
+
+
 def masks_in(model: keras.Model, pruner: Pruner) -> MaskSet:
-    """Return the masks in `model`: the ticket's, or those of its `Masked` layers.
+    """Return the masks in `model`: a ticket's, or those of its `Masked` layers.
 
     Raises:
         ValueError: If there are none.
     """
-    if isinstance(model, Ticket):
-        return model.mask_set
+    if ticket := ticket_in(model, pruner):
+        return ticket.mask_set
     layers = masked_layers(model)
     if not layers:
         raise ValueError(

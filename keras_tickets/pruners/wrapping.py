@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import keras
 
 from keras_tickets import pruners
-from keras_tickets.kernels import Filter, Selection, choose_kernels
+from keras_tickets.kernels import UNREACHED, Filter, Selection, choose_kernels
 from keras_tickets.masks.masked_layer import masked_layers
 from keras_tickets.pruners.base import Pruner
 from keras_tickets.ticket.ticket import Ticket
@@ -56,8 +57,8 @@ def wrap(
 
     Raises:
         TypeError: If `model` is no Keras 3 model.
-        ValueError: If the model is not built, trains itself, has nothing to prune, or
-            if a filter cannot be met.
+        ValueError: If the model is not built, has methods of its own that train or
+            predict, has nothing to prune, or if a filter cannot be met.
 
     Example:
     >>> import keras, keras_tickets as kt
@@ -72,7 +73,22 @@ def wrap(
         return _wrap_again(model, pruner, only, skip, name, remember)
     held = [k for layer in masked_layers(model) for k in layer.mask_set.kernels]
     selection = choose_kernels(model, only, skip, held)
+    _warn_of_unreached(selection)
     return Ticket(model, pruner, selection, name=name, remember=remember)
+
+
+def _warn_of_unreached(selection: Selection) -> None:
+    """Warn of weights that look as if they were pruned with the rest, and are not."""
+    left = [k for k, reason in selection.skipped if reason == UNREACHED.reason]
+    if left:
+        layers = {f"{k.layer.name!r} ({type(k.layer).__name__})": None for k in left}
+        warnings.warn(
+            f"{sum(k.size for k in left)} weights are not pruned and stay dense: Keras "
+            f"lists them, but {', '.join(layers)} computes with them where masks do "
+            "not reach. Build these layers in Keras to prune them, or say that they "
+            "are to stay as they are: skip=the layer.",
+            stacklevel=3,
+        )
 
 
 def _wrap_again(

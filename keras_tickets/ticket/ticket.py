@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import warnings
 from collections.abc import Mapping
 from typing import Any, Protocol, Self
 
@@ -14,6 +15,7 @@ from keras_tickets._util.registry import PACKAGE
 from keras_tickets.backend import keras_private
 from keras_tickets.kernels import Selection, positions
 from keras_tickets.kernels import find_kernels as all_kernels
+from keras_tickets.masks.denominators import keep_finite
 from keras_tickets.masks.masked_call import MaskedCall, MaskSet
 from keras_tickets.masks.masked_layer import masked_layers, without_masks
 from keras_tickets.masks.pruner_state import PrunerState
@@ -66,6 +68,8 @@ class Ticket(keras.Model):
         pruner: The bound pruner.
         start: The values that the weights start from, a `Snapshot`, or `None` if the
             ticket does not remember them.
+        pruner_runs: Whether the pruner is called while the ticket trains, as far as is
+            known.
         pruner_state: What the ticket holds for the pruner, the masks among it.
         kernels: The kernels that are masked, in the model's order; those of `Masked`
             layers last.
@@ -104,6 +108,7 @@ class Ticket(keras.Model):
             if pruner is None:  # no draw will begin
                 self.start.take()
         keras_private.show_to_object_checkpoints(self)
+        self.pruner_runs = pruner is None
         self._provenance = "null"  # as text: Keras tracks the dicts of a layer
         self.built = True
 
@@ -113,7 +118,39 @@ class Ticket(keras.Model):
         """Run the wrapped model with its effective kernels."""
         if training is not None:
             kwargs["training"] = training
+        if isinstance(training, bool | int) and training:
+            self._say_if_never_pruned()
         return self._masked_call(inputs, *args, **kwargs)
+
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Train on one batch; the arguments are `Model.train_on_batch`'s.
+
+        It runs no callbacks, so the pruner neither: see the page on training loops.
+        """
+        self._say_if_never_pruned()  # a model may not be told that it is training
+        return super().train_on_batch(*args, **kwargs)
+
+    def _say_if_never_pruned(self) -> None:
+        """Warn, once, if the ticket trains undrawn and its pruner is not called."""
+        if self.pruner_runs or self.mask_set.known_drawn():
+            return
+        self.pruner_runs = True
+        name = type(self.pruner).__name__
+        warnings.warn(
+            f"Ticket {self.name!r} is trained, but never pruned: only its own fit runs "
+            f"its pruner, {name}; train_on_batch, a loop of your own and a model "
+            "around the ticket do not. If the pruner draws once, call ticket.draw() "
+            "first. Else pass ticket.pruner to the callbacks of the model that is "
+            "fitted, or call it in your loop: keras.callbacks.CallbackList("
+            "[ticket.pruner], model=ticket, epochs=..., steps=...), then its "
+            "on_epoch_begin, on_train_batch_end and so on, as docs/loops.md shows.",
+            stacklevel=3,
+        )
+
+    def load_own_variables(self, store: Any) -> None:
+        """Load masks; Keras calls it for each file of weights."""
+        super().load_own_variables(store)
+        _ = self.drawn  # seen now, as a step that JAX traces cannot look
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
         """Leave Keras masks to the wrapped model, which has attached its own."""
@@ -209,6 +246,7 @@ class Ticket(keras.Model):
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         if optimizer and self.pruner is not None:
             optimizer = self.pruner.wrap_optimizer(self, optimizer, saved=saved)
+        keep_finite(optimizer, self.trainable_variables)
         super().compile(optimizer, *args, **kwargs)
         if self.optimizer is not None and self.pruner is not None:
             self.pruner.on_compile(self)
@@ -234,6 +272,7 @@ class Ticket(keras.Model):
                 f"{own or ' is not either'}. Compile the ticket: "
                 'ticket.compile("adam", loss, metrics=[...]).'
             )
+        self.pruner_runs = True
         bound = inspect.signature(super().fit).bind(*args, **kwargs)
         bound.arguments["callbacks"] = self._with_pruner(
             bound.arguments.get("callbacks")

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_tickets.kernels import Kernel
 from keras_tickets.masks.auxiliary import AuxiliaryVariable
+from keras_tickets.masks.denominators import warn_of_nan
 from keras_tickets.masks.flag import Flag
 from keras_tickets.masks.learned_masks import learned
 from keras_tickets.masks.masked_layer import masked_layers
@@ -213,6 +214,7 @@ class LearnedMaskPruner(Pruner, ABC):
                 f"{self.sparsity:g}. Call fit again, with initial_epoch, to go on.",
                 stacklevel=2,
             )
+        warn_of_nan(self._masks.kernels)
 
     def _take_start(self) -> None:
         """Do nothing: the weights start from where the search begins."""
