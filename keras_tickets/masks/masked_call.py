@@ -21,6 +21,7 @@ from keras_tickets.backend import array_of, keras_private
 from keras_tickets.kernels import Kernel
 from keras_tickets.masks.auxiliary import AuxiliaryVariable
 from keras_tickets.masks.flag import Flag, Owner
+from keras_tickets.masks.wrapped_layers import check_as_wrapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,12 +88,27 @@ class MaskedCall:
         self.host = host
         self.inner = inner
         self.masked = tuple(masked)
-        self.other_variables = other_variables(inner, [m.kernel for m in masked])
-        given = replacements or {}
-        self.targets = [given.get(id(v), v) for v in self.other_variables]
+        self.kernels = [m.kernel for m in masked]
+        self.replacements = replacements or {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Find the other variables of `inner` anew: a layer may have got more.
+
+        Raises:
+            ValueError: If a layer computes with something else than a masked kernel.
+        """
+        check_as_wrapped(self.kernels)
+        self.other_variables = other_variables(self.inner, self.kernels)
+        self.targets = [self.replacements.get(id(v), v) for v in self.other_variables]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Return `inner(*args, **kwargs)` computed with the effective kernels."""
+        """Return `inner(*args, **kwargs)` computed with the effective kernels.
+
+        Raises:
+            ValueError: If a layer computes with something else than a masked kernel.
+        """
+        check_as_wrapped(self.kernels)
         # JAX purges values while it traces and the inner scope does not fall through
         # to the outer one, so a variable left out of the mapping would read as None.
         kernels = [(m.kernel.variable, m.effective()) for m in self.masked]

@@ -11,6 +11,7 @@ from keras_tickets._util.registry import PACKAGE
 from keras_tickets.backend import copying, keras_private
 from keras_tickets.masks.masked_call import MaskedKernel
 from keras_tickets.masks.masked_layer import Masked, masked_layers
+from keras_tickets.masks.wrapped_layers import check_as_wrapped
 
 
 def strip(model: keras.Model) -> keras.Model:
@@ -32,7 +33,12 @@ def strip(model: keras.Model) -> keras.Model:
         A new model, or `model` itself when it is plain already.
 
     Raises:
-        ValueError: If the model cannot be rebuilt from its config.
+        ValueError: If the model cannot be rebuilt from its config, or a layer was
+            quantized or got LoRA weights after it was masked.
+
+    Warns:
+        UserWarning: If the masks of a ticket were on target when its pruner was done,
+            and are no more, as other weights were loaded since.
 
     Example:
     >>> import keras, keras_tickets as kt
@@ -46,6 +52,9 @@ def strip(model: keras.Model) -> keras.Model:
     inner, masked = _inner_and_masks(model)
     if not masked:
         return inner
+    check_as_wrapped([m.kernel for m in masked])
+    if hasattr(model, "warn_if_undone"):  # a ticket
+        model.warn_if_undone()
     copy = rebuild(inner)
     effective = {id(m.kernel.variable): m.effective for m in masked}
     copying.copy_state(pair_layers(inner, copy), instead=effective)

@@ -70,6 +70,10 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
     keeps_initial_weights = False
     """Whether the ticket keeps the values that its weights start from."""
 
+    trains_ticket = True
+    """Whether the epoch at hand trains the final ticket, from its beginning: not so
+    while a ticket is searched for, or when weights go back at its end."""
+
     def build(self, ticket: Ticket) -> PrunerState:
         """Return what `ticket` holds for the pruner; called once, when it is made.
 
@@ -100,6 +104,20 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
 
     def on_compile(self, ticket: Ticket) -> None:
         """Prepare what depends on the optimizer that `ticket` is compiled with."""
+
+    def on_target(self, model: keras.Model) -> bool:
+        """Return whether the masks of `model` are what was asked for, and stay so.
+
+        Args:
+            model: A `Ticket`, or a model with `Masked` layers.
+        """
+        return self._met(masks_in(model, self))
+
+    def _met(self, masks: MaskSet) -> bool:
+        """Return whether there are as many zeros as asked for, to a weight group."""
+        groups = self.weight_groups(masks.kernels)
+        largest = max(own.distinct_sizes[0] for own in groups)
+        return 0 <= self.target(masks).kept - masks.count().kept < largest
 
     def learned_scores(self, ticket: Ticket) -> list[np.ndarray] | None:
         """Return what each weight turned out to be worth, if the ticket learned it.
@@ -227,10 +245,8 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Warn when the masks are not what was asked for."""
-        reached, target = self._masks.count(), self.target(self._masks)
-        groups = self.weight_groups(self._masks.kernels)
-        largest = max(own.distinct_sizes[0] for own in groups)
-        if not 0 <= target.kept - reached.kept < largest:
+        if not self._met(self._masks):
+            reached, target = self._masks.count(), self.target(self._masks)
             warnings.warn(
                 f"{type(self).__name__} missed its target: asked for sparsity "
                 f"{self.sparsity:g} ({target.zeros} zeros), the masks have "

@@ -141,7 +141,7 @@ class IMP(Pruner):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Note the state to go back to, if that is the initial one."""
-        self._settled = bool(self._state.settled)
+        self._settled = self.trains_ticket = bool(self._state.settled)
         self._noted = self._origin.taken
         if not self._noted:
             self._check_target()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol, Self
 
 import keras
@@ -19,14 +20,31 @@ from keras_tickets.masks.masked_layer import masked_layers, without_masks
 from keras_tickets.masks.pruner_state import PrunerState
 from keras_tickets.masks.snapshot import Snapshot
 from keras_tickets.masks.stripping import strip
+from keras_tickets.masks.wrapped_layers import QUANTIZE_STRIPPED
 from keras_tickets.ticket.curve import Curve
+from keras_tickets.ticket.last_word import (
+    AFTER_FIT,
+    AFTER_LOADING,
+    LastWord,
+    Standing,
+    warn_of,
+)
 
 
 class BoundPruner(Protocol):
     """What a ticket asks of the pruner that is bound to it."""
 
+    sparsity: float
+    """What is asked for."""
+
     keeps_initial_weights: bool
     """Whether the ticket keeps the values that its weights start from."""
+
+    trains_ticket: bool
+    """Whether the epoch at hand trains the final ticket, from its beginning."""
+
+    def on_target(self, model: keras.Model) -> bool:
+        """Return whether the masks are what was asked for, and stay so."""
 
     def build(self, ticket: Ticket) -> PrunerState:
         """Return what `ticket` holds for the pruner; called once, when it is made."""
@@ -105,6 +123,8 @@ class Ticket(keras.Model):
                 self.start.take()
         keras_private.show_to_object_checkpoints(self)
         self._provenance = "null"  # as text: Keras tracks the dicts of a layer
+        self._fitting = False
+        self._was_on_target = False  # when it was last looked at
         self.built = True
 
     def call(
@@ -150,6 +170,11 @@ class Ticket(keras.Model):
         return self.pruner_state.unfinished
 
     @property
+    def on_target(self) -> bool:
+        """Whether masks are what the pruner was asked for, and no search goes on."""
+        return self.pruner is None or self.pruner.on_target(self)
+
+    @property
     def provenance(self) -> dict[str, Any] | None:
         """How the ticket was drawn, if it comes from a ticket file."""
         return json.loads(self._provenance)
@@ -178,7 +203,9 @@ class Ticket(keras.Model):
                 f"Ticket {self.name!r} has no pruner to draw with. Expected one from "
                 "kt.wrap(model, pruner)."
             )
-        return self.pruner.draw(self, verbose)
+        curve = self.pruner.draw(self, verbose)
+        self._was_on_target = self.on_target
+        return curve
 
     def strip(self) -> keras.Model:
         """Return the plain model with zeros baked in; see `keras_tickets.strip`."""
@@ -235,25 +262,118 @@ class Ticket(keras.Model):
                 'ticket.compile("adam", loss, metrics=[...]).'
             )
         bound = inspect.signature(super().fit).bind(*args, **kwargs)
-        bound.arguments["callbacks"] = self._with_pruner(
-            bound.arguments.get("callbacks")
-        )
-        return super().fit(*bound.args, **bound.kwargs)
-
-    def _with_pruner(self, callbacks: Any) -> Any:
         if self.pruner is None:
-            return callbacks
+            return super().fit(*bound.args, **bound.kwargs)
+        listed, last_word = self._with_pruner(bound.arguments.get("callbacks"))
+        bound.arguments["callbacks"] = listed
+        with self._in_fit():
+            history = super().fit(*bound.args, **bound.kwargs)
+        warn_of(self.name, self.pruner, last_word.remarks(history), AFTER_FIT)
+        self._was_on_target = self.on_target
+        return history
+
+    def _with_pruner(self, callbacks: Any) -> tuple[Any, LastWord]:
+        """Return the callbacks, the pruner first, and what notes what it leaves."""
         ready = isinstance(callbacks, keras.callbacks.CallbackList)
         given = callbacks.callbacks if ready else keras.tree.flatten(callbacks or [])
-        listed = [self.pruner, *(c for c in given if c is not self.pruner)]
+        others = [c for c in given if c is not self.pruner]
+        last_word = LastWord(self._standing, others)
+        listed = [self.pruner, last_word, *others]
         if not ready:
-            return listed
+            return listed, last_word
         # Not inserted into the list at hand: whether its callbacks run
         # asynchronously was decided when it was made.
-        return keras.callbacks.CallbackList(listed, model=self, **callbacks.params)
+        params = callbacks.params
+        return keras.callbacks.CallbackList(listed, model=self, **params), last_word
+
+    @contextmanager
+    def _in_fit(self) -> Iterator[None]:
+        self._fitting = True
+        try:
+            yield
+        finally:
+            self._fitting = False
+
+    # -- what happens to it outside of fit -----------------------------------------
+
+    def _standing(self) -> Standing:
+        return Standing(
+            self.mask_set.count(),
+            self.on_target,
+            self.drawn or self.unfinished,
+            self.unfinished,
+            self.pruner is None or self.pruner.trains_ticket,
+        )
+
+    def warn_if_undone(self) -> None:
+        """Warn, once, if masks that were on target are no more.
+
+        Something assigned them, such as `tf.train.Checkpoint.restore`, which tells
+        nobody. Looked at when the ticket is evaluated, saved, stripped or exported.
+        """
+        if self._was_on_target and not self._fitting:
+            self._warn_if_loaded(was=True)
+
+    def _warn_if_loaded(self, was: bool) -> None:
+        """Warn if other masks were loaded and are off target.
+
+        Args:
+            was: Whether those that were there before were on target.
+        """
+        if self.pruner is None or self._fitting:
+            return
+        now = self._standing()
+        self._was_on_target = now.on_target and now.begun
+        if not now.on_target and (was or now.begun):
+            remark = f"other weights and masks were loaded or assigned, with {now}"
+            warn_of(self.name, self.pruner, [remark], AFTER_LOADING)
+
+    def set_weights(self, weights: Any) -> None:
+        """Assign all weights, masks among them; warn if those are off target."""
+        super().set_weights(weights)
+        self._warn_if_loaded(was=self._was_on_target)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Load masks and what else is the ticket's own; warn if it is off target."""
+        super().load_own_variables(store)
+        self._warn_if_loaded(was=self._was_on_target)
+
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Raise: what is quantized is the plain model.
+
+        Raises:
+            ValueError: In any case.
+        """
+        raise ValueError(
+            f"{self.name!r} is a ticket: its masks act on kernels in floating point, "
+            f"and quantize would replace these. {QUANTIZE_STRIPPED}; for a file, "
+            'kt.export(ticket, path, precision="int8").'
+        )
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Return the training step; see `Model.make_train_function`."""
+        self._masked_call.refresh()
+        return super().make_train_function(force)
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Return the step of `evaluate`; see `Model.make_test_function`."""
+        self._masked_call.refresh()
+        self.warn_if_undone()
+        return super().make_test_function(force)
+
+    def make_predict_function(self, force: bool = False) -> Any:
+        """Return the step of `predict`; see `Model.make_predict_function`."""
+        self._masked_call.refresh()
+        return super().make_predict_function(force)
+
+    def save_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Save the weights; see `Model.save_weights`."""
+        self._masked_call.refresh()
+        super().save_weights(*args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """Return the wrapped model, the pruner and which kernels are masked."""
+        self._masked_call.refresh()
         order = positions(self.model)
         own = [id(kernel.variable) for kernel in self.own_kernels]
         return {
