@@ -8,7 +8,8 @@ epoch. What the pruner left is noted right behind it, and compared when `fit` is
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,21 +141,73 @@ def _restored(callback: keras.callbacks.Callback) -> int | None:
     return int(callback.best_epoch)
 
 
-def warn_of(name: str, pruner: Any, remarks: Iterable[str], way_out: str) -> None:
-    """Warn of each remark on the ticket `name`, which `pruner` was to prune."""
-    for remark in remarks:
-        warnings.warn(
-            f"{name!r} ({type(pruner).__name__}, asked for sparsity "
-            f"{pruner.sparsity:g}): {remark}. {way_out}",
-            stacklevel=3,
-        )
-
-
 AFTER_FIT = (
-    "In place of that callback, kt.BestOnTarget(monitor=...) keeps the best epoch among "
+    "In its place use kt.BestOnTarget(monitor=...), which keeps the best epoch among "
     "those on target; or call fit again, to prune what came back."
 )
 AFTER_LOADING = (
     "Load a state on target, such as kt.BestOnTarget(filepath=...) keeps, or call fit, "
     "with initial_epoch if the run goes on from there, before the ticket is used."
 )
+
+
+class Watch:
+    """Tells when other weights and masks were loaded than the pruner has left.
+
+    Args:
+        look: Returns how far the ticket has come.
+        whose: Returns the names of ticket and pruner, and what was asked for.
+    """
+
+    def __init__(
+        self, look: Callable[[], Standing], whose: Callable[[], str | None]
+    ) -> None:
+        self._look = look
+        self._whose = whose
+        self._fitting = False
+        self._was_on_target = False  # when it was last looked at
+        self._loaded = False  # since then
+
+    @contextmanager
+    def fitting(self) -> Iterator[None]:
+        """Look away while a run lasts: it may go on from what is loaded."""
+        self._fitting, self._loaded = True, False
+        try:
+            yield
+        finally:
+            self._fitting = False
+
+    def note_target(self) -> None:
+        """Note whether the ticket is on target."""
+        now = self._look()
+        self._was_on_target = now.on_target and now.begun
+
+    def note_loaded(self) -> None:
+        """Note that something was loaded."""
+        self._loaded = not self._fitting
+
+    def after_loading(self) -> None:
+        """Note that something was loaded; warn if a ticket on target is no more."""
+        self.note_loaded()
+        if self._was_on_target:
+            self.check()
+
+    def after_fit(self, last_word: LastWord, history: keras.callbacks.History) -> None:
+        """Warn of what callbacks have undone, or saved too early."""
+        for remark in last_word.remarks(history):
+            self._warn(remark, AFTER_FIT)
+        self.note_target()
+
+    def check(self) -> None:
+        """Warn, once, if what was loaded or assigned is off target."""
+        if self._fitting or not (self._was_on_target or self._loaded):
+            return
+        was, now = self._was_on_target, self._look()
+        self._loaded, self._was_on_target = False, now.on_target and now.begun
+        if not now.on_target and (was or now.begun):
+            remark = f"other weights and masks were loaded or assigned, with {now}"
+            self._warn(remark, AFTER_LOADING)
+
+    def _warn(self, remark: str, way_out: str) -> None:
+        if whose := self._whose():
+            warnings.warn(f"{whose}: {remark}. {way_out}", stacklevel=4)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, Protocol, Self
 
 import keras
@@ -22,13 +21,7 @@ from keras_tickets.masks.snapshot import Snapshot
 from keras_tickets.masks.stripping import strip
 from keras_tickets.masks.wrapped_layers import QUANTIZE_STRIPPED
 from keras_tickets.ticket.curve import Curve
-from keras_tickets.ticket.last_word import (
-    AFTER_FIT,
-    AFTER_LOADING,
-    LastWord,
-    Standing,
-    warn_of,
-)
+from keras_tickets.ticket.last_word import LastWord, Standing, Watch
 
 
 class BoundPruner(Protocol):
@@ -123,8 +116,7 @@ class Ticket(keras.Model):
                 self.start.take()
         keras_private.show_to_object_checkpoints(self)
         self._provenance = "null"  # as text: Keras tracks the dicts of a layer
-        self._fitting = False
-        self._was_on_target = False  # when it was last looked at
+        self._watch = Watch(self._standing, self._whose)
         self.built = True
 
     def call(
@@ -204,7 +196,7 @@ class Ticket(keras.Model):
                 "kt.wrap(model, pruner)."
             )
         curve = self.pruner.draw(self, verbose)
-        self._was_on_target = self.on_target
+        self._watch.note_target()
         return curve
 
     def strip(self) -> keras.Model:
@@ -213,6 +205,7 @@ class Ticket(keras.Model):
 
     def save_ticket(self, path: Any, *, overwrite: bool = False) -> None:
         """Write the ticket to a file; see `ticket.saved_file.save_ticket`."""
+        self.warn_if_undone()
         from keras_tickets.ticket.saved_file import save_ticket
 
         save_ticket(self, path, overwrite=overwrite)
@@ -266,10 +259,9 @@ class Ticket(keras.Model):
             return super().fit(*bound.args, **bound.kwargs)
         listed, last_word = self._with_pruner(bound.arguments.get("callbacks"))
         bound.arguments["callbacks"] = listed
-        with self._in_fit():
+        with self._watch.fitting():
             history = super().fit(*bound.args, **bound.kwargs)
-        warn_of(self.name, self.pruner, last_word.remarks(history), AFTER_FIT)
-        self._was_on_target = self.on_target
+        self._watch.after_fit(last_word, history)
         return history
 
     def _with_pruner(self, callbacks: Any) -> tuple[Any, LastWord]:
@@ -286,14 +278,6 @@ class Ticket(keras.Model):
         params = callbacks.params
         return keras.callbacks.CallbackList(listed, model=self, **params), last_word
 
-    @contextmanager
-    def _in_fit(self) -> Iterator[None]:
-        self._fitting = True
-        try:
-            yield
-        finally:
-            self._fitting = False
-
     # -- what happens to it outside of fit -----------------------------------------
 
     def _standing(self) -> Standing:
@@ -305,38 +289,34 @@ class Ticket(keras.Model):
             self.pruner is None or self.pruner.trains_ticket,
         )
 
+    def _whose(self) -> str | None:
+        if self.pruner is None:
+            return None
+        asked = f"asked for sparsity {self.pruner.sparsity:g}"
+        return f"{self.name!r} ({type(self.pruner).__name__}, {asked})"
+
     def warn_if_undone(self) -> None:
-        """Warn, once, if masks that were on target are no more.
+        """Warn, once, if other masks were loaded or assigned that are off target.
 
-        Something assigned them, such as `tf.train.Checkpoint.restore`, which tells
-        nobody. Looked at when the ticket is evaluated, saved, stripped or exported.
+        Looked at when the ticket is used, but not for training, since a run may go on
+        from what was loaded; and when weights are loaded into one that was on target.
         """
-        if self._was_on_target and not self._fitting:
-            self._warn_if_loaded(was=True)
-
-    def _warn_if_loaded(self, was: bool) -> None:
-        """Warn if other masks were loaded and are off target.
-
-        Args:
-            was: Whether those that were there before were on target.
-        """
-        if self.pruner is None or self._fitting:
-            return
-        now = self._standing()
-        self._was_on_target = now.on_target and now.begun
-        if not now.on_target and (was or now.begun):
-            remark = f"other weights and masks were loaded or assigned, with {now}"
-            warn_of(self.name, self.pruner, [remark], AFTER_LOADING)
+        self._watch.check()
 
     def set_weights(self, weights: Any) -> None:
-        """Assign all weights, masks among them; warn if those are off target."""
+        """Assign all weights, masks among them; see `Layer.set_weights`."""
         super().set_weights(weights)
-        self._warn_if_loaded(was=self._was_on_target)
+        self._watch.after_loading()
+
+    def load_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Load weights, masks among them; see `Model.load_weights`."""
+        super().load_weights(*args, **kwargs)
+        self._watch.after_loading()
 
     def load_own_variables(self, store: Any) -> None:
-        """Load masks and what else is the ticket's own; warn if it is off target."""
+        """Load masks and what else is the ticket's own; see `Layer`."""
         super().load_own_variables(store)
-        self._warn_if_loaded(was=self._was_on_target)
+        self._watch.note_loaded()  # to warn here would stop the loading
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         """Raise: what is quantized is the plain model.
@@ -364,11 +344,13 @@ class Ticket(keras.Model):
     def make_predict_function(self, force: bool = False) -> Any:
         """Return the step of `predict`; see `Model.make_predict_function`."""
         self._masked_call.refresh()
+        self.warn_if_undone()
         return super().make_predict_function(force)
 
     def save_weights(self, *args: Any, **kwargs: Any) -> None:
         """Save the weights; see `Model.save_weights`."""
         self._masked_call.refresh()
+        self.warn_if_undone()
         super().save_weights(*args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
