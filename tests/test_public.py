@@ -8,10 +8,10 @@ import keras_tickets as kt
 
 NAMES = """
 BenchmarkReport BestOnTarget Challenge Comparison Cost ESPN EarlyBird EdgePopup
-ExportReport Fisher GemMiner GraSP GradualMagnitude IMP LayerCollapseError Magnitude Masked Random RigL SET
-SNFS SNIP STR ShrinkPlan Static SynFlow Ticket allocation benchmark challenge diagnose
-export flops flow growth load_ticket mobile presets prunable pruners schedules scores
-shrink shrink_plan strip structure summary verify wrap
+ExportReport Fisher GemMiner GraSP GradualMagnitude IMP LayerCollapseError Magnitude
+Masked Random RigL SET SNFS SNIP STR ShrinkPlan Static SynFlow Ticket allocation
+benchmark challenge diagnose export flops flow growth load_ticket mobile presets
+prunable pruners schedules scores shrink shrink_plan strip structure summary verify wrap
 """
 MOBILE = """
 BenchmarkReport ComparisonTable Eligible InstructionCount PreparePlan SparseKernel

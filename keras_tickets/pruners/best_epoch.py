@@ -21,12 +21,12 @@ SUFFIX = ".weights.h5"
 class BestOnTarget(Configurable, keras.callbacks.EarlyStopping):
     """Keeps the best epoch among those on target, and restores it after the last one.
 
-    The best epoch of all is often a dense one, from before the pruner was done:
-    `EarlyStopping(restore_best_weights=True)` and `ModelCheckpoint(save_best_only=True)`
-    then give back a ticket that is not sparse. Use this in their place. An epoch takes
-    part if it ends with the masks that the pruner was asked for, and has trained that
-    ticket from its beginning: so neither a search for masks nor the rounds of IMP but
-    the last. If none takes part, nothing is restored.
+    The best epoch of all is often a dense one, from before the pruner was done. That
+    is what `EarlyStopping(restore_best_weights=True)` gives back, and what is in the
+    file of `ModelCheckpoint(save_best_only=True)`; use this in their place. An epoch
+    takes part if it ends with the masks that the pruner was asked for, and has trained
+    that ticket from its beginning: no search for masks, and of IMP the last round
+    only. If none takes part, nothing is restored.
 
     Args:
         monitor: What is compared, a key of the logs.
@@ -76,7 +76,7 @@ class BestOnTarget(Configurable, keras.callbacks.EarlyStopping):
         )
         if filepath is not None and not str(filepath).endswith(SUFFIX):
             raise ValueError(
-                f"filepath must end in {SUFFIX!r}, the name of Keras' files of weights. "
+                f"filepath must end in {SUFFIX!r}, as Keras names files of weights. "
                 f"Received: {str(filepath)!r}."
             )
         self.filepath = None if filepath is None else str(filepath)
@@ -88,7 +88,7 @@ class BestOnTarget(Configurable, keras.callbacks.EarlyStopping):
         """Find the pruner that says what is on target."""
         if not isinstance(model, Ticket) and self.pruner is None:
             raise ValueError(
-                f"BestOnTarget asks the pruner whether {model.name!r} is on target, and "
+                f"BestOnTarget asks the pruner whether {model.name!r} is on target; "
                 "only a ticket knows its own. For a model with Masked layers pass it: "
                 "kt.BestOnTarget(pruner=pruner)."
             )
