@@ -13,6 +13,7 @@ import numpy as np
 from keras_tickets import scores
 from keras_tickets._util.registry import Registry
 from keras_tickets.backend import keras_private
+from keras_tickets.masks.constrained import ConstrainedKernels
 from keras_tickets.masks.masked_call import MaskSet, count
 from keras_tickets.masks.masked_layer import masked_layers
 from keras_tickets.masks.pruner_state import PrunerState
@@ -141,7 +142,8 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
             The sparsity, the densities and the score's measure after each round.
 
         Raises:
-            ValueError: If the pruner's schedule draws while the model trains.
+            ValueError: If the pruner's schedule draws while the model trains, or a
+                kernel was frozen since the ticket was wrapped.
             LayerCollapseError: If no signal would pass from input to output.
         """
         if not isinstance(self.schedule, schedules.Once):
@@ -151,8 +153,10 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
                 f"as kt.Magnitude(sparsity={self.sparsity})."
             )
         self._bind(model)
+        self._check_frozen()
         self._take_start()
         curve = self.update(self._masks, self.sparsity, verbose)
+        self._constrained.zero_dead()
         warn_of_misfits(self, self._masks)
         return curve
 
@@ -183,14 +187,35 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
         keep = self._keep(kernels, self.sparsity)
         collapse.check_paths(self._task.model, kernels, keep, self)
 
+    def _check_frozen(self) -> None:
+        """Raise, before anything changes, if weights that do not train would go."""
+        if not self._frozen or not self._will_prune():
+            return
+        raise ValueError(
+            f"{', '.join(self._frozen)}: frozen (trainable is False) since the ticket "
+            f"was wrapped. {type(self).__name__} would take weights away, or other "
+            "weights in their place, and no training could make up for it. Freeze "
+            "layers before kt.wrap, which leaves them alone (now: "
+            "kt.wrap(ticket.strip(), pruner)), or let them train until the pruner is "
+            "done. Nothing was changed."
+        )
+
+    def _will_prune(self) -> bool:
+        """Return whether weights are still to go."""
+        return self._masks.count().kept > self.target(self._masks).kept
+
     def _bind(self, model: keras.Model) -> None:
         self._masks = masks_in(model, self)
+        self._constrained = ConstrainedKernels(self._masks.masked)
         self._start = model.start if isinstance(model, Ticket) else None
         inner = model.model if isinstance(model, Ticket) else model
         loss = keras_private.compiled_loss(model)
         auxiliary = tuple(m.auxiliary for m in self._masks.masked)
         self._task = scores.Task(inner, self._masks.kernels, loss, auxiliary)
         check_structure(self, self._masks.kernels)
+        trained = {id(variable) for variable in model.trainable_variables}
+        kernels = self._masks.kernels
+        self._frozen = [k.path for k in kernels if id(k.variable) not in trained]
 
     def _synchronize(self) -> None:
         """Bring the variables up to date before they are read or changed in `fit`.
@@ -218,10 +243,14 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
         """Find the masks of the model that `fit` trains."""
         super().set_model(model)
         self._bind(model)
+        self._first_epoch = True
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Draw what is due at the start, and what an earlier run left undone."""
         # Not on_train_begin: a backup is restored only after that.
+        if self._first_epoch:
+            self._check_frozen()
+        self._first_epoch = False
         self._take_start()
         self._run = schedules.Run(self.params["epochs"], self.params.get("steps"))
         self._epoch = epoch
@@ -240,6 +269,7 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
         self._advance((epoch + 1) * (self._run.steps or 1))
         if epoch + 1 >= self._run.epochs:
             self._finish()
+        self._hold_constraints()
         if logs is not None:
             logs["sparsity"] = self._masks.count().sparsity
 
@@ -256,6 +286,27 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
                 stacklevel=2,
             )
         warn_of_misfits(self, self._masks)
+        self._warn_of_constraints()
+
+    def _hold_constraints(self) -> None:
+        """Let kernels meet their constraints as the forward pass sees them."""
+        if self._constrained:
+            self._synchronize()
+            self._constrained.zero_dead()
+            if self.trains_ticket:
+                self._constrained.project()
+
+    def _warn_of_constraints(self) -> None:
+        if not self._constrained or not self.trains_ticket:
+            return
+        self._hold_constraints()  # averaged weights (use_ema) came after the epoch
+        for path, constraint in self._constrained.violated():
+            warnings.warn(
+                f"The constraint {constraint} of {path!r} does not hold for the kernel "
+                "with its zeros: it puts weights where the mask has none. Leave the "
+                f"kernel alone (skip={path!r}), or train it without the constraint.",
+                stacklevel=3,
+            )
 
     def _advance(self, now: int) -> None:
         before, self._now = self._now, now
@@ -266,6 +317,7 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
         self._synchronize()
         sparsity = self.schedule.value(self._now, self.sparsity, self._run)
         self.update(self._masks, sparsity, self._verbose)
+        self._constrained.zero_dead()
 
     def _finish(self) -> None:
         if self.schedule.finished(self._now, self._run):

@@ -97,7 +97,6 @@ class BestOnTarget(Configurable, keras.callbacks.EarlyStopping):
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Begin anew; whether an earlier run goes on, its first epoch tells."""
         # Not here: a backup is restored by a callback that may come later.
-        self._known = (getattr(self, "best", None), self.best_epoch, self.best_weights)
         super().on_train_begin(logs)
         self._in_file = False
         self._first = True
@@ -106,6 +105,8 @@ class BestOnTarget(Configurable, keras.callbacks.EarlyStopping):
         """Take up what an earlier run has kept, if this one goes on from it."""
         if self._first and epoch:
             self._take_up(epoch)
+        elif self._first:
+            self._known = None
         self._first = False
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -115,7 +116,10 @@ class BestOnTarget(Configurable, keras.callbacks.EarlyStopping):
             return
         before = self.best
         super().on_epoch_end(epoch, logs)
-        if self.filepath is not None and self.best is not before:
+        if self.best is before:
+            return
+        self._known = (self.best, epoch, self.best_weights)
+        if self.filepath is not None:
             self._write(Path(self.filepath), epoch)
 
     def on_train_end(self, logs: dict | None = None) -> None:
@@ -143,20 +147,20 @@ class BestOnTarget(Configurable, keras.callbacks.EarlyStopping):
         self._in_file = True
 
     def _take_up(self, epoch: int) -> None:
-        best, best_epoch, weights = self._known or (None, 0, None)
         if self.filepath is not None:
-            path = Path(self.filepath)
-            if not path.exists() or not _beside(path).exists():
-                return
-            note = json.loads(_beside(path).read_text())
-            if note["monitor"] != self.monitor:
-                return
-            best, best_epoch = note["value"], note["epoch"]
-            self._in_file = True
-        elif weights is None:
-            return
-        self.best, self.best_epoch, self.best_weights = best, best_epoch, weights
-        self.wait = max(0, epoch - 1 - best_epoch)
+            self._known = self._read(Path(self.filepath))
+            self._in_file = self._known is not None
+        if self._known is not None:
+            self.best, self.best_epoch, self.best_weights = self._known
+            self.wait = max(0, epoch - 1 - self.best_epoch)
+
+    def _read(self, path: Path) -> tuple[Any, ...] | None:
+        if not path.exists() or not _beside(path).exists():
+            return None
+        note = json.loads(_beside(path).read_text())
+        if note["monitor"] != self.monitor:
+            return None
+        return note["value"], note["epoch"], None
 
 
 def _beside(path: Path) -> Path:

@@ -206,6 +206,7 @@ class LearnedMaskPruner(Pruner, ABC):
             if self._state.searching and self.should_stop(self._ticket, logs):
                 self._settle()
             super().on_epoch_end(epoch, logs)
+        self._hold_constraints()
         logs["sparsity"] = self._masks.count().sparsity
 
     def _advance(self, now: int) -> None:
@@ -224,6 +225,11 @@ class LearnedMaskPruner(Pruner, ABC):
                 f"{self.sparsity:g}. Call fit again, with initial_epoch, to go on.",
                 stacklevel=2,
             )
+        self._warn_of_constraints()
+
+    def _will_prune(self) -> bool:
+        """Return whether masks and weights are still to be found."""
+        return not self._settled
 
     def _take_start(self) -> None:
         """Do nothing: the weights start from where the search begins."""
@@ -232,6 +238,7 @@ class LearnedMaskPruner(Pruner, ABC):
         self._synchronize()
         self.update(self._masks, self.sparsity, self._verbose)
         self.finalize(self._ticket)
+        self._constrained.zero_dead()
         self._origin.take()  # what the survivors start from
         self._state.searching.set(False)
         self._state.settled.set()
