@@ -114,6 +114,11 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
         """
         return self._met(masks_in(model, self))
 
+    def drives(self, ticket: Ticket) -> bool:
+        """Return whether it has begun to work on `ticket`, in this process."""
+        mine = getattr(self, "_masks", None)
+        return mine is not None and mine is ticket.mask_set
+
     def _met(self, masks: MaskSet) -> bool:
         """Return whether there are as many zeros as asked for, to a weight group."""
         groups = self.weight_groups(masks.kernels)

@@ -27,6 +27,7 @@ class Standing:
         on_target: Whether they are what the pruner was asked for.
         begun: Whether masks were drawn, or the search for them has begun.
         searching: Whether the search goes on.
+        driven: Whether the pruner works on it in this process.
         trained: Whether the epoch at hand has trained the ticket from its beginning;
             not so if it searched, or ends with other weights than it trained.
     """
@@ -35,6 +36,7 @@ class Standing:
     on_target: bool
     begun: bool
     searching: bool
+    driven: bool
     trained: bool
 
     def __str__(self) -> str:
@@ -165,49 +167,55 @@ class Watch:
         self._look = look
         self._whose = whose
         self._fitting = False
-        self._was_on_target = False  # when it was last looked at
-        self._loaded = False  # since then
+        self._last = look()
 
     @contextmanager
     def fitting(self) -> Iterator[None]:
         """Look away while a run lasts: it may go on from what is loaded."""
-        self._fitting, self._loaded = True, False
+        self._fitting = True
         try:
             yield
         finally:
             self._fitting = False
 
-    def note_target(self) -> None:
-        """Note whether the ticket is on target."""
-        now = self._look()
-        self._was_on_target = now.on_target and now.begun
-
-    def note_loaded(self) -> None:
-        """Note that something was loaded."""
-        self._loaded = not self._fitting
+    def note(self) -> None:
+        """Note how far the ticket has come, as its pruner has left it."""
+        self._last = self._look()
 
     def after_loading(self) -> None:
-        """Note that something was loaded; warn if a ticket on target is no more."""
-        self.note_loaded()
-        if self._was_on_target:
+        """Warn if a ticket that was on target is no more; of another, when it is used.
+
+        A run may go on from what was loaded.
+        """
+        if self._fitting:
+            return
+        if _done(self._last):
             self.check()
+        elif _done(now := self._look()):
+            self._last = now
 
     def after_fit(self, last_word: LastWord, history: keras.callbacks.History) -> None:
         """Warn of what callbacks have undone, or saved too early."""
         for remark in last_word.remarks(history):
             self._warn(remark, AFTER_FIT)
-        self.note_target()
+        self.note()
 
     def check(self) -> None:
-        """Warn, once, if what was loaded or assigned is off target."""
-        if self._fitting or not (self._was_on_target or self._loaded):
+        """Warn, once, if other masks than the pruner's are there, and off target."""
+        if self._fitting:
             return
-        was, now = self._was_on_target, self._look()
-        self._loaded, self._was_on_target = False, now.on_target and now.begun
-        if not now.on_target and (was or now.begun):
+        last, self._last = self._last, self._look()
+        now = self._last
+        if now == last or now.on_target:
+            return
+        if _done(last) or (now.begun and not now.driven):
             remark = f"other weights and masks were loaded or assigned, with {now}"
             self._warn(remark, AFTER_LOADING)
 
     def _warn(self, remark: str, way_out: str) -> None:
         if whose := self._whose():
             warnings.warn(f"{whose}: {remark}. {way_out}", stacklevel=4)
+
+
+def _done(standing: Standing) -> bool:
+    return standing.on_target and standing.begun

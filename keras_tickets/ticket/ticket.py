@@ -39,6 +39,9 @@ class BoundPruner(Protocol):
     def on_target(self, model: keras.Model) -> bool:
         """Return whether the masks are what was asked for, and stay so."""
 
+    def drives(self, ticket: Ticket) -> bool:
+        """Return whether it has begun to work on `ticket`, in this process."""
+
     def build(self, ticket: Ticket) -> PrunerState:
         """Return what `ticket` holds for the pruner; called once, when it is made."""
 
@@ -196,7 +199,7 @@ class Ticket(keras.Model):
                 "kt.wrap(model, pruner)."
             )
         curve = self.pruner.draw(self, verbose)
-        self._watch.note_target()
+        self._watch.note()
         return curve
 
     def strip(self) -> keras.Model:
@@ -286,6 +289,7 @@ class Ticket(keras.Model):
             self.on_target,
             self.drawn or self.unfinished,
             self.unfinished,
+            self.pruner is not None and self.pruner.drives(self),
             self.pruner is None or self.pruner.trains_ticket,
         )
 
@@ -312,11 +316,6 @@ class Ticket(keras.Model):
         """Load weights, masks among them; see `Model.load_weights`."""
         super().load_weights(*args, **kwargs)
         self._watch.after_loading()
-
-    def load_own_variables(self, store: Any) -> None:
-        """Load masks and what else is the ticket's own; see `Layer`."""
-        super().load_own_variables(store)
-        self._watch.note_loaded()  # to warn here would stop the loading
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         """Raise: what is quantized is the plain model.
@@ -347,6 +346,12 @@ class Ticket(keras.Model):
         self.warn_if_undone()
         return super().make_predict_function(force)
 
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save the ticket; see `Model.save`."""
+        self._masked_call.refresh()
+        self.warn_if_undone()
+        super().save(*args, **kwargs)
+
     def save_weights(self, *args: Any, **kwargs: Any) -> None:
         """Save the weights; see `Model.save_weights`."""
         self._masked_call.refresh()
@@ -355,7 +360,6 @@ class Ticket(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Return the wrapped model, the pruner and which kernels are masked."""
-        self._masked_call.refresh()
         order = positions(self.model)
         own = [id(kernel.variable) for kernel in self.own_kernels]
         return {
