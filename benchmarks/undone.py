@@ -209,6 +209,9 @@ def _assigned(ticket: kt.Ticket, saves: Saves) -> None:
         masked.mask.assign(mask)
 
 
+ASSIGNED = "masks assigned"
+
+
 def _object_checkpoint(ticket: kt.Ticket, saves: Saves) -> None:
     import tensorflow as tf
 
@@ -220,7 +223,7 @@ LOADS: dict[str, Callable[[kt.Ticket, Saves], Any]] = {
     "load_weights": _weights_file,
     "set_weights": lambda ticket, saves: ticket.set_weights(saves.weights),
     "set_state_tree": lambda ticket, saves: ticket.set_state_tree(saves.tree),
-    "masks assigned": _assigned,
+    ASSIGNED: _assigned,
     "tf.train.Checkpoint": _object_checkpoint,
 }
 
@@ -254,7 +257,8 @@ def loaded(record: Record, pruner: str) -> None:
         last = finished.get_weights()
         for way in ways():
             finished.set_weights(last)
-            for kind, ticket in (("finished", finished), ("new", compiled(pruner))):
+            for kind in ("finished", "new") if way != ASSIGNED else ("finished",):
+                ticket = finished if kind == "finished" else compiled(pruner)
                 record.row(
                     lambda w=way, t=ticket: {"outcome": after_loading(w, t, saves)},
                     loading=way,

@@ -307,6 +307,10 @@ class Ticket(keras.Model):
         """
         self._watch.check()
 
+    def note_masks(self) -> None:
+        """Take the masks as they are now for those that the pruner begins with."""
+        self._watch.note()
+
     def set_weights(self, weights: Any) -> None:
         """Assign all weights, masks among them; see `Layer.set_weights`."""
         super().set_weights(weights)
