@@ -12,13 +12,18 @@ from keras import callbacks, layers
 import keras_tickets as kt
 from benchmarks import undone
 
+pytestmark = [
+    pytest.mark.backend_independent,
+    pytest.mark.filterwarnings("ignore:Mining ended before STR"),
+]
 BEST = undone.BEST
 UNDO = ("EarlyStopping", "LambdaCallback", "ModelCheckpoint")
-COVERED = [
-    *((name, "GradualMagnitude") for name in undone.CALLBACKS if name not in UNDO),
-    *((name, pruner) for name in UNDO for pruner in undone.PRUNERS),
+APART = (*UNDO, "CallbackList", "OrbaxCheckpoint", "SwapEMAWeights", "TensorBoard")
+QUICK = ("GradualMagnitude", "GemMiner")
+PRUNERS = [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+    for name in undone.PRUNERS
 ]
-pytestmark = pytest.mark.filterwarnings("ignore:Mining ended before STR")
 MISSED = "ignore:.*(is not done|missed its target|shorter than the schedule)"
 
 
@@ -68,20 +73,27 @@ def test_each_callback_of_keras_has_a_row():
     assert set(undone.exported()) <= set(undone.CALLBACKS)
 
 
-@pytest.mark.parametrize(("name", "pruner"), COVERED)
-def test_no_callback_undoes_masks_without_a_word(name, pruner, trained):
-    if name not in undone.exported():
-        pytest.skip(f"this Keras has no {name}")
+@pytest.mark.parametrize("pruner", PRUNERS)
+@pytest.mark.parametrize("name", UNDO)
+def test_what_undoes_masks_is_told(name, pruner, trained):
     found = undone.after_callback(name, pruner, trained(pruner).fresh)
-    if found.startswith("not here"):
-        pytest.skip(found)
     # RigL has the same sparsity in each epoch.
-    undoes = name == "LambdaCallback" or (name in UNDO and pruner != "RigL")
-    told = undoes or name in ("CallbackList", "ModelCheckpoint")
-    assert found in (("told",) if told and pruner != "RigL" else ("on target", "told"))
+    same = pruner == "RigL" and name != "LambdaCallback"
+    assert found == ("on target" if same else "told")
 
 
-@pytest.mark.parametrize("pruner", undone.PRUNERS)
+def test_the_others_leave_masks_alone(trained, tmp_path):
+    """All of them in one run; each by itself is in the table of `undone`."""
+    ticket = trained("GradualMagnitude").fresh
+    others = [name for name in undone.exported() if name not in APART]
+    made = [undone.CALLBACKS[name](ticket, tmp_path) for name in others]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        undone.fit(ticket, [undone.Worse(), *made])
+    assert undone.outcome(ticket, told) == "on target"
+
+
+@pytest.mark.parametrize("pruner", PRUNERS)
 @pytest.mark.parametrize("way", undone.ways())
 def test_no_loading_undoes_masks_without_a_word(way, pruner, trained):
     finished = trained(pruner)
@@ -93,6 +105,7 @@ def test_no_loading_undoes_masks_without_a_word(way, pruner, trained):
         assert found == expected or found.startswith("refused")
 
 
+@pytest.mark.backend_independent(False)
 def test_the_warning_names_numbers_cause_and_way_out(trained):
     ticket = trained("GradualMagnitude").fresh
     best = callbacks.EarlyStopping(patience=99, restore_best_weights=True, **BEST)
@@ -141,7 +154,7 @@ class Kept(callbacks.Callback):
         self.epochs[epoch] = self.model.get_weights()
 
 
-@pytest.mark.parametrize("pruner", undone.PRUNERS)
+@pytest.mark.parametrize("pruner", PRUNERS)
 def test_the_best_epoch_on_target_is_restored(pruner, trained):
     ticket, kept = trained(pruner).fresh, Kept()
     best = kt.BestOnTarget(**BEST)
@@ -233,6 +246,7 @@ def replaced(ticket):
 CHANGED = {quantized: "was quantized", with_lora: "LoRA", replaced: "another variable"}
 
 
+@pytest.mark.backend_independent(False)
 @pytest.mark.filterwarnings("ignore:Layer InputLayer does not have a `quantize`")
 @pytest.mark.parametrize("change", CHANGED)
 def test_a_layer_that_was_changed_is_named(change, tmp_path):
@@ -260,6 +274,7 @@ def test_a_ticket_is_not_quantized(mode):
     assert ticket.model.layers[0].kernel is kernel
 
 
+@pytest.mark.backend_independent(False)
 def test_lora_of_a_layer_that_is_not_masked(tmp_path):
     ticket = kt.wrap(undone.network(), kt.Magnitude(0.5), skip="dense_1")
     ticket.draw(verbose=0)
@@ -284,8 +299,12 @@ CONSTRAINTS = {
     "max_norm": (keras.constraints.MaxNorm(0.3), 0.0, 0.3),
     "min_max_norm": (keras.constraints.MinMaxNorm(0.5, 0.6), 0.5, 0.6),
 }
-ROWS = [("unit_norm", p) for p in undone.PRUNERS]
-ROWS += [(name, "GradualMagnitude") for name in ("max_norm", "min_max_norm")]
+SLOW = [
+    *(("unit_norm", name) for name in undone.PRUNERS if name != "IMP"),
+    *((name, "GradualMagnitude") for name in ("max_norm", "min_max_norm")),
+]
+ROWS = [("unit_norm", "IMP")]
+ROWS += [pytest.param(*row, marks=pytest.mark.slow) for row in SLOW]
 
 
 def constrained(pruner, constraint):
@@ -336,7 +355,7 @@ def all_but_one(ticket):
     ticket.model.layers[1].trainable = True
 
 
-@pytest.mark.parametrize("pruner", undone.PRUNERS)
+@pytest.mark.parametrize("pruner", PRUNERS)
 def test_what_was_frozen_since_is_not_pruned(pruner):
     freeze = all_but_one if pruner == "RigL" else one_layer
     ticket = undone.compiled(pruner)
