@@ -75,7 +75,9 @@ class Saves(callbacks.Callback):
 
 def network() -> keras.Model:
     keras.utils.set_random_seed(0)
-    return keras.Sequential([keras.Input((8,)), layers.Dense(8), layers.Dense(4)])
+    # A state tree goes by names.
+    dense = [layers.Dense(8, name="dense"), layers.Dense(4, name="dense_1")]
+    return keras.Sequential([keras.Input((8,)), *dense], name="network")
 
 
 def compiled(pruner: str, **optimizer: Any) -> kt.Ticket:
