@@ -32,6 +32,7 @@ from keras_tickets.pruners import (
     SynFlow,
     presets,
 )
+from keras_tickets.pruners.best_epoch import BestOnTarget
 from keras_tickets.pruners.wrapping import wrap
 from keras_tickets.recipe import allocation, schedules
 from keras_tickets.recipe import structures as structure
@@ -48,6 +49,7 @@ __all__ = [
     "SNFS",
     "SNIP",
     "STR",
+    "BestOnTarget",
     "Challenge",
     "Cost",
     "EarlyBird",

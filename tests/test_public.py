@@ -11,11 +11,11 @@ import keras_tickets as kt
 from keras_tickets._util.shown import Shown
 
 NAMES = """
-BenchmarkReport Challenge Comparison Cost ESPN EarlyBird EdgePopup ExportReport Fisher
-GemMiner GraSP GradualMagnitude IMP LayerCollapseError Magnitude Masked Random RigL SET
-SNFS SNIP STR ShrinkPlan Static SynFlow Ticket allocation benchmark challenge diagnose
-export flops flow growth load_ticket mobile presets prunable pruners schedules scores
-shrink shrink_plan strip structure summary verify wrap
+BenchmarkReport BestOnTarget Challenge Comparison Cost ESPN EarlyBird EdgePopup
+ExportReport Fisher GemMiner GraSP GradualMagnitude IMP LayerCollapseError Magnitude
+Masked Random RigL SET SNFS SNIP STR ShrinkPlan Static SynFlow Ticket allocation
+benchmark challenge diagnose export flops flow growth load_ticket mobile presets
+prunable pruners schedules scores shrink shrink_plan strip structure summary verify wrap
 """
 MOBILE = """
 BenchmarkReport ComparisonTable Eligible InstructionCount PreparePlan SparseKernel

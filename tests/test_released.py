@@ -63,6 +63,7 @@ def test_weights_load_into_a_new_ticket(path):
     check(ticket, path)
 
 
+@pytest.mark.filterwarnings("ignore:.*other weights and masks were loaded")
 @pytest.mark.parametrize("name", ["gradual_magnitude", "rigl", "synflow"])
 def test_a_ticket_file_loads(name):
     path = FOLDER / f"{name}_tensorflow.keras"

@@ -23,6 +23,7 @@ from keras_tickets.kernels import Kernel
 from keras_tickets.masks.auxiliary import AuxiliaryVariable
 from keras_tickets.masks.flag import Flag, Owner
 from keras_tickets.masks.passing_scope import PassingScope, Stored
+from keras_tickets.masks.wrapped_layers import check_as_wrapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,14 +107,29 @@ class MaskedCall:
         self.host = host
         self.inner = inner
         self.masked = tuple(masked)
-        given = replacements or {}
+        self.kernels = [m.kernel for m in masked]
+        self.replacements = replacements or {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Find the other variables of `inner` anew: a layer may have got more.
+
+        Raises:
+            ValueError: If a layer computes with something else than a masked kernel.
+        """
+        check_as_wrapped(self.kernels)
         self.others = [
-            (variable, given.get(id(variable), variable))
-            for variable in other_variables(inner, [m.kernel for m in masked])
+            (variable, self.replacements.get(id(variable), variable))
+            for variable in other_variables(self.inner, self.kernels)
         ]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Return `inner(*args, **kwargs)` computed with the effective kernels."""
+        """Return `inner(*args, **kwargs)` computed with the effective kernels.
+
+        Raises:
+            ValueError: If a layer computes with something else than a masked kernel.
+        """
+        check_as_wrapped(self.kernels)
         # JAX purges values while it traces and the inner scope does not fall through
         # to the outer one, so a variable left out of the mapping would read as None.
         stored = [

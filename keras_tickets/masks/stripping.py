@@ -12,6 +12,7 @@ from keras_tickets._util.registry import PACKAGE
 from keras_tickets.backend import copying, keras_private
 from keras_tickets.masks.masked_call import MaskedKernel
 from keras_tickets.masks.masked_layer import Masked, masked_layers
+from keras_tickets.masks.wrapped_layers import check_as_wrapped
 
 
 def strip(model: keras.Model) -> keras.Model:
@@ -34,7 +35,12 @@ def strip(model: keras.Model) -> keras.Model:
         dense, if masks were never drawn.
 
     Raises:
-        ValueError: If the model cannot be rebuilt from its config.
+        ValueError: If the model cannot be rebuilt from its config, or a layer was
+            quantized or got LoRA weights after it was masked.
+
+    Warns:
+        UserWarning: If the masks of a ticket were on target when its pruner was done,
+            and are no more, as other weights were loaded since.
 
     Example:
     >>> import keras, keras_tickets as kt
@@ -51,6 +57,9 @@ def strip(model: keras.Model) -> keras.Model:
     asked = [layer for layer in never_drawn(model) if getattr(layer, "pruner", True)]
     if asked:
         warnings.warn(f"{why_dense(asked)} What is returned is dense.", stacklevel=2)
+    check_as_wrapped([m.kernel for m in masked])
+    if hasattr(model, "warn_if_undone"):  # a ticket
+        model.warn_if_undone()
     copy = rebuild(inner)
     effective = {id(m.kernel.variable): m.effective for m in masked}
     copying.copy_state(pair_layers(inner, copy), instead=effective)

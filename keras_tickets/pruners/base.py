@@ -13,6 +13,7 @@ import numpy as np
 from keras_tickets import scores
 from keras_tickets._util.registry import Registry
 from keras_tickets.backend import keras_private
+from keras_tickets.masks.constrained import ConstrainedKernels
 from keras_tickets.masks.denominators import keep_finite, warn_of_nan
 from keras_tickets.masks.masked_call import MaskSet, count
 from keras_tickets.masks.masked_layer import masked_layers
@@ -72,6 +73,10 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
     keeps_initial_weights = False
     """Whether the ticket keeps the values that its weights start from."""
 
+    trains_ticket = True
+    """Whether the epoch at hand trains the final ticket, from its beginning: not so
+    while a ticket is searched for, or when weights go back at its end."""
+
     def build(self, ticket: Ticket) -> PrunerState:
         """Return what `ticket` holds for the pruner; called once, when it is made.
 
@@ -103,6 +108,25 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
     def on_compile(self, ticket: Ticket) -> None:
         """Prepare what depends on the optimizer that `ticket` is compiled with."""
 
+    def on_target(self, model: keras.Model) -> bool:
+        """Return whether the masks of `model` are what was asked for, and stay so.
+
+        Args:
+            model: A `Ticket`, or a model with `Masked` layers.
+        """
+        return self._met(masks_in(model, self))
+
+    def drives(self, ticket: Ticket) -> bool:
+        """Return whether it has begun to work on `ticket`, in this process."""
+        mine = getattr(self, "_masks", None)
+        return mine is not None and mine is ticket.mask_set
+
+    def _met(self, masks: MaskSet) -> bool:
+        """Return whether there are as many zeros as asked for, to a weight group."""
+        groups = self.weight_groups(masks.kernels)
+        largest = max(own.distinct_sizes[0] for own in groups)
+        return 0 <= self.target(masks).kept - masks.count().kept < largest
+
     def learned_scores(self, ticket: Ticket) -> list[np.ndarray] | None:
         """Return what each weight turned out to be worth, if the ticket learned it.
 
@@ -125,7 +149,8 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
             The sparsity, the densities and the score's measure after each round.
 
         Raises:
-            ValueError: If the pruner's schedule draws while the model trains.
+            ValueError: If the pruner's schedule draws while the model trains, or a
+                kernel was frozen since the ticket was wrapped.
             LayerCollapseError: If no signal would pass from input to output.
         """
         if not isinstance(self.schedule, schedules.Once):
@@ -135,8 +160,10 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
                 f"as kt.Magnitude(sparsity={self.sparsity})."
             )
         self._bind(model)
+        self._check_frozen()
         self._take_start()
         curve = self.update(self._masks, self.sparsity, verbose)
+        self._constrained.zero_dead()
         warn_of_misfits(self, self._masks)
         return curve
 
@@ -167,8 +194,26 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
         keep = self._keep(kernels, self.sparsity)
         collapse.check_paths(self._task.model, kernels, keep, self)
 
+    def _check_frozen(self) -> None:
+        """Raise, before anything changes, if weights that do not train would go."""
+        if not self._frozen or not self._will_prune():
+            return
+        raise ValueError(
+            f"{', '.join(self._frozen)}: frozen (trainable is False) since the ticket "
+            f"was wrapped. {type(self).__name__} would take weights away, or other "
+            "weights in their place, and no training could make up for it. Freeze "
+            "layers before kt.wrap, which leaves them alone (now: "
+            "kt.wrap(ticket.strip(), pruner)), or let them train until the pruner is "
+            "done. Nothing was changed."
+        )
+
+    def _will_prune(self) -> bool:
+        """Return whether weights are still to go."""
+        return self._masks.count().kept > self.target(self._masks).kept
+
     def _bind(self, model: keras.Model) -> None:
         self._masks = masks_in(model, self)
+        self._constrained = ConstrainedKernels(self._masks.masked)
         ticket = ticket_in(model, self)
         self._start = None if ticket is None else ticket.start
         inner = model if ticket is None else ticket.model
@@ -176,6 +221,9 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
         auxiliary = tuple(m.auxiliary for m in self._masks.masked)
         self._task = scores.Task(inner, self._masks.kernels, loss, auxiliary)
         check_structure(self, self._masks.kernels)
+        trained = {id(variable) for variable in model.trainable_variables}
+        kernels = self._masks.kernels
+        self._frozen = [k.path for k in kernels if id(k.variable) not in trained]
 
     def _synchronize(self) -> None:
         """Bring the variables up to date before they are read or changed in `fit`.
@@ -206,10 +254,14 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
         keep_finite(getattr(model, "optimizer", None), model.trainable_variables)
         if ticket := ticket_in(model, self):
             ticket.pruner_runs = True
+        self._first_epoch = True
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Draw what is due at the start, and what an earlier run left undone."""
         # Not on_train_begin: a backup is restored only after that.
+        if self._first_epoch:
+            self._check_frozen()
+        self._first_epoch = False
         self._take_start()
         self._run = schedules.Run(self.params["epochs"], self.params.get("steps"))
         self._epoch = epoch
@@ -228,15 +280,14 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
         self._advance((epoch + 1) * (self._run.steps or 1))
         if epoch + 1 >= self._run.epochs:
             self._finish()
+        self._hold_constraints()
         if logs is not None:
             logs["sparsity"] = self._masks.count().sparsity
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Warn when the masks are not what was asked for."""
-        reached, target = self._masks.count(), self.target(self._masks)
-        groups = self.weight_groups(self._masks.kernels)
-        largest = max(own.distinct_sizes[0] for own in groups)
-        if not 0 <= target.kept - reached.kept < largest:
+        if not self._met(self._masks):
+            reached, target = self._masks.count(), self.target(self._masks)
             warnings.warn(
                 f"{type(self).__name__} missed its target: asked for sparsity "
                 f"{self.sparsity:g} ({target.zeros} zeros), the masks have "
@@ -247,6 +298,27 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
             )
         warn_of_misfits(self, self._masks)
         warn_of_nan(self._masks.kernels)
+        self._warn_of_constraints()
+
+    def _hold_constraints(self) -> None:
+        """Let kernels meet their constraints as the forward pass sees them."""
+        if self._constrained:
+            self._synchronize()
+            self._constrained.zero_dead()
+            if self.trains_ticket:
+                self._constrained.project()
+
+    def _warn_of_constraints(self) -> None:
+        if not self._constrained or not self.trains_ticket:
+            return
+        self._hold_constraints()  # averaged weights (use_ema) came after the epoch
+        for path, constraint in self._constrained.violated():
+            warnings.warn(
+                f"The constraint {constraint} of {path!r} does not hold for the kernel "
+                "with its zeros: it puts weights where the mask has none. Leave the "
+                f"kernel alone (skip={path!r}), or train it without the constraint.",
+                stacklevel=3,
+            )
 
     def _advance(self, now: int) -> None:
         before, self._now = self._now, now
@@ -257,6 +329,7 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
         self._synchronize()
         sparsity = self.schedule.value(self._now, self.sparsity, self._run)
         self.update(self._masks, sparsity, self._verbose)
+        self._constrained.zero_dead()
 
     def _finish(self) -> None:
         if self.schedule.finished(self._now, self._run):

@@ -312,6 +312,7 @@ class Dynamic(Pruner):
         self._restart([after & ~before for before, after in zip(old, new, strict=True)])
         for masked, mask in zip(self._masks.masked, new, strict=True):
             masked.mask.assign(mask)
+        self._constrained.zero_dead()
 
     def _moved(
         self,

@@ -194,6 +194,13 @@ class EarlyBird(LearnedMaskPruner):
                 stacklevel=2,
             )
 
+    def _met(self, masks: MaskSet) -> bool:
+        """Return whether the scaled kernels have the zeros asked for, to a channel."""
+        scaled = [m.kernel for m in masks.masked if m.auxiliary]
+        wanted = self.sparsity * sum(kernel.size for kernel in scaled)
+        largest = max(own.distinct_sizes[0] for own in self.weight_groups(scaled))
+        return abs(masks.count().zeros - wanted) < largest
+
     def _kept(self, masks: MaskSet) -> list[np.ndarray]:
         """Return which channels of each scaled kernel are kept."""
         scales = learned(masks)

@@ -136,12 +136,16 @@ class IMP(Pruner):
             )
         self._state, self._origin, self._optimizer = state, self._start, state.rewind
 
+    def _will_prune(self) -> bool:
+        """Return whether weights are still to go, or to go back."""
+        return not self._state.settled or super()._will_prune()
+
     def _take_start(self) -> None:
         """Do nothing: `_advance` notes the state at `rewind_to`."""
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Note the state to go back to, if that is the initial one."""
-        self._settled = bool(self._state.settled)
+        self._settled = self.trains_ticket = bool(self._state.settled)
         self._noted = self._origin.taken
         if not self._noted:
             self._check_target()
@@ -183,3 +187,4 @@ class IMP(Pruner):
         if self.rewind == "weights":
             self._origin.restore()
         self._optimizer.restore()
+        self._constrained.zero_dead()

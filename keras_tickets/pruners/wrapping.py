@@ -115,6 +115,7 @@ def _wrap_again(
         remember,
     )
     again.mask_set.assign_from(ticket.mask_set)
+    again.note_masks()
     again.provenance = ticket.provenance
     if again.start is not None and ticket.start is not None and ticket.start.taken:
         again.start.put(ticket.start.values())

@@ -21,14 +21,28 @@ from keras_tickets.masks.masked_layer import masked_layers, without_masks
 from keras_tickets.masks.pruner_state import PrunerState
 from keras_tickets.masks.snapshot import Snapshot
 from keras_tickets.masks.stripping import strip
+from keras_tickets.masks.wrapped_layers import QUANTIZE_STRIPPED
 from keras_tickets.ticket.curve import Curve
+from keras_tickets.ticket.last_word import LastWord, Standing, Watch
 
 
 class BoundPruner(Protocol):
     """What a ticket asks of the pruner that is bound to it."""
 
+    sparsity: float
+    """What is asked for."""
+
     keeps_initial_weights: bool
     """Whether the ticket keeps the values that its weights start from."""
+
+    trains_ticket: bool
+    """Whether the epoch at hand trains the final ticket, from its beginning."""
+
+    def on_target(self, model: keras.Model) -> bool:
+        """Return whether the masks are what was asked for, and stay so."""
+
+    def drives(self, ticket: Ticket) -> bool:
+        """Return whether it has begun to work on `ticket`, in this process."""
 
     def build(self, ticket: Ticket) -> PrunerState:
         """Return what `ticket` holds for the pruner; called once, when it is made."""
@@ -110,6 +124,7 @@ class Ticket(keras.Model):
         keras_private.show_to_object_checkpoints(self)
         self.pruner_runs = pruner is None
         self._provenance = "null"  # as text: Keras tracks the dicts of a layer
+        self._watch = Watch(self._standing, self._whose)
         self.built = True
 
     def call(
@@ -187,6 +202,11 @@ class Ticket(keras.Model):
         return self.pruner_state.unfinished
 
     @property
+    def on_target(self) -> bool:
+        """Whether masks are what the pruner was asked for, and no search goes on."""
+        return self.pruner is None or self.pruner.on_target(self)
+
+    @property
     def provenance(self) -> dict[str, Any] | None:
         """How the ticket was drawn, if it comes from a ticket file."""
         return json.loads(self._provenance)
@@ -215,7 +235,9 @@ class Ticket(keras.Model):
                 f"Ticket {self.name!r} has no pruner to draw with. Expected one from "
                 "kt.wrap(model, pruner)."
             )
-        return self.pruner.draw(self, verbose)
+        curve = self.pruner.draw(self, verbose)
+        self._watch.note()
+        return curve
 
     def strip(self) -> keras.Model:
         """Return the plain model with zeros baked in; see `keras_tickets.strip`."""
@@ -223,6 +245,7 @@ class Ticket(keras.Model):
 
     def save_ticket(self, path: Any, *, overwrite: bool = False) -> None:
         """Write the ticket to a file; see `ticket.saved_file.save_ticket`."""
+        self.warn_if_undone()
         from keras_tickets.ticket.saved_file import save_ticket
 
         save_ticket(self, path, overwrite=overwrite)
@@ -274,22 +297,109 @@ class Ticket(keras.Model):
             )
         self.pruner_runs = True
         bound = inspect.signature(super().fit).bind(*args, **kwargs)
-        bound.arguments["callbacks"] = self._with_pruner(
-            bound.arguments.get("callbacks")
-        )
-        return super().fit(*bound.args, **bound.kwargs)
-
-    def _with_pruner(self, callbacks: Any) -> Any:
         if self.pruner is None:
-            return callbacks
+            return super().fit(*bound.args, **bound.kwargs)
+        listed, last_word = self._with_pruner(bound.arguments.get("callbacks"))
+        bound.arguments["callbacks"] = listed
+        with self._watch.fitting():
+            history = super().fit(*bound.args, **bound.kwargs)
+        self._watch.after_fit(last_word, history)
+        return history
+
+    def _with_pruner(self, callbacks: Any) -> tuple[Any, LastWord]:
+        """Return the callbacks, the pruner first, and what notes what it leaves."""
         ready = isinstance(callbacks, keras.callbacks.CallbackList)
         given = callbacks.callbacks if ready else keras.tree.flatten(callbacks or [])
-        listed = [self.pruner, *(c for c in given if c is not self.pruner)]
+        others = [c for c in given if c is not self.pruner]
+        last_word = LastWord(self._standing, others)
+        listed = [self.pruner, last_word, *others]
         if not ready:
-            return listed
+            return listed, last_word
         # Not inserted into the list at hand: whether its callbacks run
         # asynchronously was decided when it was made.
-        return keras.callbacks.CallbackList(listed, model=self, **callbacks.params)
+        params = callbacks.params
+        return keras.callbacks.CallbackList(listed, model=self, **params), last_word
+
+    # -- what happens to it outside of fit -----------------------------------------
+
+    def _standing(self) -> Standing:
+        return Standing(
+            self.mask_set.count(),
+            self.on_target,
+            self.drawn or self.unfinished,
+            self.unfinished,
+            self.pruner is not None and self.pruner.drives(self),
+            self.pruner is None or self.pruner.trains_ticket,
+        )
+
+    def _whose(self) -> str | None:
+        if self.pruner is None:
+            return None
+        asked = f"asked for sparsity {self.pruner.sparsity:g}"
+        return f"{self.name!r} ({type(self.pruner).__name__}, {asked})"
+
+    def warn_if_undone(self) -> None:
+        """Warn, once, if other masks were loaded or assigned that are off target.
+
+        Looked at when the ticket is used, but not for training, since a run may go on
+        from what was loaded; and when weights are loaded into one that was on target.
+        """
+        self._watch.check()
+
+    def note_masks(self) -> None:
+        """Take the masks as they are now for those that the pruner begins with."""
+        self._watch.note()
+
+    def set_weights(self, weights: Any) -> None:
+        """Assign all weights, masks among them; see `Layer.set_weights`."""
+        super().set_weights(weights)
+        self._watch.after_loading()
+
+    def load_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Load weights, masks among them; see `Model.load_weights`."""
+        super().load_weights(*args, **kwargs)
+        self._watch.after_loading()
+
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Raise: what is quantized is the plain model.
+
+        Raises:
+            ValueError: In any case.
+        """
+        raise ValueError(
+            f"{self.name!r} is a ticket: its masks act on kernels in floating point, "
+            f"and quantize would replace these. {QUANTIZE_STRIPPED}; for a file, "
+            'kt.export(ticket, path, precision="int8").'
+        )
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Return the training step; see `Model.make_train_function`."""
+        self._masked_call.refresh()
+        return super().make_train_function(force)
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Return the step of `evaluate`; see `Model.make_test_function`."""
+        self._masked_call.refresh()
+        self.warn_if_undone()
+        return super().make_test_function(force)
+
+    def make_predict_function(self, force: bool = False) -> Any:
+        """Return the step of `predict`; see `Model.make_predict_function`."""
+        self._masked_call.refresh()
+        self.warn_if_undone()
+        return super().make_predict_function(force)
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save the ticket; see `Model.save`."""
+        self._masked_call.refresh()
+        self.warn_if_undone()
+        super().save(*args, **kwargs)
+
+    def save_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Save the weights; see `Model.save_weights`."""
+        self._masked_call.refresh()
+        self.warn_if_undone()
+        super().save_weights(*args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """Return the wrapped model, the pruner and which kernels are masked."""

@@ -15,9 +15,10 @@ from keras_tickets.masks.auxiliary import AuxiliaryVariable
 from keras_tickets.masks.denominators import warn_of_nan
 from keras_tickets.masks.flag import Flag
 from keras_tickets.masks.learned_masks import learned
+from keras_tickets.masks.masked_call import MaskSet
 from keras_tickets.masks.masked_layer import masked_layers
 from keras_tickets.masks.pruner_state import PrunerState
-from keras_tickets.pruners.base import Pruner, state_in
+from keras_tickets.pruners.base import Pruner, masks_in, state_in
 from keras_tickets.recipe.schedules import Once
 from keras_tickets.ticket.curve import Curve
 from keras_tickets.ticket.ticket import Ticket
@@ -147,6 +148,16 @@ class LearnedMaskPruner(Pruner, ABC):
             return None
         return [mask.scores() for mask in held]
 
+    def on_target(self, model: keras.Model) -> bool:
+        """Return whether the ticket has settled, with as many zeros as asked for."""
+        state = state_in(model, self.state_kind)
+        settled = state is not None and state.settled and not state.searching
+        return bool(settled) and self._met(masks_in(model, self))
+
+    def _met(self, masks: MaskSet) -> bool:
+        """Return whether there are no fewer zeros than asked for; maybe more."""
+        return masks.count().kept <= self.target(masks).kept
+
     def draw(self, model: keras.Model, verbose: int = 1) -> Curve:
         """Raise: there is nothing to draw from before `fit`."""
         raise ValueError(
@@ -171,7 +182,7 @@ class LearnedMaskPruner(Pruner, ABC):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Start the search, once and when it is time."""
-        self._settled = bool(self._state.settled)
+        self._settled = self.trains_ticket = bool(self._state.settled)
         if self._settled:
             return
         super().on_epoch_begin(epoch, logs)
@@ -196,6 +207,7 @@ class LearnedMaskPruner(Pruner, ABC):
             if self._state.searching and self.should_stop(self._ticket, logs):
                 self._settle()
             super().on_epoch_end(epoch, logs)
+        self._hold_constraints()
         logs["sparsity"] = self._masks.count().sparsity
 
     def _advance(self, now: int) -> None:
@@ -215,6 +227,11 @@ class LearnedMaskPruner(Pruner, ABC):
                 stacklevel=2,
             )
         warn_of_nan(self._masks.kernels)
+        self._warn_of_constraints()
+
+    def _will_prune(self) -> bool:
+        """Return whether masks and weights are still to be found."""
+        return not self._settled
 
     def _take_start(self) -> None:
         """Do nothing: the weights start from where the search begins."""
@@ -223,6 +240,7 @@ class LearnedMaskPruner(Pruner, ABC):
         self._synchronize()
         self.update(self._masks, self.sparsity, self._verbose)
         self.finalize(self._ticket)
+        self._constrained.zero_dead()
         self._origin.take()  # what the survivors start from
         self._state.searching.set(False)
         self._state.settled.set()
