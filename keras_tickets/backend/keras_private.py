@@ -7,6 +7,7 @@ the version that runs and fails when one of these corners moves.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -44,6 +45,19 @@ def show_to_object_checkpoints(layer: keras.Layer) -> None:
     the lists that `add_weight` fills.
     """
     layer._created_variables = tuple(own_variables(layer))
+
+
+def take_arguments_like(host: keras.Layer, inner: keras.Layer) -> None:
+    """Let Keras build and call `host`, a wrapper, with the arguments of `inner`.
+
+    Keras reads the signature of `call` to tell tensors from other arguments, and that
+    of `build` to tell which of their shapes it wants: of an attention the shapes of
+    query, value and key.
+    """
+    host._call_signature = inner._call_signature
+    host.call_signature_parameters = inner.call_signature_parameters
+    host.build.__signature__ = inspect.signature(inner.build)
+    take_training_argument_like(host, inner)
 
 
 def take_training_argument_like(host: keras.Layer, inner: keras.Layer) -> None:

@@ -90,8 +90,11 @@ class LearnedMask(AuxiliaryVariable):
         """Return the regularisation of the variable."""
         if not self.penalty:
             return ()
-        loss = self.penalty * PENALTIES[self.norm](self.variable.value)
-        return (ops.where(self.searching.value, loss, 0.0),)
+        value = self.variable.value
+        if self.variable.dtype in ("float16", "bfloat16"):
+            value = ops.cast(value, "float32")  # a sum over 65504 is infinite in half
+        loss = self.penalty * PENALTIES[self.norm](value)
+        return (ops.where(self.searching.value, loss, ops.zeros_like(loss)),)
 
 
 def learned(masks: MaskSet) -> list[Any]:

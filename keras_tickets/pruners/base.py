@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_tickets import scores
+from keras_tickets._util import arguments
 from keras_tickets._util.registry import Registry
 from keras_tickets.backend import keras_private
 from keras_tickets.masks.masked_call import MaskSet, count
@@ -299,4 +300,4 @@ def state_in(model: keras.Model, kind: type[S]) -> S | None:
 
 def seed_or_new(seed: int | None) -> int:
     """Return `seed`, or a new one from `keras.utils.set_random_seed`'s generator."""
-    return random.randrange(2**31) if seed is None else seed
+    return random.randrange(2**31) if seed is None else arguments.seed(seed)

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from keras_tickets import scores
+from keras_tickets._util import arguments
 from keras_tickets.backend import on_host
 from keras_tickets.kernels import Kernel
 from keras_tickets.masks import optimizer_slots
@@ -99,19 +100,13 @@ class Dynamic(Pruner):
         self.seed = seed_or_new(seed)
         score = scores.Random(self.seed)
         super().__init__(sparsity, score, allocation, structure, "once", on_collapse)
-        if update_every < 1 or update_every != int(update_every):
-            raise ValueError(
-                "update_every is a number of training steps, at least 1. Received: "
-                f"{update_every!r}."
-            )
-        if not 0.0 < drop_fraction <= 1.0:
-            raise ValueError(
-                f"drop_fraction must lie in (0, 1]. Received: {drop_fraction!r}."
-            )
-        if not 0.0 < until <= 1.0:
-            raise ValueError(
-                f"until is a fraction of the run, in (0, 1]. Received: {until!r}."
-            )
+        self.update_every = arguments.whole(
+            "update_every counts training steps and", update_every, least=1
+        )
+        self.drop_fraction = arguments.number("drop_fraction", drop_fraction, "(0, 1]")
+        self.until = arguments.number(
+            "until is a fraction of the run and", until, "(0, 1]"
+        )
         if isinstance(self.structure, NM):
             raise ValueError(
                 f"{type(self).__name__} grows weights where they are wanted most, "
@@ -120,9 +115,6 @@ class Dynamic(Pruner):
                 "or kt.GradualMagnitude."
             )
         self.growth = growths.get(growth, self.seed)
-        self.update_every = int(update_every)
-        self.drop_fraction = drop_fraction
-        self.until = until
         self.decay = schedules.get(decay)
         self._slots: optimizer_slots.Slots | None = None
 

@@ -8,6 +8,7 @@ from typing import Any
 from keras import ops, tree
 
 from keras_tickets import backend
+from keras_tickets._util import arguments
 from keras_tickets.scores.base import Task, registry
 from keras_tickets.scores.data import ends_in_sigmoid, is_distribution
 from keras_tickets.scores.loss import Batch, LossScore, total_loss
@@ -44,12 +45,9 @@ class GraSP(LossScore):
         batch_size: int = 128,
     ) -> None:
         super().__init__(data, loss, batch_size)
-        if temperature <= 0:
-            raise ValueError(
-                f"temperature must be positive. Received: {temperature!r}; the paper "
-                "uses 200."
-            )
-        self.temperature = temperature
+        self.temperature = arguments.number(
+            "temperature", temperature, "(0, inf)", " The paper uses 200."
+        )
 
     def scores(
         self, task: Task, loss: Callable[..., Any], batches: Sequence[Batch]

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_tickets._util import arguments
 from keras_tickets.kernels import Kernel
 from keras_tickets.masks.auxiliary import AuxiliaryVariable
 from keras_tickets.masks.flag import Flag
@@ -86,11 +87,9 @@ class LearnedMaskPruner(Pruner, ABC):
         until: float = 0.5,
         on_collapse: str = "raise",
     ) -> None:
-        if not 0.0 < until <= 1.0:
-            raise ValueError(
-                f"until is a fraction of the run, in (0, 1]. Received: {until!r}."
-            )
-        self.until = until
+        self.until = arguments.number(
+            "until is a fraction of the run and", until, "(0, 1]"
+        )
         super().__init__(
             sparsity,
             "learned",

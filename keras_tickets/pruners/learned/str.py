@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_tickets._util import arguments
 from keras_tickets.kernels import Kernel
 from keras_tickets.masks.learned_masks import SoftThreshold, learned
 from keras_tickets.masks.masked_call import count
@@ -66,8 +67,8 @@ class STR(LearnedMaskPruner):
                 f"{structure!r}. For structured tickets use kt.GradualMagnitude or "
                 "kt.ESPN."
             )
-        self.penalty = penalty
-        self.start = start
+        self.penalty = arguments.number("penalty", penalty, "[0, inf)")
+        self.start = arguments.number("start", start, "(-inf, inf)")
 
     def auxiliary(
         self, state: SearchState, kernel: Kernel, position: int
