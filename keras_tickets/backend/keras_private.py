@@ -71,6 +71,16 @@ def take_training_argument_like(host: keras.Layer, inner: keras.Layer) -> None:
     host._call_has_context_arg["training"] = takes_training
 
 
+def up_to_date(model: keras.Model) -> None:
+    """Let the variables of `model` hold their values, also in the middle of `fit`.
+
+    On JAX the training state is elsewhere between two steps; what Keras hands to a
+    callback as `self.model` is brought up to date in this way.
+    """
+    if keras.backend.backend() == "jax":
+        model.jax_state_sync()
+
+
 def for_any_backend(config: Any) -> Any:
     """Return a config whose optimizers are those of the backend that runs.
 

@@ -7,6 +7,7 @@ and not at all before and after. Gradients through a rounding are those of the i
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -69,9 +70,13 @@ class LearnedMask(AuxiliaryVariable):
             initializer="zeros",
             dtype=kernel.variable.dtype,
             constraint=constraint,
-            name=kernel.path.replace("/", "_") + "_score",  # unique, as torch asks
+            name=self.name_of(kernel),
         )
         self.variable.assign(initial)
+
+    def name_of(self, kernel: Kernel) -> str:
+        """Return the name of the variable; torch asks that it is unique."""
+        return kernel.path.replace("/", "_") + "_score"
 
     @abstractmethod
     def during_search(self, value: Any) -> Any:
@@ -159,6 +164,15 @@ class Soft(LearnedMask):
 
 class SoftThreshold(LearnedMask):
     """STR: weights shrunk by a threshold `sigmoid(s)`, one for each kernel."""
+
+    def name_of(self, kernel: Kernel) -> str:
+        """Return a name in which no pattern for kernels is found.
+
+        A `keras.distribution.LayoutMap` goes by paths of variables. What it says of
+        the axes of a kernel does not fit a number.
+        """
+        digest = hashlib.sha256(kernel.path.encode()).hexdigest()
+        return f"threshold_{digest[:16]}"
 
     def during_search(self, value: Any) -> Any:
         """Return `sign(w) * relu(|w| - sigmoid(s))`."""

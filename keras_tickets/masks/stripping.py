@@ -104,6 +104,7 @@ def plain_layers(model: keras.Model) -> list[keras.Layer]:
 
 def _inner_and_masks(model: keras.Model) -> tuple[keras.Model, list[MaskedKernel]]:
     """Return the model to copy and every mask that acts in it."""
+    keras_private.up_to_date(model)  # it may be called in the middle of `fit`
     inner = getattr(model, "model", None) if hasattr(model, "mask_set") else model
     masked = list(model.mask_set.masked) if hasattr(model, "mask_set") else []
     for layer in masked_layers(inner):

@@ -171,12 +171,11 @@ class Dynamic(Pruner):
         masked = self._masks.masked
         empty = [m.kernel.path for m in masked if not on_host(m.mask.value).any()]
         if empty:
-            warnings.warn(
+            self._tell_once(
                 f"{', '.join(empty)} got no weights at sparsity {self.sparsity:g}, and "
                 f"{type(self).__name__} holds the number of each kernel, so they will "
                 "stay empty. Lower the sparsity, name a sparsity for them in "
-                "allocation={...}, or leave them alone with skip=.",
-                stacklevel=3,
+                "allocation={...}, or leave them alone with skip=."
             )
 
     def set_model(self, model: keras.Model) -> None:

@@ -104,6 +104,7 @@ class EarlyBird(LearnedMaskPruner):
         deep networks", 2020.
     """
 
+    logged = ("sparsity", "mask_distance")
     state_kind = EarlyBirdState
     _state: EarlyBirdState
 
@@ -188,6 +189,10 @@ class EarlyBird(LearnedMaskPruner):
                 "allow for a larger distance.",
                 stacklevel=2,
             )
+
+    def _without_search(self) -> float:
+        """Return the distance between masks that do not move."""
+        return 0.0
 
     def _kept(self, masks: MaskSet) -> list[np.ndarray]:
         """Return which channels of each scaled kernel are kept."""

@@ -77,6 +77,7 @@ class IMP(Pruner):
         pruning", 2020.
     """
 
+    logged = ("sparsity", "round")
     check_every_update = True
     keeps_initial_weights = True
 
@@ -153,8 +154,7 @@ class IMP(Pruner):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Log the round that the epoch belonged to."""
         super().on_epoch_end(epoch, logs)
-        if logs is not None:
-            logs["round"] = self._round
+        self._log(logs, "round", self._round)
 
     def _advance(self, now: int) -> None:
         before = self._now

@@ -115,7 +115,10 @@ class LearnedMaskPruner(Pruner, ABC):
         """Prepare the weights, once, before the search begins."""
 
     def should_stop(self, ticket: Ticket, logs: dict) -> bool:
-        """Return whether the ticket settles now, at the end of an epoch of search."""
+        """Return whether the ticket settles now, at the end of an epoch of search.
+
+        What it writes into `logs` is logged; the names of these keys are in `logged`.
+        """
         return False
 
     def finalize(self, ticket: Ticket) -> None:
@@ -183,18 +186,25 @@ class LearnedMaskPruner(Pruner, ABC):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Draw masks when the schedule says so, and settle when the search ends."""
-        if not self._settled:
+        if self._settled:
+            self._note_metrics(logs)
+        else:
             super().on_train_batch_end(batch, logs)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Settle if the ticket is found; at the end of the run it must."""
         logs = {} if logs is None else logs
+        seen = {key: logs[key] for key in logs if key not in self.logged}
         if not self._settled:
             self._synchronize()
-            if self._state.searching and self.should_stop(self._ticket, logs):
+            if self._state.searching and self.should_stop(self._ticket, seen):
                 self._settle()
             super().on_epoch_end(epoch, logs)
-        logs["sparsity"] = self._masks.count().sparsity
+        # Each epoch, though the search is over: columns of a history have one length.
+        own = {name: seen.pop(name, self._without_search()) for name in self.logged}
+        logs.update(seen)
+        for name, value in own.items():
+            self._log(logs, name, value)
 
     def _advance(self, now: int) -> None:
         if self._settled:
@@ -212,6 +222,10 @@ class LearnedMaskPruner(Pruner, ABC):
                 f"{self.sparsity:g}. Call fit again, with initial_epoch, to go on.",
                 stacklevel=2,
             )
+
+    def _without_search(self) -> float:
+        """Return what is logged of the search while there is none."""
+        return self._masks.count().sparsity
 
     def _take_start(self) -> None:
         """Do nothing: the weights start from where the search begins."""

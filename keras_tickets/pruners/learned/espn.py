@@ -50,6 +50,8 @@ class ESPN(LearnedMaskPruner):
         Cho et al., "ESPN: Extremely Sparse Pruned Networks", 2020.
     """
 
+    logged = ("sparsity", "soft_sparsity")
+
     def __init__(
         self,
         sparsity: float = 0.95,

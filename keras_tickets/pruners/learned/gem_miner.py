@@ -61,6 +61,8 @@ class GemMiner(Supermask):
         2022.
     """
 
+    logged = ("sparsity", "rounded_sparsity")
+
     def __init__(
         self,
         sparsity: float = 0.98,

@@ -48,6 +48,8 @@ class STR(LearnedMaskPruner):
         sparsity", 2020.
     """
 
+    logged = ("sparsity", "soft_sparsity")
+
     def __init__(
         self,
         sparsity: float = 0.9,
