@@ -181,8 +181,9 @@ class SoftThreshold(LearnedMask):
 
     def scores(self) -> np.ndarray:
         """Return `|w| - sigmoid(s)`: above zero is what the threshold leaves."""
-        threshold = on_host(ops.sigmoid(self.variable.value))
-        return magnitude(self.kernel.variable) - threshold
+        threshold = ops.sigmoid(self.variable.value)  # as the forward pass rounds it
+        size = magnitude(self.kernel.variable)
+        return size - on_host(ops.cast(threshold, str(size.dtype)))
 
 
 class ChannelScale(LearnedMask):

@@ -299,21 +299,18 @@ def _named(files: Mapping[str, Path] | Sequence[Path]) -> dict[str, pathlib.Path
 def _rated(accuracy: Any) -> dict[str, float]:
     """Return what is known of files, by their names."""
     rated = {} if accuracy is None else accuracy
-    given = rated if isinstance(rated, Mapping) else {"": rated}
-    known = {
-        name: arguments.as_number(value)
-        for name, value in given.items()
-        if value is not None
-    }
-    if None in known.values() or "" in known:
-        raise TypeError(
-            "`accuracy` is what you know of files, to be shown beside their times: "
-            "numbers by the names in `files`, such as {'dense': 0.98}. Received: "
-            f"{accuracy!r:.80}. No accuracy is measured here: "
-            "model.evaluate(x, y) tells that of a model, and kt.verify whether a file "
-            "computes what the model does."
-        )
-    return known
+    if isinstance(rated, Mapping):
+        given = {name: value for name, value in rated.items() if value is not None}
+        known = {name: arguments.as_number(value) for name, value in given.items()}
+        numbers = {name: value for name, value in known.items() if value is not None}
+        if len(numbers) == len(given):
+            return numbers
+    raise TypeError(
+        "`accuracy` is what you know of files, to be shown beside their times: "
+        "numbers by the names in `files`, such as {'dense': 0.98}. Received: "
+        f"{accuracy!r:.80}. No accuracy is measured here: model.evaluate(x, y) tells "
+        "that of a model, and kt.verify whether a file computes what the model does."
+    )
 
 
 def _in_rounds(

@@ -261,7 +261,7 @@ class Explicit(Allocation):
             )
         self.sparsities = {
             _pattern(part): arguments.number(
-                f"The sparsity of {part!r} in sparsities", sparsity, "[0, 1)"
+                f"In sparsities that of {part!r}", sparsity, "[0, 1)"
             )
             for part, sparsity in sparsities.items()
         }
