@@ -1,4 +1,4 @@
-"""Corners of Keras: layers with layers inside, dtypes, strategies, histories, copies."""
+"""Layers with layers inside, dtypes, strategies, histories and copies."""
 
 from __future__ import annotations
 
