@@ -181,7 +181,11 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
         collapse.check_paths(self._task.model, kernels, keep, self)
 
     def _bind(self, model: keras.Model) -> None:
-        self._masks = masks_in(model, self)
+        masks = masks_in(model, self)
+        before: MaskSet | None = getattr(self, "_masks", None)
+        if before is None or before.masked != masks.masked:  # another model
+            self._told = self._taken = frozenset()
+        self._masks = masks
         self._start = model.start if isinstance(model, Ticket) else None
         inner = model.model if isinstance(model, Ticket) else model
         loss = keras_private.compiled_loss(model)
