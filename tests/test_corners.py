@@ -146,7 +146,8 @@ def test_a_penalty_in_half_precision_stays_finite():
     ticket = kt.wrap(keras.Sequential([keras.Input((300,)), dense]), kt.ESPN(0.5))
     ticket.pruner_state.searching.set()
     ticket(np.zeros((1, 300), "float16"))
-    assert ops.convert_to_numpy(sum(ticket.losses)) == pytest.approx(8e-5 * 300**2, rel=1e-3)
+    penalty = ops.convert_to_numpy(sum(ticket.losses))
+    assert penalty == pytest.approx(8e-5 * 300**2, rel=1e-3)
 
 
 @pytest.mark.skipif(not TENSORFLOW, reason="MirroredStrategy is TensorFlow's")
