@@ -165,6 +165,7 @@ class Dynamic(Pruner):
         """Draw the first masks, now; say which kernels will never have a weight."""
         curve = super().draw(model, verbose)
         self._warn_of_empty()
+        self._told = frozenset()  # the first `fit` says so, too
         return curve
 
     def _warn_of_empty(self) -> None:

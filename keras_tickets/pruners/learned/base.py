@@ -202,6 +202,7 @@ class LearnedMaskPruner(Pruner, ABC):
             super().on_epoch_end(epoch, logs)
         # Each epoch, though the search is over: columns of a history have one length.
         own = {name: seen.pop(name, self._without_search()) for name in self.logged}
+        own["sparsity"] = self._masks.count().sparsity
         logs.update(seen)
         for name, value in own.items():
             self._log(logs, name, value)
