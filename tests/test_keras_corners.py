@@ -44,6 +44,28 @@ def test_training_argument_is_taken_over():
     assert host._call_has_context_arg["training"] is False, VERSION
 
 
+def test_arguments_are_taken_over():
+    class Host(layers.Layer):
+        def build(self, *shapes, **named):
+            self.shapes = named
+
+        def call(self, *args, **kwargs):
+            return args[0] if args else kwargs["query"]
+
+    host, data = Host(), keras.Input((5, 4))
+    keras_private.take_arguments_like(host, layers.MultiHeadAttention(2, 3))
+    host(query=data, value=data)
+    assert host.shapes == dict.fromkeys(["query_shape", "value_shape"], data.shape), (
+        VERSION
+    )
+
+
+def test_variables_are_brought_up_to_date(model):
+    keras_private.up_to_date(model)  # outside of fit there is nothing to do
+    if keras.backend.backend() == "jax":
+        assert callable(model.jax_state_sync), VERSION
+
+
 def test_a_config_of_torch_names_optimizers_of_any_backend():
     optimizer = keras.saving.serialize_keras_object(keras.optimizers.SGD(0.5))
     module = "keras.src.backend.torch.optimizers.torch_sgd"

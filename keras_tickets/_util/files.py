@@ -79,10 +79,18 @@ def check_source(
         The path.
 
     Raises:
+        TypeError: If it is no path.
         ValueError: If the suffix names no format.
         FileNotFoundError: If there is no such file.
         IsADirectoryError: If the path is a folder.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            f"Expected the path of a file that ends with "
+            f"{' or '.join(map(repr, suffixes))}. Received: an object of type "
+            f"{type(path).__name__}. A model is written to such a file first: "
+            "kt.export(model, 'model.tflite')."
+        )
     file = pathlib.Path(path).expanduser()
     if file.suffix not in suffixes:
         raise ValueError(

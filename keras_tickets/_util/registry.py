@@ -53,10 +53,15 @@ class Configurable:
         """Rebuild the object from `get_config()`."""
         return cls(**{name: revive(value) for name, value in config.items()})
 
+    def _given(self) -> dict[str, Any]:
+        """Return the constructor's arguments, all of them."""
+        names = inspect.signature(type(self)).parameters
+        return {name: getattr(self, name) for name in names}
+
     def _arguments(self) -> dict[str, Any]:
         return {
-            name: None if name in self.unsaved else getattr(self, name)
-            for name in inspect.signature(type(self)).parameters
+            name: None if name in self.unsaved else value
+            for name, value in self._given().items()
         }
 
     def __repr__(self) -> str:

@@ -22,7 +22,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_tickets.backend import array_of, keras_private
+from keras_tickets.backend import array_of, keras_private, sequential
 from keras_tickets.backend.rebuilding import is_of_keras
 
 
@@ -57,8 +57,10 @@ def rebuild(source: Any, change: Callable[[Any], Any] = lambda config: config) -
     # Not Keras' own: a layer Add would then also be taken for the operation Add.
     kinds = {type(layer) for layer in (source, *below)}
     classes = {cls.__name__: cls for cls in kinds if not is_of_keras(cls)}
+    classes |= sequential.CLASSES
     try:
         config = change(keras.saving.serialize_keras_object(source))
+        config = sequential.built_once(config)
         with keras.saving.custom_object_scope(classes):
             return keras.saving.deserialize_keras_object(config, safe_mode=False)
     except (TypeError, ValueError, NotImplementedError, AttributeError) as error:

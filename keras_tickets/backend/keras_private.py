@@ -7,6 +7,7 @@ the version that runs and fails when one of these corners moves.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,6 +50,19 @@ def show_to_object_checkpoints(layer: keras.Layer) -> None:
     layer._created_variables = tuple(own_variables(layer))
 
 
+def take_arguments_like(host: keras.Layer, inner: keras.Layer) -> None:
+    """Let Keras build and call `host`, a wrapper, with the arguments of `inner`.
+
+    Keras reads the signature of `call` to tell tensors from other arguments, and that
+    of `build` to tell which of their shapes it wants: of an attention the shapes of
+    query, value and key.
+    """
+    host._call_signature = inner._call_signature
+    host.call_signature_parameters = inner.call_signature_parameters
+    host.build.__signature__ = inspect.signature(inner.build)
+    take_training_argument_like(host, inner)
+
+
 def take_training_argument_like(host: keras.Layer, inner: keras.Layer) -> None:
     """Let Keras pass `training` to `host` exactly when it would to `inner`.
 
@@ -58,6 +72,16 @@ def take_training_argument_like(host: keras.Layer, inner: keras.Layer) -> None:
     takes_training = inner._call_has_training_arg
     host._call_has_training_arg = takes_training
     host._call_has_context_arg["training"] = takes_training
+
+
+def up_to_date(model: keras.Model) -> None:
+    """Let the variables of `model` hold their values, also in the middle of `fit`.
+
+    On JAX the training state is elsewhere between two steps; what Keras hands to a
+    callback as `self.model` is brought up to date in this way.
+    """
+    if keras.backend.backend() == "jax":
+        model.jax_state_sync()
 
 
 def for_any_backend(config: Any) -> Any:

@@ -58,7 +58,9 @@ class Capture(AuxiliaryVariable):
         return (self.decay * ops.sum(held * self._zeros()),)
 
     def _zeros(self) -> Any:
-        return ops.custom_gradient(_zero)(ops.convert_to_tensor(self.variable.value))
+        # A copy, as TensorFlow refuses gradients of its own that read a variable,
+        # which one of a MirroredStrategy is outside of a step.
+        return ops.custom_gradient(_zero)(ops.copy(self.variable.value))
 
 
 def _zero(value: Any) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ and not at all before and after. Gradients through a rounding are those of the i
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -71,9 +72,13 @@ class LearnedMask(AuxiliaryVariable):
             initializer="zeros",
             dtype=kernel.variable.dtype,
             constraint=constraint,
-            name=kernel.path.replace("/", "_") + "_score",  # unique, as torch asks
+            name=self.name_of(kernel),
         )
         self.variable.assign(initial)
+
+    def name_of(self, kernel: Kernel) -> str:
+        """Return the name of the variable; torch asks that it is unique."""
+        return kernel.path.replace("/", "_") + "_score"
 
     @abstractmethod
     def during_search(self, value: Any) -> Any:
@@ -92,8 +97,11 @@ class LearnedMask(AuxiliaryVariable):
         """Return the regularisation of the variable."""
         if not self.penalty:
             return ()
-        loss = self.penalty * PENALTIES[self.norm](self.variable.value)
-        return (ops.where(self.searching.value, loss, 0.0),)
+        value = self.variable.value
+        if self.variable.dtype in ("float16", "bfloat16"):
+            value = ops.cast(value, "float32")  # a sum over 65504 is infinite in half
+        loss = self.penalty * PENALTIES[self.norm](value)
+        return (ops.where(self.searching.value, loss, ops.zeros_like(loss)),)
 
 
 def learned(masks: MaskSet) -> list[Any]:
@@ -159,6 +167,15 @@ class Soft(LearnedMask):
 class SoftThreshold(LearnedMask):
     """STR: weights shrunk by a threshold `sigmoid(s)`, one for each kernel."""
 
+    def name_of(self, kernel: Kernel) -> str:
+        """Return a name in which no pattern for kernels is found.
+
+        A `keras.distribution.LayoutMap` goes by paths of variables. What it says of
+        the axes of a kernel does not fit a number.
+        """
+        digest = hashlib.sha256(kernel.path.encode()).hexdigest()
+        return f"threshold_{digest[:16]}"
+
     def during_search(self, value: Any) -> Any:
         """Return `sign(w) * relu(|w| - sigmoid(s))`."""
         excess = ops.abs(value) - ops.sigmoid(self.variable.value)
@@ -166,8 +183,9 @@ class SoftThreshold(LearnedMask):
 
     def scores(self) -> np.ndarray:
         """Return `|w| - sigmoid(s)`: above zero is what the threshold leaves."""
-        threshold = on_host(ops.sigmoid(self.variable.value))
-        return magnitude(self.kernel.variable) - threshold
+        threshold = ops.sigmoid(self.variable.value)  # as the forward pass rounds it
+        size = magnitude(self.kernel.variable)
+        return size - on_host(ops.cast(threshold, str(size.dtype)))
 
 
 class ChannelScale(LearnedMask):

@@ -149,7 +149,9 @@ class MaskedCall:
             self.host.add_loss(loss * 1)
         for m in self.masked:
             for loss in m.auxiliary.losses() if m.auxiliary else ():
-                self.host.add_loss(loss)
+                # Keras sums losses as they are, and TensorFlow only those of one
+                # dtype: that of the compiled loss.
+                self.host.add_loss(ops.cast(loss, keras.config.floatx()))
         for variable in (m.kernel.variable for m in self.masked):
             if variable.regularizer is not None:
                 # Keras regularises the stored kernel; the masked model has the

@@ -9,7 +9,7 @@ import keras
 
 from keras_tickets._util.registry import PACKAGE
 from keras_tickets.backend import keras_private
-from keras_tickets.kernels import find_kernels, why_not
+from keras_tickets.kernels import Kernel, find_kernels, why_not
 from keras_tickets.masks.masked_call import MaskedCall, add_masks
 
 
@@ -31,10 +31,12 @@ class Masked(keras.layers.Wrapper):
         name: Defaults to `"masked_" + layer.name`.
         **kwargs: `trainable`, as for any layer.
 
-    Input and output shapes are those of `layer`.
+    Input and output shapes are those of `layer`, and it is called as `layer` is: an
+    attention with query, value and key, a recurrent layer with its initial state.
 
     Raises:
-        ValueError: On build, if the layer has no kernel that can be pruned.
+        ValueError: If the layer is masked already, or a layer inside it; on build, if
+            it has no kernel that can be pruned.
 
     Example:
     >>> import keras
@@ -61,37 +63,73 @@ class Masked(keras.layers.Wrapper):
         )
         self.supports_masking = True
         self.bypass = False
-        keras_private.take_training_argument_like(self, layer)
+        self._check_unmasked()
+        keras_private.take_arguments_like(self, layer)
         if layer.built:
             self.build()
 
-    def build(self, input_shape: Any = None) -> None:
-        """Build the inner layer and the masks."""
-        super().build(input_shape)
-        kernels = [
-            kernel
-            for kernel in find_kernels(self.layer)
-            if (row := why_not(kernel)) is None or row.on_request
-        ]
-        preferred = [kernel for kernel in kernels if why_not(kernel) is None]
-        if not kernels:
-            raise ValueError(
-                f"Masked cannot prune layer {self.layer.name!r} of type "
-                f"{type(self.layer).__name__}: expected a trainable floating-point "
-                "weight of rank two or more. Use the layer without Masked."
-            )
-        self.mask_set = add_masks(self, preferred or kernels)
+    def build(self, *shapes: Any, **named: Any) -> None:
+        """Build the inner layer and the masks; the arguments are those of its `build`.
+
+        None are needed if it is built.
+        """
+        if not self.layer.built:
+            self.layer.build(*shapes, **named)
+            self.layer.built = True
+        self._check_unmasked()  # a layer may make those inside it only now
+        self.mask_set = add_masks(self, self._kernels())
         self._masked_call = MaskedCall(self, self.layer, self.mask_set.masked)
         keras_private.show_to_object_checkpoints(self)
 
-    def call(
-        self, inputs: Any, *args: Any, training: bool | None = None, **kwargs: Any
-    ) -> Any:
+    def _check_unmasked(self) -> None:
+        for layer in masked_layers(self.layer):
+            if layer is not self:
+                raise ValueError(
+                    f"Masked cannot wrap {self.layer.name!r}: {layer.name!r} masks "
+                    f"{layer.layer.name!r} there already, and a kernel has one mask. "
+                    "Use it as it is, or wrap a layer without Masked inside."
+                )
+
+    def _kernels(self) -> list[Kernel]:
+        """Return what is masked: what is pruned by default, or else on request."""
+        why = {kernel: why_not(kernel) for kernel in find_kernels(self.layer)}
+        preferred = [kernel for kernel, row in why.items() if row is None]
+        kernels = preferred or [k for k, row in why.items() if row and row.on_request]
+        if kernels:
+            return kernels
+        reasons = "".join(
+            f"\n  {k.path} {k.shape}: {row.reason}" for k, row in why.items() if row
+        )
+        unbuilt = [x.name for x in keras_private.sublayers(self.layer) if not x.built]
+        raise ValueError(
+            f"Masked cannot prune layer {self.layer.name!r} of type "
+            f"{type(self.layer).__name__}: expected a trainable floating-point "
+            "weight of rank two or more. "
+            + (f"What it has is left alone:{reasons}\n" if reasons else "")
+            + (
+                f"Its layers {', '.join(unbuilt)} are not built: call it on data once "
+                "before, or give its class a build() that builds them."
+                if unbuilt
+                else "Use the layer without Masked."
+            )
+        )
+
+    def call(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
         """Run the layer with its effective kernels."""
         if training is not None:
             kwargs["training"] = training
         run = self.layer if self.bypass else self._masked_call
-        return run(inputs, *args, **kwargs)
+        return run(*args, **kwargs)
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        """Return what the inner layer was built with."""
+        return self.layer.get_build_config()
+
+    def build_from_config(self, config: Any) -> None:
+        """Build the inner layer from `get_build_config()`, and the masks."""
+        if config and not self.layer.built:
+            self.layer.build_from_config(config)
+        self.build()
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
         """Leave Keras masks to the inner layer, which has attached its own."""

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 import keras
 import numpy as np
 
+from keras_tickets._util import arguments
 from keras_tickets._util.registry import Configurable, Registry, spelling
 from keras_tickets.backend import on_host
 from keras_tickets.masks.masked_call import MaskedKernel
@@ -77,9 +78,7 @@ class Momentum(Gradient):
     """
 
     def __init__(self, decay: float = 0.9) -> None:
-        if not 0.0 <= decay < 1.0:
-            raise ValueError(f"decay must lie in [0, 1). Received: {decay!r}.")
-        self.decay = decay
+        self.decay = arguments.number("decay", decay, "[0, 1)")
 
 
 @registry.register
@@ -95,7 +94,7 @@ class Random(Growth):
     """
 
     def __init__(self, seed: int = 0) -> None:
-        self.seed = seed
+        self.seed = arguments.seed(seed)
 
     def scores(self, masked: MaskedKernel, index: int, step: int) -> np.ndarray:
         """Return uniform noise."""

@@ -147,6 +147,7 @@ def _is_masked(layer: keras.Layer) -> bool:
 
 def _inner_and_masks(model: keras.Model) -> tuple[keras.Model, list[MaskedKernel]]:
     """Return the model to copy and every mask that acts in it."""
+    keras_private.up_to_date(model)  # it may be called in the middle of `fit`
     inner = model.model if _is_masked(model) else model
     holders = [layer for layer in keras_private.sublayers(model) if _is_masked(layer)]
     masked = [m for layer in holders for m in layer.mask_set.masked]

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from keras_tickets import runtime as runners
+from keras_tickets._util import arguments
 from keras_tickets._util.checks import check_counts
 from keras_tickets._util.files import check_source, gzip_size
 from keras_tickets._util.shown import Shown
@@ -222,7 +223,7 @@ def compare(
     """
     paths = _named(files)
     names = [on] if isinstance(on, str) else list(dict.fromkeys(on))
-    known = dict(accuracy or {})
+    known = _rated(accuracy)
     if unknown := [name for name in known if name not in paths]:
         raise ValueError(
             f"`accuracy` names {unknown[0]!r}, which is none of the files: "
@@ -284,10 +285,33 @@ def _named(files: Mapping[str, Path] | Sequence[Path]) -> dict[str, pathlib.Path
     """Return the files by name; equal paths are one file."""
     if isinstance(files, str | os.PathLike):
         files = [files]
+    if not isinstance(files, Mapping | Sequence):
+        raise TypeError(
+            "`files` are paths, or a mapping of names to paths, such as "
+            "{'dense': 'dense.tflite'}. Received: files of type "
+            f"{type(files).__name__}"
+        )
     named = files if isinstance(files, Mapping) else {str(f): f for f in files}
     if not named:
         raise ValueError(f"There is no file to compare. Received: files={files!r}")
     return {name: check_source(path, SUFFIXES) for name, path in named.items()}
+
+
+def _rated(accuracy: Any) -> dict[str, float]:
+    """Return what is known of files, by their names."""
+    rated = {} if accuracy is None else accuracy
+    if isinstance(rated, Mapping):
+        given = {name: value for name, value in rated.items() if value is not None}
+        known = {name: arguments.as_number(value) for name, value in given.items()}
+        numbers = {name: value for name, value in known.items() if value is not None}
+        if len(numbers) == len(given):
+            return numbers
+    raise TypeError(
+        "`accuracy` is what you know of files, to be shown beside their times: "
+        "numbers by the names in `files`, such as {'dense': 0.98}. Received: "
+        f"{accuracy!r:.80}. No accuracy is measured here: model.evaluate(x, y) tells "
+        "that of a model, and kt.verify whether a file computes what the model does."
+    )
 
 
 def _in_rounds(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import random
 import warnings
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
 
 from keras_tickets import scores
+from keras_tickets._util import arguments
 from keras_tickets._util.registry import Registry
 from keras_tickets.backend import keras_private
 from keras_tickets.masks.constrained import ConstrainedKernels
@@ -21,7 +22,7 @@ from keras_tickets.masks.pruner_state import PrunerState
 from keras_tickets.pruners import collapse
 from keras_tickets.pruners.drawing import begun, draw
 from keras_tickets.pruners.pruning_recipe import PruningRecipe
-from keras_tickets.pruners.structure_checks import check_structure, warn_of_misfits
+from keras_tickets.pruners.structure_checks import check_structure, misfits
 from keras_tickets.recipe import schedules
 from keras_tickets.ticket.curve import Curve
 from keras_tickets.ticket.ticket import Ticket
@@ -58,11 +59,25 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
             what is kept falls by the same factor in each.
 
     The keys `logs["sparsity"]` and `history.history["sparsity"]` hold the measured
-    sparsity after each epoch.
+    sparsity after each epoch. Where a metric of the model has that name the key is
+    `"ticket_sparsity"`, and a warning says so.
+
+    A copy, by `copy` or `pickle`, is a pruner with the same arguments, which no model
+    is bound to.
     """
 
     curve: Curve | None = None
     """How the last draw went."""
+
+    logged: tuple[str, ...] = ("sparsity",)
+    """The keys of `logs` that it writes after each epoch."""
+
+    _taken: frozenset[str] = frozenset()
+    _told: frozenset[str] = frozenset()
+
+    def __reduce__(self) -> Any:
+        """Return how copies are made: from the arguments, without any state."""
+        return _made, (type(self), self._given())
 
     # -- what it asks of a ticket ----------------------------------------------
 
@@ -164,7 +179,7 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
         self._take_start()
         curve = self.update(self._masks, self.sparsity, verbose)
         self._constrained.zero_dead()
-        warn_of_misfits(self, self._masks)
+        self._tell_once(misfits(self, self._masks))
         return curve
 
     def update(self, masks: MaskSet, sparsity: float, verbose: int = 0) -> Curve:
@@ -212,7 +227,11 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
         return self._masks.count().kept > self.target(self._masks).kept
 
     def _bind(self, model: keras.Model) -> None:
-        self._masks = masks_in(model, self)
+        masks = masks_in(model, self)
+        before: MaskSet | None = getattr(self, "_masks", None)
+        if before is None or before.masked != masks.masked:  # another model
+            self._told = self._taken = frozenset()
+        self._masks = masks
         self._constrained = ConstrainedKernels(self._masks.masked)
         ticket = ticket_in(model, self)
         self._start = None if ticket is None else ticket.start
@@ -272,6 +291,7 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Update the masks when the schedule says so."""
+        self._note_metrics(logs)
         if self._run.steps is not None:
             self._advance(self._epoch * self._run.steps + batch + 1)
 
@@ -281,22 +301,20 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
         if epoch + 1 >= self._run.epochs:
             self._finish()
         self._hold_constraints()
-        if logs is not None:
-            logs["sparsity"] = self._masks.count().sparsity
+        self._log(logs, "sparsity", self._masks.count().sparsity)
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Warn when the masks are not what was asked for."""
         if not self._met(self._masks):
             reached, target = self._masks.count(), self.target(self._masks)
-            warnings.warn(
+            self._tell_once(
                 f"{type(self).__name__} missed its target: asked for sparsity "
                 f"{self.sparsity:g} ({target.zeros} zeros), the masks have "
                 f"{reached.sparsity:.6g} ({reached.zeros} zeros of {reached.total}). "
                 "Either training stopped before the schedule ended, or the masks were "
-                "sparser before it began.",
-                stacklevel=2,
+                "sparser before it began."
             )
-        warn_of_misfits(self, self._masks)
+        self._tell_once(misfits(self, self._masks))
         warn_of_nan(self._masks.kernels)
         self._warn_of_constraints()
 
@@ -334,15 +352,44 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
     def _finish(self) -> None:
         if self.schedule.finished(self._now, self._run):
             return
-        before = self._masks.count().sparsity
+        before = self._masks.count()
         self.update(self._masks, self.sparsity, self._verbose)
+        if self._masks.count() == before:  # as in each `fit` after the target is met
+            return
+        unit = self.schedule.unit
+        reached = self._now / self._run.time(1, unit)
         warnings.warn(
             f"The run was shorter than the schedule of {type(self).__name__}: it ended "
-            f"at {self._now} of {self.schedule.end:g} {self.schedule.unit}. The last "
-            f"update went from sparsity {before:.4g} to {self.sparsity:g} at once. "
+            f"at {reached:g} of {self.schedule.end:g} {unit}. The last update went "
+            f"from sparsity {before.sparsity:.4g} to {self.sparsity:g} at once. "
             "Train longer, or give the schedule in fractions of the run.",
             stacklevel=2,
         )
+
+    def _tell_once(self, message: str) -> None:
+        """Warn, unless there is nothing to say or it was said in an earlier `fit`."""
+        if message and message not in self._told:
+            self._told |= {message}
+            warnings.warn(message, stacklevel=3)
+
+    def _note_metrics(self, logs: dict | None) -> None:
+        """Find out which keys of `logs` are metrics of the model."""
+        taken = frozenset(self.logged) & frozenset(logs or {})
+        if taken <= self._taken:
+            return
+        self._taken |= taken
+        self._tell_once(
+            f"The model has metrics called {', '.join(map(repr, sorted(taken)))}, "
+            f"which {type(self).__name__} calls what it logs of the masks. Those of "
+            "the model keep the name; that of the masks is logged as "
+            f"{', '.join(repr(f'ticket_{name}') for name in sorted(taken))}. Rename "
+            'the metric, name="...", to have both under their own.'
+        )
+
+    def _log(self, logs: dict | None, name: str, value: float) -> None:
+        """Write a key of `logged`, beside a metric of the same name."""
+        if logs is not None:
+            logs[f"ticket_{name}" if name in self._taken else name] = value
 
 
 registry = Registry("pruner", Pruner)
@@ -367,6 +414,10 @@ def ticket_in(model: keras.Model, pruner: Pruner) -> Ticket | None:
             "and that all are listed: callbacks=[first.pruner, second.pruner]."
         )
     return candidates[0] if candidates else None
+
+
+def _made(cls: type[Pruner], given: dict[str, Any]) -> Pruner:
+    return cls(**given)
 
 
 def masks_in(model: keras.Model, pruner: Pruner) -> MaskSet:
@@ -400,4 +451,4 @@ def state_in(model: keras.Model, kind: type[S]) -> S | None:
 
 def seed_or_new(seed: int | None) -> int:
     """Return `seed`, or a new one from `keras.utils.set_random_seed`'s generator."""
-    return random.randrange(2**31) if seed is None else seed
+    return random.randrange(2**31) if seed is None else arguments.seed(seed)

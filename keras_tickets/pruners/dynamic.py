@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from keras_tickets import scores
+from keras_tickets._util import arguments
 from keras_tickets.backend import on_host
 from keras_tickets.kernels import Kernel
 from keras_tickets.masks import optimizer_slots
@@ -106,19 +107,13 @@ class Dynamic(Pruner):
         self.seed = seed_or_new(seed)
         score = scores.Random(self.seed)
         super().__init__(sparsity, score, allocation, structure, "once", on_collapse)
-        if update_every < 1 or update_every != int(update_every):
-            raise ValueError(
-                "update_every is a number of training steps, at least 1. Received: "
-                f"{update_every!r}."
-            )
-        if not 0.0 < drop_fraction <= 1.0:
-            raise ValueError(
-                f"drop_fraction must lie in (0, 1]. Received: {drop_fraction!r}."
-            )
-        if not 0.0 < until <= 1.0:
-            raise ValueError(
-                f"until is a fraction of the run, in (0, 1]. Received: {until!r}."
-            )
+        self.update_every = arguments.whole(
+            "update_every counts training steps and", update_every, least=1
+        )
+        self.drop_fraction = arguments.number("drop_fraction", drop_fraction, "(0, 1]")
+        self.until = arguments.number(
+            "until is a fraction of the run and", until, "(0, 1]"
+        )
         if isinstance(self.structure, NM):
             raise ValueError(
                 f"{type(self).__name__} grows weights where they are wanted most, "
@@ -137,9 +132,6 @@ class Dynamic(Pruner):
         self.drop = drop
         self.update_at_start = update_at_start
         self.growth = growths.get(growth, self.seed)
-        self.update_every = int(update_every)
-        self.drop_fraction = drop_fraction
-        self.until = until
         self.decay = schedules.get(decay)
         self._slots: optimizer_slots.Slots | None = None
 
@@ -190,18 +182,18 @@ class Dynamic(Pruner):
         """Draw the first masks, now; say which kernels will never have a weight."""
         curve = super().draw(model, verbose)
         self._warn_of_empty()
+        self._told = frozenset()  # the first `fit` says so, too
         return curve
 
     def _warn_of_empty(self) -> None:
         masked = self._masks.masked
         empty = [m.kernel.path for m in masked if not on_host(m.mask.value).any()]
         if empty:
-            warnings.warn(
+            self._tell_once(
                 f"{', '.join(empty)} got no weights at sparsity {self.sparsity:g}, and "
                 f"{type(self).__name__} holds the number of each kernel, so they will "
                 "stay empty. Lower the sparsity, name a sparsity for them in "
-                "allocation={...}, or leave them alone with skip=.",
-                stacklevel=3,
+                "allocation={...}, or leave them alone with skip=."
             )
 
     def set_model(self, model: keras.Model) -> None:

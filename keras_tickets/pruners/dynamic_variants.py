@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+from keras_tickets._util import arguments
 from keras_tickets.masks.regrowth import Momentum
 from keras_tickets.pruners.base import registry
 from keras_tickets.pruners.dynamic import Dynamic
@@ -208,7 +209,7 @@ class SNFS(DynamicVariant):
         on_collapse: str = "raise",
         update_at_start: bool = False,
     ) -> None:
-        self.momentum = momentum
+        self.momentum = arguments.number("momentum", momentum, "[0, 1)")
         super().__init__(
             sparsity,
             allocation=allocation,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_tickets._util import arguments
 from keras_tickets.backend import on_host
 from keras_tickets.channels import batchnorm_scales
 from keras_tickets.kernels import Kernel
@@ -103,6 +104,7 @@ class EarlyBird(LearnedMaskPruner):
         deep networks", 2020.
     """
 
+    logged = ("sparsity", "mask_distance")
     state_kind = EarlyBirdState
     _state: EarlyBirdState
 
@@ -116,12 +118,8 @@ class EarlyBird(LearnedMaskPruner):
         structure: Any = "channel",
         on_collapse: str = "raise",
     ) -> None:
-        if window < 2 or window != int(window):
-            raise ValueError(
-                f"window counts masks to compare, at least 2. Received: {window!r}."
-            )
-        if not 0.0 <= distance < 1.0:
-            raise ValueError(f"distance must lie in [0, 1). Received: {distance!r}.")
+        self.window = arguments.whole("window counts masks to compare and", window, 2)
+        self.distance = arguments.number("distance", distance, "[0, 1)")
         super().__init__(
             sparsity, structure=structure, until=until, on_collapse=on_collapse
         )
@@ -131,9 +129,7 @@ class EarlyBird(LearnedMaskPruner):
                 f'BatchNorm: structure must be "channel". Received: {structure!r}. '
                 "For other structures use kt.IMP or kt.GradualMagnitude."
             )
-        self.penalty = penalty
-        self.distance = distance
-        self.window = int(window)
+        self.penalty = arguments.number("penalty", penalty, "[0, inf)")
 
     def build(self, ticket: Ticket) -> EarlyBirdState:
         """Return masks, scales, and the masks of the last epochs."""
@@ -200,6 +196,10 @@ class EarlyBird(LearnedMaskPruner):
         wanted = self.sparsity * sum(kernel.size for kernel in scaled)
         largest = max(own.distinct_sizes[0] for own in self.weight_groups(scaled))
         return abs(masks.count().zeros - wanted) < largest
+
+    def _without_search(self) -> float:
+        """Return the distance between masks that do not move."""
+        return 0.0
 
     def _kept(self, masks: MaskSet) -> list[np.ndarray]:
         """Return which channels of each scaled kernel are kept."""

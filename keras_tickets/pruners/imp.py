@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_tickets._util import arguments
 from keras_tickets.masks.flag import Flag
 from keras_tickets.masks.pruner_state import PrunerState
 from keras_tickets.masks.snapshot import Snapshot
@@ -76,6 +77,7 @@ class IMP(Pruner):
         pruning", 2020.
     """
 
+    logged = ("sparsity", "round")
     check_every_update = True
     keeps_initial_weights = True
 
@@ -90,15 +92,14 @@ class IMP(Pruner):
         structure: Any = "unstructured",
         on_collapse: str = "raise",
     ) -> None:
-        if not 0.0 < fraction < 1.0:
-            raise ValueError(f"fraction must lie in (0, 1). Received: {fraction!r}.")
-        if rewind not in REWINDS:
-            raise ValueError(f"rewind must be one of {REWINDS}. Received: {rewind!r}.")
-        if not 0.0 < sparsity < 1.0:
-            raise ValueError(
-                "sparsity is the fraction of zeros in the end, and IMP needs something "
-                f"to drop: it must lie in (0, 1). Received: {sparsity!r}."
-            )
+        fraction = arguments.number("fraction", fraction, "(0, 1)")
+        rewind_to = arguments.number("rewind_to", rewind_to, "[0, inf)")
+        sparsity = arguments.number(
+            "sparsity is the fraction of zeros in the end, and IMP needs something to "
+            "drop: it",
+            sparsity,
+            "(0, 1)",
+        )
         # A hair less: 1 - 0.8 ** 3 is three rounds, not four.
         exact = math.log1p(-sparsity) / math.log1p(-fraction)
         self.pruned = math.ceil(exact - 1e-9)
@@ -109,7 +110,7 @@ class IMP(Pruner):
         self.fraction = fraction
         self.rewind_to = rewind_to
         self.unit = unit
-        self.rewind = rewind
+        self.rewind = arguments.word("rewind", rewind, REWINDS)
 
     def build(self, ticket: Ticket) -> IMPState:
         """Return masks, and whether they are those of the end."""
@@ -157,8 +158,7 @@ class IMP(Pruner):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Log the round that the epoch belonged to."""
         super().on_epoch_end(epoch, logs)
-        if logs is not None:
-            logs["round"] = self._round
+        self._log(logs, "round", self._round)
 
     def _advance(self, now: int) -> None:
         before = self._now

@@ -14,6 +14,8 @@ from typing import Any
 
 import keras
 
+from keras_tickets._util import arguments
+from keras_tickets._util.registry import spelling
 from keras_tickets.backend import array_of, keras_private, numbers
 from keras_tickets.backend.copying import copy_state, pair, rebuild
 from keras_tickets.pruners import GemMiner
@@ -165,7 +167,7 @@ PRESETS: list[Preset] = [
 ]
 
 
-def get(architecture: str, sparsity: float) -> Preset:
+def get(architecture: str, sparsity: float | None = None) -> Preset:
     """Return the published preset for an architecture and a sparsity.
 
     Args:
@@ -173,25 +175,39 @@ def get(architecture: str, sparsity: float) -> Preset:
         sparsity: Fraction of zeros; one that was published.
 
     Raises:
-        ValueError: If nothing was published for it.
+        ValueError: If nothing was published for it, or no sparsity is given; says
+            which there are.
 
     Example:
     >>> preset = get("resnet20", sparsity=0.9856)
     >>> preset.epochs, preset.batch_size, preset.pruner().penalty
     (300, 128, 0.0001)
     """
-    rows = [preset for preset in PRESETS if preset.architecture == architecture]
+    rows = [
+        preset
+        for preset in PRESETS
+        if spelling(preset.architecture) == spelling(str(architecture))
+    ]
     if not rows:
         raise ValueError(
             f"There is no preset for {architecture!r}. Expected one of "
             f"{[*ARCHITECTURES]}."
         )
+    published = [round(1 - preset.kept, 6) for preset in rows]
+    if sparsity is None:
+        raise ValueError(
+            f"The presets of {architecture!r} differ by sparsity. Expected sparsity= "
+            f"to be one of {published}."
+        )
+    sparsity = arguments.number(
+        "sparsity is the fraction of zeros and", sparsity, "[0, 1)"
+    )
     for preset in rows:
         if math.isclose(1 - preset.kept, sparsity, abs_tol=1e-6):
             return preset
     raise ValueError(
         f"Nothing was published for {architecture!r} at sparsity {sparsity:g}. "
-        f"Expected one of {[round(1 - preset.kept, 6) for preset in rows]}; or choose "
+        f"Expected one of {published}; or choose "
         "penalty= and every= of kt.GemMiner yourself."
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_tickets import scores
+from keras_tickets._util import arguments
 from keras_tickets._util.registry import Configurable
 from keras_tickets.kernels import Kernel
 from keras_tickets.masks.masked_call import Count, MaskSet
@@ -13,6 +14,8 @@ from keras_tickets.recipe import allocation as allocations
 from keras_tickets.recipe import schedules, structures
 from keras_tickets.recipe.allocation import Group
 from keras_tickets.recipe.groups import WeightGroups
+
+ON_COLLAPSE = ("raise", "warn")
 
 
 class PruningRecipe(Configurable):
@@ -32,34 +35,26 @@ class PruningRecipe(Configurable):
         rounds: int = 1,
     ) -> None:
         super().__init__()  # the callback's, of a pruner
-        if rounds < 1 or rounds != int(rounds):
-            raise ValueError(
-                f"rounds must be a whole number of at least 1. Received: {rounds!r}."
-            )
-        if not 0.0 <= sparsity < 1.0:
-            raise ValueError(
-                f"sparsity is the fraction of zeros and must lie in [0, 1). Received: "
-                f"{sparsity!r}. For 90 % zeros write sparsity=0.9."
-            )
-        if on_collapse not in ("raise", "warn"):
-            raise ValueError(
-                f'on_collapse must be "raise" or "warn". Received: {on_collapse!r}.'
-            )
-        self.sparsity = sparsity
+        self.rounds = arguments.whole("rounds", rounds, least=1)
+        self.sparsity = arguments.number(
+            "sparsity is the fraction of zeros and",
+            sparsity,
+            "[0, 1)",
+            " For 90 % zeros write sparsity=0.9.",
+        )
+        self.on_collapse = arguments.word("on_collapse", on_collapse, ON_COLLAPSE)
         self.score = scores.get(score)
         self.allocation = allocations.get(allocation)
         self.structure = structures.get(structure)
         self.schedule = schedules.get(schedule)
-        self.on_collapse = on_collapse
-        self.rounds = int(rounds)
         self._weight_groups: tuple[tuple[Kernel, ...], list[WeightGroups]] = ((), [])
-        if self.schedule.initial > sparsity:
+        if self.schedule.initial > self.sparsity:
             raise ValueError(
                 f"The schedule begins at sparsity {self.schedule.initial}, above the "
                 f"pruner's {sparsity}. Lower initial=, or raise sparsity=."
             )
         stated = self.schedule.final
-        if stated is not None and stated != sparsity:
+        if stated is not None and stated != self.sparsity:
             raise ValueError(
                 f"The schedule ends at sparsity {stated}, the pruner at {sparsity}. "
                 f"Give both the same: sparsity={stated}."

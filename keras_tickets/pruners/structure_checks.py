@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 from keras_tickets.kernels import Kernel
@@ -34,22 +33,20 @@ def check_structure(pruner: PruningRecipe, kernels: Sequence[Kernel]) -> None:
         )
 
 
-def warn_of_misfits(pruner: PruningRecipe, masks: MaskSet) -> None:
-    """Warn of masks that do not hold the structure: drawn before, without it."""
+def misfits(pruner: PruningRecipe, masks: MaskSet) -> str:
+    """Tell of masks that do not hold the structure: drawn before, without it."""
     pairs = zip(
         masks.kernels,
         pruner.weight_groups(masks.kernels),
         masks.values(),
         strict=True,
     )
-    misfits = [
-        kernel.path for kernel, groups, mask in pairs if not groups.matches(mask)
-    ]
-    if misfits:
-        warnings.warn(
-            f"{type(pruner).__name__} keeps weights together as {pruner.structure!r}, "
-            f"but the masks of {', '.join(misfits)} do not: they had lost other "
-            "weights before, and what is dead stays dead. Draw from a model "
-            "without masks: kt.wrap(ticket.strip(), pruner).",
-            stacklevel=3,
-        )
+    paths = [kernel.path for kernel, groups, mask in pairs if not groups.matches(mask)]
+    if not paths:
+        return ""
+    return (
+        f"{type(pruner).__name__} keeps weights together as {pruner.structure!r}, "
+        f"but the masks of {', '.join(paths)} do not: they had lost other "
+        "weights before, and what is dead stays dead. Draw from a model "
+        "without masks: kt.wrap(ticket.strip(), pruner)."
+    )

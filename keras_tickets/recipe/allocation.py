@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_tickets._util import arguments
 from keras_tickets._util.registry import Configurable, Registry
 from keras_tickets.kernels import Kernel
 
@@ -273,14 +274,18 @@ class Explicit(Allocation):
     """
 
     def __init__(self, sparsities: Mapping[str, float], rest: Any = "uniform") -> None:
-        self.sparsities = dict(sparsities)
+        if not isinstance(sparsities, Mapping):
+            raise ValueError(
+                'sparsities maps parts of paths to sparsities, such as {"head": 0.5}. '
+                f"Received: {sparsities!r}."
+            )
+        self.sparsities = {
+            _pattern(part): arguments.number(
+                f"In sparsities that of {part!r}", sparsity, "[0, 1)"
+            )
+            for part, sparsity in sparsities.items()
+        }
         self.rest = get(rest)
-        for pattern, sparsity in self.sparsities.items():
-            if not 0.0 <= sparsity < 1.0:
-                raise ValueError(
-                    f"The sparsity of {pattern!r} must lie in [0, 1). Received: "
-                    f"{sparsity!r}."
-                )
 
     def groups(
         self, kernels: Sequence[Kernel], sparsity: float, final: float
@@ -319,6 +324,23 @@ class Explicit(Allocation):
             if re.search(pattern, kernel.path)
         )
         return next(found, None)
+
+
+def _pattern(part: Any) -> str:
+    """Return a key of `Explicit`, checked.
+
+    Raises:
+        ValueError: If it is no regular expression.
+    """
+    try:
+        re.compile(part)
+    except (TypeError, re.error) as error:
+        raise ValueError(
+            "The keys of sparsities are regular expressions, searched in the paths of "
+            f"the kernels. Received: {part!r}: {error}. For a path as it is: "
+            "re.escape(path)."
+        ) from error
+    return part
 
 
 def round_shares(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any, Self
 
 import keras
 
+from keras_tickets._util import arguments
 from keras_tickets._util.registry import Configurable, Registry
 
 UNITS = ("fraction", "epochs", "steps")
@@ -84,24 +86,21 @@ class Schedule(Configurable, ABC):
         initial: float = 0.0,
         unit: str = "fraction",
     ) -> None:
-        if unit not in UNITS:
-            raise ValueError(f"unit must be one of {UNITS}. Received: {unit!r}.")
-        limit = 1.0 if unit == "fraction" else math.inf
-        if not 0 <= begin <= end <= limit:
+        self.unit = arguments.word("unit", unit, UNITS)
+        first, last = arguments.as_number(begin), arguments.as_number(end)
+        limit = 1.0 if unit == "fraction" else sys.float_info.max
+        if first is None or last is None or not 0 <= first <= last <= limit:
             raise ValueError(
                 f"{type(self).__name__} needs 0 <= begin <= end"
                 + (" <= 1 (a fraction of the run)" if unit == "fraction" else "")
                 + f". Received: begin={begin!r}, end={end!r}, unit={unit!r}."
             )
-        if every is not None and every <= 0:
-            raise ValueError(f"every must be positive. Received: {every!r}.")
-        if not 0.0 <= initial < 1.0:
-            raise ValueError(f"initial must lie in [0, 1). Received: {initial!r}.")
-        self.begin = begin
-        self.end = end
-        self.every = every
-        self.initial = initial
-        self.unit = unit
+        self.begin = first
+        self.end = last
+        self.every = (
+            None if every is None else arguments.number("every", every, "(0, inf)")
+        )
+        self.initial = arguments.number("initial", initial, "[0, 1)")
 
     final: float | None = None
     """The final value, for a schedule that states its own."""
@@ -163,8 +162,8 @@ class Once(Schedule):
     """
 
     def __init__(self, at: float = 0.0, unit: str = "fraction") -> None:
-        super().__init__(begin=at, end=at, unit=unit)
-        self.at = at
+        super().__init__(arguments.number("at", at, "[0, inf)"), at, unit=unit)
+        self.at = self.begin
 
     def curve(self, progress: float, start: float, stop: float) -> float:
         """Return `start`: before the one update nothing happens."""
@@ -204,7 +203,7 @@ class Polynomial(Schedule):
         power: float = 3,
     ) -> None:
         super().__init__(begin, end, every, initial, unit)
-        self.power = power
+        self.power = arguments.number("power", power, "[0, inf)")
 
     def curve(self, progress: float, start: float, stop: float) -> float:
         """Return `stop + (start - stop) * (1 - progress) ** power`."""
@@ -251,11 +250,12 @@ class Freezing(Exponential):
     """
 
     def __init__(self, every: float = 5, until: float = 0.5) -> None:
-        super().__init__(end=math.inf, unit="epochs")
-        if every <= 0:
-            raise ValueError(f"every must be positive. Received: {every!r}.")
-        self.every = self._period = every
-        self.until = until
+        super().__init__(unit="epochs")
+        self.end = math.inf
+        self.every = self._period = arguments.number("every", every, "(0, inf)")
+        self.until = arguments.number(
+            "until is a fraction of the run and", until, "(0, 1]"
+        )
 
     def span(self, run: Run) -> tuple[float, float]:
         """Return the time one period before the first freeze, and that of the last."""
@@ -301,9 +301,15 @@ class Rounds(Exponential):
         begin: float = 0.0,
         unit: str = "epochs",
     ) -> None:
-        super().__init__(begin, 1.0 if unit == "fraction" else math.inf, unit=unit)
-        self.number = number
-        self.fraction = fraction
+        last = 1.0 if unit == "fraction" else sys.float_info.max
+        super().__init__(begin, last, unit=unit)
+        self.end = 1.0 if unit == "fraction" else math.inf
+        self.number = arguments.whole("number", number, least=1)
+        self.fraction = (
+            None
+            if fraction is None
+            else arguments.number("fraction", fraction, "(0, 1)")
+        )
 
     def span(self, run: Run) -> tuple[float, float]:
         """Return the times that rounds go back to and that of the last pruning."""

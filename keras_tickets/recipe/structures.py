@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+from keras_tickets._util import arguments
 from keras_tickets._util.registry import Configurable, Registry
 from keras_tickets.kernels import Kernel
 from keras_tickets.recipe.groups import Pattern, WeightGroups
@@ -103,15 +104,11 @@ class Block(Structure):
     """
 
     def __init__(self, size: int = 4, axis: str = "output") -> None:
-        if size < 2 or size != int(size):
-            raise ValueError(
-                "size is how many weights a block has, a whole number of at least 2. "
-                f'Received: {size!r}. For single weights use "unstructured".'
-            )
-        if axis not in AXES:
-            raise ValueError(f"axis must be one of {AXES}. Received: {axis!r}.")
-        self.size = int(size)
-        self.axis = axis
+        hint = ' For single weights use "unstructured".'
+        self.size = arguments.whole(
+            "size is how many weights a block has and", size, 2, hint
+        )
+        self.axis = arguments.word("axis", axis, AXES)
 
     def on(self, kernel: Kernel) -> WeightGroups:
         """Return blocks of `size` inputs or outputs."""
@@ -180,13 +177,13 @@ class NM(Structure):
     """
 
     def __init__(self, n: int = 2, m: int = 4) -> None:
-        if not 1 <= n < m or n != int(n) or m != int(m):
+        self.m = arguments.whole("m", m, least=2)
+        self.n = arguments.whole("n", n, least=0)
+        if not 1 <= self.n < self.m:
             raise ValueError(
                 "n:m keeps n of m inputs: whole numbers with 1 <= n < m. Received: "
                 f"n={n!r}, m={m!r}."
             )
-        self.n = int(n)
-        self.m = int(m)
 
     def on(self, kernel: Kernel) -> Pattern:
         """Return single weights in groups of `m` inputs."""

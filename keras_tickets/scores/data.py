@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Number
 from typing import Any
 
 import keras
@@ -41,7 +42,7 @@ def length(batch: Sequence[Any]) -> int:
 
 def _cut(data: tuple, batch_size: int, name: str) -> list[tuple]:
     _check_pair(data, name)
-    parts = tree.map_structure(np.asarray, data)
+    parts = tree.map_structure(np.asarray, tuple(_arrays(part) for part in data))
     sizes = {len(part) for part in tree.flatten(parts)}
     if len(sizes) > 1:
         raise ValueError(
@@ -58,6 +59,8 @@ def _cut(data: tuple, batch_size: int, name: str) -> list[tuple]:
 def _read(data: Any, name: str) -> list[tuple]:
     if isinstance(data, keras.utils.PyDataset):
         data = [data[i] for i in range(data.num_batches)]
+    if isinstance(data, str) or not isinstance(data, Iterable):
+        _check_pair(data, name)
     read = list(itertools.islice(data, MOST_BATCHES + 1))
     if len(read) > MOST_BATCHES:
         raise ValueError(
@@ -66,13 +69,26 @@ def _read(data: Any, name: str) -> list[tuple]:
         )
     for batch in read:
         _check_pair(batch, name)
-    return read
+    return [tuple(_arrays(part) for part in batch) for batch in read]
+
+
+def _arrays(part: Any) -> Any:
+    """Return inputs or labels with lists of numbers in them made arrays."""
+    if isinstance(part, Mapping):
+        return {key: _arrays(value) for key, value in part.items()}
+    if not isinstance(part, list | tuple):
+        return part
+    if not all(isinstance(leaf, Number | str) for leaf in tree.flatten(part)):
+        return type(part)(map(_arrays, part)) if type(part) in (list, tuple) else part
+    array = np.asarray(part)
+    return array.astype(keras.config.floatx()) if array.dtype.kind == "f" else array
 
 
 def _check_pair(batch: Any, name: str) -> None:
     if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
         raise ValueError(
-            f"{name} needs samples with labels: (x, y) or (x, y, sample_weight). "
+            f"{name} needs samples with labels: data=(x, y) or (x, y, sample_weight), "
+            "a tuple, or an iterable of such batches. "
             f"Received: {type(batch).__name__}"
             + (f" of {len(batch)}." if isinstance(batch, tuple | list) else ".")
         )

@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from keras_tickets import backend
+from keras_tickets._util import arguments
 from keras_tickets.backend import keras_private
 from keras_tickets.scores.base import Task, registry
 from keras_tickets.scores.heads import Cooling
@@ -61,12 +62,9 @@ class GraSP(LossScore):
         cool_regression: bool = True,
     ) -> None:
         super().__init__(data, loss, batch_size)
-        if temperature <= 0:
-            raise ValueError(
-                f"temperature must be positive. Received: {temperature!r}; the paper "
-                "uses 200."
-            )
-        self.temperature = temperature
+        self.temperature = arguments.number(
+            "temperature", temperature, "(0, inf)", " The paper uses 200."
+        )
         self.batch_statistics = batch_statistics
         self.cool_regression = cool_regression
 

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_tickets._util import arguments
 from keras_tickets.masks.masked_call import other_variables
 from keras_tickets.scores import data as datasets
 from keras_tickets.scores.base import Score, Scored, Scorer, Task, masked
@@ -39,8 +40,10 @@ class LossScore(Score):
 
     def __init__(self, data: Any = None, loss: Any = None, batch_size: int = 128):
         self.data = data
+        if loss is not None:
+            keras.losses.get(loss)  # an unknown name is told now
         self.loss = loss
-        self.batch_size = batch_size
+        self.batch_size = arguments.whole("batch_size", batch_size, least=1)
 
     def prepare(self, task: Task) -> Scorer:
         """Check data and loss, and return the scores of this data, compiled once."""

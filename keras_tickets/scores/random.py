@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_tickets._util import arguments
 from keras_tickets.kernels import Kernel
 from keras_tickets.scores.base import StaticScore, registry
 
@@ -23,9 +24,7 @@ class Random(StaticScore):
     """
 
     def __init__(self, seed: int) -> None:
-        if seed < 0:
-            raise ValueError(f"seed must not be negative. Received: seed={seed}.")
-        self.seed = seed
+        self.seed = arguments.seed(seed)
 
     def __call__(self, kernels: Sequence[Kernel]) -> list[np.ndarray]:
         """Return uniform numbers in [0, 1)."""

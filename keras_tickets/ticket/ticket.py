@@ -178,6 +178,7 @@ class Ticket(keras.Model):
     @property
     def mask_set(self) -> MaskSet:
         """The masks, as a pruner works on them."""
+        keras_private.up_to_date(self)
         return self.pruner_state.masks
 
     @property

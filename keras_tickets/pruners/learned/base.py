@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_tickets._util import arguments
 from keras_tickets.kernels import Kernel
 from keras_tickets.masks.auxiliary import AuxiliaryVariable
 from keras_tickets.masks.denominators import warn_of_nan
@@ -88,11 +89,9 @@ class LearnedMaskPruner(Pruner, ABC):
         until: float = 0.5,
         on_collapse: str = "raise",
     ) -> None:
-        if not 0.0 < until <= 1.0:
-            raise ValueError(
-                f"until is a fraction of the run, in (0, 1]. Received: {until!r}."
-            )
-        self.until = until
+        self.until = arguments.number(
+            "until is a fraction of the run and", until, "(0, 1]"
+        )
         super().__init__(
             sparsity,
             "learned",
@@ -118,7 +117,10 @@ class LearnedMaskPruner(Pruner, ABC):
         """Prepare the weights, once, before the search begins."""
 
     def should_stop(self, ticket: Ticket, logs: dict) -> bool:
-        """Return whether the ticket settles now, at the end of an epoch of search."""
+        """Return whether the ticket settles now, at the end of an epoch of search.
+
+        What it writes into `logs` is logged; the names of these keys are in `logged`.
+        """
         return False
 
     def finalize(self, ticket: Ticket) -> None:
@@ -196,19 +198,27 @@ class LearnedMaskPruner(Pruner, ABC):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Draw masks when the schedule says so, and settle when the search ends."""
-        if not self._settled:
+        if self._settled:
+            self._note_metrics(logs)
+        else:
             super().on_train_batch_end(batch, logs)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Settle if the ticket is found; at the end of the run it must."""
         logs = {} if logs is None else logs
+        seen = {key: logs[key] for key in logs if key not in self.logged}
         if not self._settled:
             self._synchronize()
-            if self._state.searching and self.should_stop(self._ticket, logs):
+            if self._state.searching and self.should_stop(self._ticket, seen):
                 self._settle()
             super().on_epoch_end(epoch, logs)
         self._hold_constraints()
-        logs["sparsity"] = self._masks.count().sparsity
+        # Each epoch, though the search is over: columns of a history have one length.
+        own = {name: seen.pop(name, self._without_search()) for name in self.logged}
+        own["sparsity"] = self._masks.count().sparsity
+        logs.update(seen)
+        for name, value in own.items():
+            self._log(logs, name, value)
 
     def _advance(self, now: int) -> None:
         if self._settled:
@@ -232,6 +242,10 @@ class LearnedMaskPruner(Pruner, ABC):
     def _will_prune(self) -> bool:
         """Return whether masks and weights are still to be found."""
         return not self._settled
+
+    def _without_search(self) -> float:
+        """Return what is logged of the search while there is none."""
+        return self._masks.count().sparsity
 
     def _take_start(self) -> None:
         """Do nothing: the weights start from where the search begins."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_tickets._util import arguments
 from keras_tickets.backend import on_host
 from keras_tickets.kernels import Kernel
 from keras_tickets.masks.learned_masks import Soft, learned
@@ -49,6 +50,8 @@ class ESPN(LearnedMaskPruner):
         Cho et al., "ESPN: Extremely Sparse Pruned Networks", 2020.
     """
 
+    logged = ("sparsity", "soft_sparsity")
+
     def __init__(
         self,
         sparsity: float = 0.95,
@@ -67,9 +70,9 @@ class ESPN(LearnedMaskPruner):
             until=until,
             on_collapse=on_collapse,
         )
-        self.penalty = penalty
-        self.rewind = rewind
-        self.warmup = warmup
+        self.penalty = arguments.number("penalty", penalty, "[0, inf)")
+        self.rewind = arguments.switch("rewind", rewind)
+        self.warmup = arguments.number("warmup", warmup, "[0, inf)")
 
     def auxiliary(self, state: SearchState, kernel: Kernel, position: int) -> Soft:
         """Return a soft mask of ones."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_tickets._util import arguments
 from keras_tickets.kernels import Kernel
 from keras_tickets.masks.learned_masks import PENALTIES, Rounded, UnitInterval, learned
 from keras_tickets.masks.masked_call import MaskSet, count
@@ -70,6 +71,8 @@ class GemMiner(Supermask):
         2022.
     """
 
+    logged = ("sparsity", "rounded_sparsity")
+
     def __init__(
         self,
         sparsity: float = 0.98,
@@ -85,8 +88,8 @@ class GemMiner(Supermask):
         seed: int | None = None,
         on_collapse: str = "raise",
     ) -> None:
-        if norm not in PENALTIES:
-            raise ValueError(f"norm must be one of {[*PENALTIES]}. Received: {norm!r}.")
+        self.norm = arguments.word("norm", norm, [*PENALTIES])
+        self.revive = arguments.switch("revive", revive)
         super().__init__(
             sparsity,
             allocation=allocation,
@@ -104,10 +107,8 @@ class GemMiner(Supermask):
                 f"of what structure={structure!r} keeps together. Use revive=True, or "
                 'structure="unstructured".'
             )
-        self.every = every
-        self.penalty = penalty
-        self.norm = norm
-        self.revive = revive
+        self.every = arguments.number("every", every, "(0, inf)")
+        self.penalty = arguments.number("penalty", penalty, "[0, inf)")
 
     def auxiliary(self, state: SearchState, kernel: Kernel, position: int) -> Rounded:
         """Return scores that are uniform in [0, 1] at first."""

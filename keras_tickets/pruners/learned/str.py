@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_tickets._util import arguments
 from keras_tickets.kernels import Kernel
 from keras_tickets.masks.learned_masks import SoftThreshold, learned
 from keras_tickets.masks.masked_call import count
@@ -47,6 +48,8 @@ class STR(LearnedMaskPruner):
         sparsity", 2020.
     """
 
+    logged = ("sparsity", "soft_sparsity")
+
     def __init__(
         self,
         sparsity: float = 0.9,
@@ -66,8 +69,8 @@ class STR(LearnedMaskPruner):
                 f"{structure!r}. For structured tickets use kt.GradualMagnitude or "
                 "kt.ESPN."
             )
-        self.penalty = penalty
-        self.start = start
+        self.penalty = arguments.number("penalty", penalty, "[0, inf)")
+        self.start = arguments.number("start", start, "(-inf, inf)")
 
     def auxiliary(
         self, state: SearchState, kernel: Kernel, position: int

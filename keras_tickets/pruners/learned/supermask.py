@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_tickets._util import arguments
 from keras_tickets.backend import on_host
 from keras_tickets.masks import optimizer_slots
 from keras_tickets.masks.learned_masks import learned
@@ -51,10 +52,7 @@ class Supermask(LearnedMaskPruner):
         seed: int | None = None,
         on_collapse: str = "raise",
     ) -> None:
-        if initial not in INITIAL:
-            raise ValueError(
-                f"initial must be one of {INITIAL}. Received: {initial!r}."
-            )
+        self.initial = arguments.word("initial", initial, INITIAL)
         super().__init__(
             sparsity,
             allocation=allocation,
@@ -63,7 +61,6 @@ class Supermask(LearnedMaskPruner):
             until=until,
             on_collapse=on_collapse,
         )
-        self.initial = initial
         if optimizer is None:
             optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
         self.optimizer = keras.optimizers.get(optimizer)
