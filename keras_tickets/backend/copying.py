@@ -5,7 +5,8 @@ derives from them, lookups keep their vocabulary in files of their own (assets),
 class may save what it likes (`save_own_variables`, `load_own_variables`). A copy is a
 fresh model from the config, and then the state of each layer in memory, by the same
 methods as Keras saves and loads it. Beyond those it gets what Keras leaves out of a
-file: seeds, states of recurrent layers, and what was frozen after it was built.
+file: seeds, states of recurrent layers, what was frozen after it was built, and data
+among the attributes of the user's own classes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 from keras import ops
 
 from keras_tickets.backend import array_of, keras_private
+from keras_tickets.backend.attributes import attributes_kept, copy_attributes
 from keras_tickets.backend.rebuilding import is_of_keras
 
 
@@ -108,6 +110,7 @@ def copy_state(
     """
     for source, target in pairs:
         keras_private.set_own_trainable(target, source.trainable)
+        copy_attributes(source, target, _fresh(source, target))
         if id(source) in but:
             continue
         variables = pair_variables(source, target)
@@ -116,6 +119,14 @@ def copy_state(
             value = instead[id(mine)]() if id(mine) in instead else mine
             theirs.assign(array_of(value))
             theirs.trainable = mine.trainable
+
+
+def _fresh(source: keras.Layer, target: keras.Layer) -> keras.Layer | None:
+    """Return a copy from the config alone, where that of another size tells nothing."""
+    if is_of_keras(type(source)):
+        return None
+    same = source.get_build_config() == target.get_build_config()
+    return None if same else rebuild(source)
 
 
 def pair_variables(
@@ -154,7 +165,8 @@ def at_rest(model: keras.Layer) -> Iterator[None]:
     """Let recurrent layers begin anew within the block, and undo what it changes.
 
     A model that only computes may change, too: states of recurrent layers move on, and
-    a class may count its calls. Afterwards all but its trainable weights are as before.
+    a class may count its calls, in a variable or in an attribute. Afterwards all but
+    its trainable weights are as before.
 
     Args:
         model: The model, or a layer.
@@ -162,14 +174,21 @@ def at_rest(model: keras.Layer) -> Iterator[None]:
     layers = keras_private.sublayers(model)
     held = [v for layer in layers for v in state_variables(layer) if not v.trainable]
     before = [array_of(variable) for variable in held]
-    for state in [state for layer in layers for state in recurrent_states(layer)]:
-        state.assign(ops.zeros_like(state.value))
+    begin_anew(model)
     try:
-        yield
+        with attributes_kept(layers):
+            yield
     finally:
         for variable, value in zip(held, before, strict=True):
             if not np.array_equal(array_of(variable), value, equal_nan=True):
                 variable.assign(value)
+
+
+def begin_anew(model: keras.Layer) -> None:
+    """Let recurrent layers forget what they saw."""
+    for layer in keras_private.sublayers(model):
+        for state in recurrent_states(layer):
+            state.assign(ops.zeros_like(state.value))
 
 
 # -- what layers save by methods of their own ------------------------------------------

@@ -33,8 +33,8 @@ from keras import tree
 from keras_tickets._util.process import Conversation, EndedError, KeptProcess, converse
 from keras_tickets._util.signature import Signature, from_json, to_json
 from keras_tickets.backend.keras_private import sublayers
+from keras_tickets.backend.random_inputs import Sample
 from keras_tickets.convert import converters
-from keras_tickets.convert.samples import Sample
 from keras_tickets.runtime.interpreters import listen
 
 # Modules whose classes each process with Keras knows.

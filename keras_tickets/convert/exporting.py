@@ -21,24 +21,20 @@ from keras_tickets._util.model_file import ModelFile
 from keras_tickets._util.progress import stages
 from keras_tickets._util.signature import Signature
 from keras_tickets.backend.copying import at_rest
-from keras_tickets.channels import shrinking
+from keras_tickets.backend.random_inputs import Sample, vocabulary_of
+from keras_tickets.channels.shrinking import shrunk
 from keras_tickets.convert import converters, names
 from keras_tickets.convert.comparison import Comparison
 from keras_tickets.convert.converter_process import convert_in_child
-from keras_tickets.convert.equivalence import verify
+from keras_tickets.convert.equivalence import outputs_of, verify
 from keras_tickets.convert.float32 import in_float32
 from keras_tickets.convert.options import Options, check_options
 from keras_tickets.convert.precision import PRECISIONS, check_range
 from keras_tickets.convert.report import ExportReport, measure
-from keras_tickets.convert.samples import (
-    Sample,
-    comparison_samples,
-    cut_samples,
-    vocabulary_of,
-)
+from keras_tickets.convert.samples import comparison_samples, cut_samples
 from keras_tickets.convert.tflite_encoding import KeptDense, sparsify
 from keras_tickets.convert.zeros import check_zeros, model_weights
-from keras_tickets.masks.stripping import strip
+from keras_tickets.masks.stripping import unmasked, wrapped
 from keras_tickets.onnx import scatter
 from keras_tickets.onnx.file import OnnxFile
 from keras_tickets.runtime.formats import FORMATS, SUFFIXES
@@ -142,15 +138,20 @@ def export(
     # A model that is plain already is converted itself: its recurrences begin anew.
     with stages(4, verbose) as begin, at_rest(model):
         begin("removing the masks")
-        stripped = strip(model)
-        whole = in_float32(stripped)
-        # What the user handed in, unless it computes in half precision.
-        reference = model if whole is stripped else whole
-        plain = shrinking.shrink(whole, verbose=False) if shrink else whole
-        weights = model_weights(plain)
-        signature = _signature(plain, input_signature, target)
+        own = wrapped(model)
+        signature = _signature(own, input_signature, target)
         data = _cut(representative_data, signature, _CALIBRATION, "representative_data")
-        inputs = comparison_samples(signature, vocabulary_of(plain), samples, data)
+        inputs = comparison_samples(signature, vocabulary_of(own), samples, data)
+        # Of what the user handed in, before anything is made of it.
+        outputs = outputs_of(model, inputs)
+        stripped = unmasked(model)
+        whole = in_float32(stripped)
+        if (
+            whole is not stripped
+        ):  # it computes in half precision, and its file does not
+            outputs = outputs_of(whole, inputs)
+        plain = shrunk(whole)[0] if shrink else whole
+        weights = model_weights(plain)
         begin("converting")
         file = _convert(plain, signature, options, data)
         file, kept_dense = _encode(file, options)
@@ -161,9 +162,7 @@ def export(
         _check_ops(plain, written.foreign())
         tensors = written.tensors()
         check_range(tensors, functools.partial(names.layer_of, plain))
-        comparisons, peak = _verify(
-            whole, content, signature, inputs, options, reference
-        )
+        comparisons, peak = _verify(outputs, whole, content, signature, inputs, options)
         check_zeros(weights, tensors)
         begin("writing")
         replace(target, content)
@@ -267,12 +266,12 @@ def _sparsify(file: TfliteFile, options: Options) -> tuple[TfliteFile, list[Kept
 
 
 def _verify(
+    outputs: list[Any],
     model: keras.Model,
     content: bytes,
     signature: Signature,
     inputs: dict[str, list[Sample]],
     options: Options,
-    reference: keras.Model,
 ) -> tuple[dict[str, Comparison], int]:
     """Run the file away from its target: who is killed here leaves nothing there."""
     with tempfile.TemporaryDirectory() as folder:
@@ -280,13 +279,13 @@ def _verify(
         path.write_bytes(content)
         try:
             return verify(
+                outputs,
                 model,
                 path,
                 signature,
                 inputs,
                 options.precision,
                 options.tolerance,
-                reference=reference,
             )
         except RuntimeError as error:
             raise RuntimeError(f"{error} No file was written.") from error

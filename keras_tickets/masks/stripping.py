@@ -9,6 +9,7 @@ import keras
 
 from keras_tickets._util.registry import PACKAGE
 from keras_tickets.backend import copying, keras_private
+from keras_tickets.backend.agreement import Reference
 from keras_tickets.masks.masked_call import MaskedKernel
 from keras_tickets.masks.masked_layer import Masked, masked_layers
 
@@ -21,9 +22,9 @@ def strip(model: keras.Model) -> keras.Model:
     computes in inference (on TensorFlow up to rounding where kernels are bfloat16).
     The ticket itself is not changed and may go on training.
 
-    The copy has all that Keras' own saving carries, and seeds, states of recurrent
-    layers and what is frozen. It lacks an attribute that was set on a layer later,
-    unless `get_config` or `save_own_variables` of its class knows it.
+    The copy has all that Keras' own saving carries, seeds, states of recurrent layers,
+    what is frozen, and what was set on layers of your own classes later: numbers, text,
+    arrays, plain functions. It is run beside the ticket, on random inputs in inference.
 
     Args:
         model: A `Ticket`, a model with `Masked` layers, or any other model.
@@ -32,7 +33,8 @@ def strip(model: keras.Model) -> keras.Model:
         A new model, or `model` itself when it is plain already.
 
     Raises:
-        ValueError: If the model cannot be rebuilt from its config.
+        ValueError: If the model cannot be rebuilt from its config, or the copy does not
+            compute what the ticket computes.
 
     Example:
     >>> import keras, keras_tickets as kt
@@ -43,6 +45,16 @@ def strip(model: keras.Model) -> keras.Model:
     >>> int((keras.ops.convert_to_numpy(plain.layers[0].kernel) == 0).sum())
     24
     """
+    if not _inner_and_masks(model)[1]:
+        return unmasked(model)
+    reference = Reference.of(model)
+    copy = unmasked(model)
+    reference.check(copy)
+    return copy
+
+
+def unmasked(model: keras.Model) -> keras.Model:
+    """Return what `strip` does, for those who compare it with the model themselves."""
     inner, masked = _inner_and_masks(model)
     if not masked:
         return inner
@@ -52,6 +64,11 @@ def strip(model: keras.Model) -> keras.Model:
     for layer in masked_layers(copy):  # of a class that makes them itself
         layer.bypass = True
     return copy
+
+
+def wrapped(model: keras.Model) -> keras.Model:
+    """Return the model that a ticket wraps; any other model itself."""
+    return model.model if hasattr(model, "mask_set") else model
 
 
 def rebuild(
@@ -104,7 +121,7 @@ def plain_layers(model: keras.Model) -> list[keras.Layer]:
 
 def _inner_and_masks(model: keras.Model) -> tuple[keras.Model, list[MaskedKernel]]:
     """Return the model to copy and every mask that acts in it."""
-    inner = getattr(model, "model", None) if hasattr(model, "mask_set") else model
+    inner = wrapped(model)
     masked = list(model.mask_set.masked) if hasattr(model, "mask_set") else []
     for layer in masked_layers(inner):
         masked.extend(layer.mask_set.masked)
