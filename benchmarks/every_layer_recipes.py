@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -18,9 +19,6 @@ from keras import layers
 BATCH = 2
 RNG = np.random.default_rng(0)
 BACKEND = keras.backend.backend()
-
-# A model, and inputs in the order in which it takes them.
-Made = tuple[keras.Model, list[np.ndarray]]
 
 
 def classes() -> dict[str, type[keras.Layer]]:
@@ -33,6 +31,11 @@ def classes() -> dict[str, type[keras.Layer]]:
 def numbers(*shape: int) -> np.ndarray:
     """Returns numbers between -1 and 1."""
     return RNG.uniform(-1, 1, (BATCH, *shape)).astype("float32")
+
+
+def padded(*shape: int) -> np.ndarray:
+    """Returns numbers, and steps of zeros behind."""
+    return numbers(*shape) * (np.arange(shape[0]) < 2)[:, None].astype("float32")
 
 
 def pixels(*shape: int) -> np.ndarray:
@@ -50,54 +53,46 @@ def words(*shape: int) -> np.ndarray:
     return RNG.choice(["red", "green", "blue", "?"], (BATCH, *shape))
 
 
-def head(x: Any) -> Any:
-    """Returns three numbers made of anything: each model has a kernel to prune."""
-    if not keras.backend.is_float_dtype(x.dtype):
-        x = layers.Embedding(16, 2)(x)
-    x = layers.Flatten()(x) if len(x.shape) > 2 else x
-    return layers.Dense(3, name="head")(x)
+@dataclass(frozen=True)
+class Recipe:
+    """A call of a layer.
 
+    Args:
+        layer: The layer, or a function that calls it.
+        inputs: What it reads.
+        listed: Whether it takes them as one list.
+    """
 
-def model_of(
-    layer: Callable[..., Any], *inputs: np.ndarray, listed: bool = False
-) -> Any:
-    """Returns the model of a call of a layer on inputs like these."""
-    tensors = [_input(x, number) for number, x in enumerate(inputs)]
-    given = [tensors] if listed else tensors
-    made = layer(*given)
-    outputs = [head(x) for x in keras.tree.flatten(made)]
-    inside = tensors if len(tensors) > 1 else tensors[0]
-    return keras.Model(inside, outputs if len(outputs) > 1 else outputs[0]), [*inputs]
+    layer: Callable[..., Any]
+    inputs: list[np.ndarray]
+    listed: bool = False
 
-
-def _input(x: np.ndarray, number: int) -> Any:
-    dtype = "string" if x.dtype.kind == "U" else str(x.dtype)
-    return keras.Input(x.shape[1:], dtype=dtype, name=f"input_{number}")
+    def __call__(self, tensors: list[Any]) -> list[Any]:
+        """Returns what the layer gives."""
+        return keras.tree.flatten(self.layer(*([tensors] if self.listed else tensors)))
 
 
 def _of(values: Callable[..., np.ndarray], *shape: int, **arguments: Any) -> Any:
-    return lambda cls: model_of(cls(**arguments), values(*shape))
+    return lambda cls: Recipe(cls(**arguments), [values(*shape)])
+
+
+def _on(layer: Callable[[Any], Any], values: Any, *shape: int) -> Any:
+    return lambda cls: Recipe(layer(cls), [values(*shape)])
 
 
 def _several(count: int, *shape: int, listed: bool = True, **arguments: Any) -> Any:
-    return lambda cls: model_of(
-        cls(**arguments), *(numbers(*shape) for _ in range(count)), listed=listed
+    return lambda cls: Recipe(
+        cls(**arguments), [numbers(*shape) for _ in range(count)], listed
     )
 
 
-def _adapted(
-    data: Any, values: Callable[..., np.ndarray], *shape: int, **kw: Any
-) -> Any:
-    def make(cls: Any) -> Made:
-        layer = cls(**kw)
+def _adapted(data: Any, values: Any, *shape: int, **arguments: Any) -> Any:
+    def recipe(cls: Any) -> Recipe:
+        layer = cls(**arguments)
         layer.adapt(np.array(data))
-        return model_of(layer, values(*shape))
+        return Recipe(layer, [values(*shape)])
 
-    return make
-
-
-def _recurrent(cls: Any) -> Made:
-    return model_of(layers.RNN(cls(4)), numbers(5, 3))
+    return recipe
 
 
 @keras.saving.register_keras_serializable(package="every_layer")
@@ -116,44 +111,40 @@ class Through(layers.Wrapper):
         return self.layer(inputs)
 
 
-def _saved_model(cls: Any) -> Made:
+def _saved_model(cls: Any) -> Recipe:
     folder = tempfile.mkdtemp()
     keras.Sequential([keras.Input((4,)), layers.Dense(5)]).export(folder, verbose=False)
-    return model_of(cls(folder), numbers(4))
+    return Recipe(cls(folder), [numbers(4)])
 
 
-def _jax(cls: Any) -> Made:
-    def double(inputs: Any) -> Any:
-        return inputs * 2
-
-    return model_of(cls(double), numbers(4))
-
-
-def _flax(cls: Any) -> Made:
+def _flax(cls: Any) -> Recipe:
     import flax.linen
 
-    return model_of(cls(flax.linen.Dense(5)), numbers(4))
+    return Recipe(cls(flax.linen.Dense(5)), [numbers(4)])
 
 
-def _torch(cls: Any) -> Made:
+def _torch(cls: Any) -> Recipe:
     import torch
 
-    return model_of(cls(torch.nn.Linear(4, 5), output_shape=(None, 5)), numbers(4))
+    return Recipe(cls(torch.nn.Linear(4, 5), output_shape=(None, 5)), [numbers(4)])
 
 
-def _cross(cls: Any) -> Made:
-    return model_of(cls(num_bins=8), words(), words(), listed=True)
+@keras.saving.register_keras_serializable(package="every_layer")
+def _double(inputs: Any) -> Any:
+    return inputs * 2
 
 
 ONE = (numbers, 6)
-IMAGE = (pixels, 12, 12, 3)
+IMAGE = (pixels, 6, 6, 3)
+STEPS = (numbers, 2, 3)
 SERIES, PICTURE, VOLUME = (numbers, 6, 4), (numbers, 6, 6, 3), (numbers, 4, 4, 4, 2)
 BY_RANK = {"1D": SERIES, "2D": PICTURE, "3D": VOLUME}
 VIDEO = {
-    "1D": (numbers, 3, 6, 2),
-    "2D": (numbers, 3, 5, 5, 2),
+    "1D": (numbers, 2, 6, 2),
+    "2D": (numbers, 2, 5, 5, 2),
     "3D": (numbers, 2, 4, 4, 4, 2),
 }
+CELL = _on(lambda cls: layers.RNN(cls(4)), *STEPS)
 CONV = {"filters": 4, "kernel_size": 2}
 FACTOR = {"factor": 0.5}
 
@@ -174,7 +165,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "ZeroPadding": {},
 }
 
-RECIPES: dict[str, Callable[[Any], Made]] = {
+RECIPES: dict[str, Callable[[Any], Recipe]] = {
     "Activation": _of(*ONE, activation="tanh"),
     "ActivityRegularization": _of(*ONE, l2=0.1),
     "Add": _several(2, 6),
@@ -185,9 +176,9 @@ RECIPES: dict[str, Callable[[Any], Made]] = {
     "AutoContrast": _of(*IMAGE),
     "Average": _several(2, 6),
     "BatchNormalization": _of(*ONE),
-    "Bidirectional": lambda cls: model_of(cls(layers.LSTM(4)), numbers(5, 3)),
+    "Bidirectional": _on(lambda cls: cls(layers.LSTM(4)), *STEPS),
     "CategoryEncoding": _of(ids, 4, num_tokens=8),
-    "CenterCrop": _of(*IMAGE, height=8, width=8),
+    "CenterCrop": _of(*IMAGE, height=4, width=4),
     "Concatenate": _several(2, 6),
     "ContrastLimitedAdaptiveHistogramEqualization": _of(*IMAGE),
     "ConvLSTM1D": _of(*VIDEO["1D"], **CONV),
@@ -203,32 +194,31 @@ RECIPES: dict[str, Callable[[Any], Made]] = {
         *SERIES, equation="abc,cd->abd", output_shape=(6, 5), bias_axes="d"
     ),
     "Embedding": _of(ids, 4, input_dim=8, output_dim=3),
-    "Equalization": _of(*IMAGE),
+    # It gives back the very tensor that it reads, which no graph can hold.
+    "Equalization": _on(lambda cls: Through(cls()), *IMAGE),
     "Flatten": _of(*SERIES),
     "FlaxLayer": _flax,
-    "GRU": _of(*SERIES, units=4),
-    "GRUCell": _recurrent,
+    "GRU": _of(*STEPS, units=4),
+    "GRUCell": CELL,
     "GaussianDropout": _of(*ONE, rate=0.5),
     "GaussianNoise": _of(*ONE, stddev=0.5),
     "GroupNormalization": _of(*PICTURE, groups=3),
     "GroupedQueryAttention": _several(
         2, 5, 8, listed=False, head_dim=4, num_query_heads=4, num_key_value_heads=2
     ),
-    "HashedCrossing": _cross,
+    "HashedCrossing": lambda cls: Recipe(cls(num_bins=8), [words(), words()], True),
     "Hashing": _of(words, 3, num_bins=8),
     "Identity": _of(*ONE),
-    "InputLayer": lambda cls: model_of(lambda x: x, numbers(6)),
+    "InputLayer": _on(lambda cls: keras.ops.copy, *ONE),
     "IntegerLookup": _adapted([[1, 2, 3]], ids, 4),
-    "JaxLayer": _jax,
-    "LSTM": _of(*SERIES, units=4),
-    "LSTMCell": _recurrent,
-    "Lambda": _of(*ONE, function=lambda x: x * 2),
-    "Layer": lambda cls: model_of(Doubled(), numbers(6)),
+    "JaxLayer": _of(*ONE, call_fn=_double),
+    "LSTM": _of(*STEPS, units=4),
+    "LSTMCell": CELL,
+    "Lambda": _of(*ONE, function=_double),
+    "Layer": _on(lambda cls: Doubled(), *ONE),
     "LayerNormalization": _of(*ONE),
     "LeakyReLU": _of(*ONE),
-    "Masking": lambda cls: model_of(
-        lambda x: layers.GRU(4)(cls(0.0)(x)), numbers(5, 3) * [[[1]] * 3 + [[0]] * 2]
-    ),
+    "Masking": _on(lambda cls: lambda x: layers.GRU(4)(cls(0.0)(x)), padded, 3, 2),
     "MaxNumBoundingBoxes": _of(*IMAGE, max_number=3),
     "Maximum": _several(2, 6),
     "MelSpectrogram": _of(
@@ -241,18 +231,18 @@ RECIPES: dict[str, Callable[[Any], Made]] = {
     "Normalization": _adapted([[3.0, 5.0, 9.0], [4.0, 9.0, 1.0]], numbers, 3),
     "PReLU": _of(*ONE),
     "Permute": _of(*SERIES, dims=(2, 1)),
-    "Pipeline": lambda cls: model_of(
-        cls([layers.Rescaling(0.1), layers.RandomFlip()]), pixels(12, 12, 3)
+    "Pipeline": _on(
+        lambda cls: cls([layers.Rescaling(0.1), layers.RandomFlip()]), *IMAGE
     ),
     "RMSNormalization": _of(*ONE),
-    "RNN": lambda cls: model_of(cls(layers.SimpleRNNCell(4)), numbers(5, 3)),
+    "RNN": _on(lambda cls: cls(layers.SimpleRNNCell(4)), *STEPS),
     "RandAugment": _of(*IMAGE),
     "RandomBrightness": _of(*IMAGE, **FACTOR),
     "RandomColorDegeneration": _of(*IMAGE, **FACTOR),
     "RandomColorJitter": _of(*IMAGE, brightness_factor=0.5),
     "RandomContrast": _of(*IMAGE, **FACTOR),
-    "RandomCrop": lambda cls: model_of(
-        lambda x: layers.GlobalAveragePooling2D()(cls(8, 8)(x)), pixels(12, 12, 3)
+    "RandomCrop": _on(
+        lambda cls: lambda x: layers.GlobalAveragePooling2D()(cls(4, 4)(x)), *IMAGE
     ),
     "RandomElasticTransform": _of(*IMAGE),
     "RandomErasing": _of(*IMAGE),
@@ -273,27 +263,27 @@ RECIPES: dict[str, Callable[[Any], Made]] = {
     "RepeatVector": _of(*ONE, n=2),
     "Rescaling": _of(*ONE, scale=2.0, offset=1.0),
     "Reshape": _of(*ONE, target_shape=(2, 3)),
-    "Resizing": _of(*IMAGE, height=8, width=8),
+    "Resizing": _of(*IMAGE, height=4, width=4),
     "ReversibleEmbedding": _of(ids, 4, input_dim=8, output_dim=3),
     "STFTSpectrogram": _of(
         numbers, 64, 1, frame_length=16, frame_step=8, fft_length=16
     ),
-    "SimpleRNN": _of(*SERIES, units=4),
-    "SimpleRNNCell": _recurrent,
+    "SimpleRNN": _of(*STEPS, units=4),
+    "SimpleRNNCell": CELL,
     "Softmax": _of(*ONE),
     "Solarization": _of(*IMAGE),
-    "SpectralNormalization": lambda cls: model_of(cls(layers.Dense(4)), numbers(6)),
-    "StackedRNNCells": lambda cls: model_of(
-        layers.RNN(cls([layers.LSTMCell(3), layers.GRUCell(4)])), numbers(5, 3)
+    "SpectralNormalization": _on(lambda cls: cls(layers.Dense(4)), *ONE),
+    "StackedRNNCells": _on(
+        lambda cls: layers.RNN(cls([layers.LSTMCell(3), layers.GRUCell(4)])), *STEPS
     ),
     "StringLookup": _adapted([["red", "blue"]], words, 3),
     "Subtract": _several(2, 6),
     "TFSMLayer": _saved_model,
     "TextVectorization": _adapted([["red blue"]], words, output_sequence_length=2),
-    "TimeDistributed": lambda cls: model_of(cls(layers.Dense(4)), numbers(5, 3)),
+    "TimeDistributed": _on(lambda cls: cls(layers.Dense(4)), *SERIES),
     "TorchModuleWrapper": _torch,
     "UnitNormalization": _of(*ONE),
-    "Wrapper": lambda cls: model_of(Through(layers.Dense(4)), numbers(6)),
+    "Wrapper": _on(lambda cls: Through(layers.Dense(4)), *ONE),
 }
 
 # Where a class can be made at all.
@@ -315,7 +305,7 @@ ONLY = {
 }
 
 
-def recipe(name: str) -> Callable[[Any], Made] | None:
+def recipe(name: str) -> Callable[[Any], Recipe] | None:
     """Returns what makes the model of a class; `None` if nothing is known of it."""
     if name in RECIPES:
         return RECIPES[name]
@@ -326,12 +316,55 @@ def recipe(name: str) -> Callable[[Any], Made] | None:
     return None
 
 
-def make(name: str) -> Made:
-    """Returns the tiny model of a class with its inputs."""
-    keras.utils.set_random_seed(0)
+def available() -> list[str]:
+    """Returns the classes that this backend has."""
+    return [name for name in classes() if BACKEND in ONLY.get(name, (BACKEND,))]
+
+
+def call_of(name: str) -> Recipe:
+    """Returns the recipe of a class."""
     found = recipe(name)
     if found is None:
         raise LookupError(
             f"keras.layers.{name} has no recipe. Add a row to RECIPES in {__file__}."
         )
     return found(classes()[name])
+
+
+def make(name: str) -> tuple[keras.Model, list[np.ndarray]]:
+    """Returns a model of a layer and a head that can be pruned, with inputs."""
+    keras.utils.set_random_seed(0)
+    call = call_of(name)
+    tensors = [_input(x) for x in call.inputs]
+    outputs = [_head(x) for x in call(tensors)]
+    given = tensors if len(tensors) > 1 else tensors[0]
+    return keras.Model(given, outputs), call.inputs
+
+
+def everything(names: list[str]) -> tuple[keras.Model, list[np.ndarray], list[str]]:
+    """Returns one model of many layers, with inputs, and whose each output is."""
+    keras.utils.set_random_seed(0)
+    inputs: list[Any] = []
+    values: list[np.ndarray] = []
+    outputs: list[Any] = []
+    owners: list[str] = []
+    for name in names:
+        call = call_of(name)
+        tensors = [_input(x) for x in call.inputs]
+        given = call(tensors)
+        inputs, values = [*inputs, *tensors], [*values, *call.inputs]
+        outputs, owners = [*outputs, *given], [*owners, *[name] * len(given)]
+    return keras.Model(inputs, outputs), values, owners
+
+
+def _input(x: np.ndarray) -> Any:
+    return keras.Input(
+        x.shape[1:], dtype="string" if x.dtype.kind == "U" else str(x.dtype)
+    )
+
+
+def _head(x: Any) -> Any:
+    if not keras.backend.is_float_dtype(x.dtype):
+        x = layers.Embedding(16, 2)(x)
+    x = layers.Flatten()(x) if len(x.shape) > 2 else x
+    return layers.Dense(3)(x)

@@ -14,6 +14,8 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import tempfile
+import types
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -56,15 +58,53 @@ def rebuild(source: Any, change: Callable[[Any], Any] = lambda config: config) -
         ValueError: If it cannot be built from its config.
     """
     below = keras_private.sublayers(source) if isinstance(source, keras.Layer) else []
-    # Not Keras' own: a layer Add would then also be taken for the operation Add.
-    kinds = {type(layer) for layer in (source, *below)}
-    classes = {cls.__name__: cls for cls in kinds if not is_of_keras(cls)}
     try:
-        config = change(keras.saving.serialize_keras_object(source))
-        with keras.saving.custom_object_scope(classes):
-            return keras.saving.deserialize_keras_object(config, safe_mode=False)
-    except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
-        raise ValueError(cannot_copy(source, str(error))) from error
+        with keras.saving.custom_object_scope(_in_use([source, *below])):
+            return _revived(source, change)
+    except _UNREVIVED as error:
+        raise ValueError(_why_not(source, below, error)) from error
+
+
+_UNREVIVED = (TypeError, ValueError, NotImplementedError, AttributeError)
+"""What Keras raises of a config that builds nothing."""
+
+
+def _revived(source: Any, change: Callable[[Any], Any]) -> Any:
+    config = change(keras.saving.serialize_keras_object(source))
+    return keras.saving.deserialize_keras_object(config, safe_mode=False)
+
+
+def _in_use(layers: Sequence[Any]) -> dict[str, Any]:
+    """Return the classes and functions of the user's that layers hold, by name."""
+    values = [x for layer in layers for x in (layer, *vars(layer).values())]
+    kinds = [
+        x if isinstance(x, types.FunctionType) else type(x)
+        for x in values
+        if isinstance(x, types.FunctionType) or hasattr(x, "get_config")
+    ]
+    # Not Keras' own: a layer Add would then also be taken for the operation Add.
+    own = {kind for kind in kinds if not is_of_keras(kind)}
+    count = Counter(kind.__name__ for kind in own)
+    # Two of one name cannot be told apart in a config.
+    return {kind.__name__: kind for kind in own if count[kind.__name__] == 1}
+
+
+def _why_not(source: Any, below: Sequence[keras.Layer], error: Exception) -> str:
+    """Say what cannot be built from its config: a layer, where it is one alone."""
+    for layer in reversed(below[1:]):
+        try:
+            with keras.saving.custom_object_scope(_in_use(below)):
+                _revived(layer, lambda config: config)
+        except _UNREVIVED as its_own:
+            return cannot_copy(layer, _root(its_own))
+    return cannot_copy(source, _root(error))
+
+
+def _root(error: BaseException) -> str:
+    """Return what was raised first; Keras adds whole configs on the way up."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error).partition(" Full object config:")[0]
 
 
 def pair(
@@ -246,10 +286,19 @@ def _saves(layer: keras.Layer) -> bool:
 
 def cannot_copy(source: Any, why: str, path: str = "") -> str:
     """Return what to say of a model, layer or operation that cannot be copied."""
+    kind = type(source)
+    if is_of_keras(kind) and not isinstance(source, keras.Model):
+        way_out = (
+            "The class is Keras' own, and what model.save() writes of it may not load "
+            "either: take it out of the model, or give it other arguments."
+        )
+    else:
+        way_out = (
+            "Expected that get_config() returns every argument of the constructor, and "
+            "that what is built from it has the same layers and variables. Add "
+            "get_config() (and build()) to the class, as model.save() needs it too."
+        )
     return (
-        f"{type(source).__name__} {path or source.name!r} cannot be copied from its "
-        f"config: {why}. Expected that get_config() returns every argument of the "
-        "constructor, and that what is built from it has the same layers and "
-        "variables. Add get_config() (and build()) to the class, as model.save() needs "
-        "it too."
+        f"{kind.__name__} {path or source.name!r} cannot be copied from its config: "
+        f"{why}. {way_out}"
     )
