@@ -83,9 +83,9 @@ def convert_in_child(
         except EndedError as ended:
             raise RuntimeError(
                 f"The process that converts '{model.name}' on the TensorFlow backend "
-                f"{ended.how}. For recurrent layers in int8 use "
-                "precision='int8-dynamic' or 'float16'; else choose another precision "
-                f"or format.{ended.words}"
+                f"{ended.how}. For recurrent layers in int8 build them with "
+                "unroll=True, or use precision='int8-dynamic' or 'float16'; else "
+                f"choose another precision or format.{ended.words}"
             ) from ended
 
 

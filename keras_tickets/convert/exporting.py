@@ -20,7 +20,8 @@ from keras_tickets._util.files import check_target, replace
 from keras_tickets._util.model_file import ModelFile
 from keras_tickets._util.progress import stages
 from keras_tickets._util.signature import Signature
-from keras_tickets.backend.copying import at_rest
+from keras_tickets.backend.copying import at_rest, recurrent_states
+from keras_tickets.backend.keras_private import sublayers
 from keras_tickets.backend.random_inputs import Sample, vocabulary_of
 from keras_tickets.channels.shrinking import shrunk
 from keras_tickets.convert import converters, names
@@ -111,7 +112,8 @@ def export(
         TypeError: If `model` is no Keras 3 model.
         ValueError: If an argument does not fit the format or the precision, the model
             is not built, the ticket was never drawn, a weight is not finite in the
-            file's precision, or samples do not fit.
+            file's precision, samples do not fit, or an `.onnx` would have to keep the
+            states of a layer.
         OSError: If the folder is missing or cannot be written, the file exists, or the
             disk is full.
         RuntimeError: If the model cannot be converted, or the file kills its runtime,
@@ -133,6 +135,7 @@ def export(
     options = check_options(
         target.suffix, precision, sparse, representative_data, opset, tolerance
     )
+    _check_stateless(model, target.suffix)
     for module in FORMATS[target.suffix].needed:
         require(module, "export")
     # A model that is plain already is converted itself: its recurrences begin anew.
@@ -204,6 +207,18 @@ def _check_drawn(model: keras.Model) -> None:
             f"The ticket '{model.name}' was never drawn: its masks keep all weights. "
             "Call `ticket.draw()` or `ticket.fit(...)` first; to export the dense "
             "model, pass the model itself."
+        )
+
+
+def _check_stateless(model: keras.Model, suffix: str) -> None:
+    """Refuse layers that go on where the last batch ended, where a file cannot."""
+    names = [f"'{one.name}'" for one in sublayers(model) if recurrent_states(one)]
+    if names and suffix == OnnxFile.suffix:
+        raise ValueError(
+            f"Layers of '{model.name}' go on with the states that the last batch left "
+            f"({', '.join(names)}: stateful=True), and an '.onnx' file keeps nothing "
+            "from one call to the next. Export a '.tflite', which does, or build the "
+            "model with stateful=False and the same weights. No file was written."
         )
 
 
