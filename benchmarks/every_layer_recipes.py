@@ -6,6 +6,7 @@ and `make` says so.
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import tempfile
 from collections.abc import Callable
@@ -317,8 +318,10 @@ def recipe(name: str) -> Callable[[Any], Recipe] | None:
 
 
 def available() -> list[str]:
-    """Returns the classes that this backend has."""
-    return [name for name in classes() if BACKEND in ONLY.get(name, (BACKEND,))]
+    """Returns the classes that can be made on this backend, with what is installed."""
+    here = [name for name in classes() if BACKEND in ONLY.get(name, (BACKEND,))]
+    flax = importlib.util.find_spec("flax") is not None
+    return [name for name in here if flax or name != "FlaxLayer"]
 
 
 def call_of(name: str) -> Recipe:
