@@ -23,6 +23,7 @@ from keras_tickets._util.signature import Signature
 from keras_tickets.backend.copying import at_rest, recurrent_states
 from keras_tickets.backend.keras_private import sublayers
 from keras_tickets.backend.random_inputs import Sample, vocabulary_of
+from keras_tickets.backend.rebuilding import is_of_keras
 from keras_tickets.channels.shrinking import shrunk
 from keras_tickets.convert import converters, names
 from keras_tickets.convert.comparison import Comparison
@@ -303,7 +304,20 @@ def _verify(
                 options.tolerance,
             )
         except RuntimeError as error:
-            raise RuntimeError(f"{error} No file was written.") from error
+            hint = _lost_on_the_way(model)
+            raise RuntimeError(f"{error}{hint} No file was written.") from error
+
+
+def _lost_on_the_way(model: keras.Model) -> str:
+    """Say what the other process may lack; empty where the model is converted here."""
+    own = {type(one).__name__ for one in sublayers(model) if not is_of_keras(type(one))}
+    if keras.backend.backend() == "tensorflow" or not own:
+        return ""
+    return (
+        " The model went into the converting process by model.save(), which keeps what "
+        f"get_config() and save_own_variables() of {', '.join(sorted(own))} give, and "
+        "no attribute that was set later."
+    )
 
 
 def _check_ops(model: keras.Model, foreign: dict[str, str]) -> None:
