@@ -48,7 +48,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "convert.quiet": ("_util.quiet",),
     "convert.reference": ("_util.size_bound",),
     "convert.runtimes": ("runtime.interpreters",),
-    "convert.sampling": ("convert.samples",),
+    "convert.sampling": ("convert.samples", "backend.random_inputs"),
     "convert.stages": ("_util.progress",),
     "convert.tensor": ("_util.file_tensor",),
     "convert.tflite_encode": ("convert.tflite_encoding",),

@@ -35,7 +35,9 @@ export = functools.partial(kt.export, overwrite=True)
 @pytest.fixture
 def no_work(monkeypatch):
     """Any work fails the test: the error has to come before."""
-    monkeypatch.setattr(exporting, "strip", lambda model: pytest.fail("work was done"))
+    monkeypatch.setattr(
+        exporting, "unmasked", lambda model: pytest.fail("work was done")
+    )
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ derives from them, lookups keep their vocabulary in files of their own (assets),
 class may save what it likes (`save_own_variables`, `load_own_variables`). A copy is a
 fresh model from the config, and then the state of each layer in memory, by the same
 methods as Keras saves and loads it. Beyond those it gets what Keras leaves out of a
-file: seeds, states of recurrent layers, and what was frozen after it was built.
+file: seeds, states of recurrent layers, what was frozen after it was built, and data
+among the attributes of the user's own classes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import tempfile
+import types
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -23,6 +26,7 @@ import numpy as np
 from keras import ops
 
 from keras_tickets.backend import array_of, keras_private, sequential
+from keras_tickets.backend.attributes import attributes_kept, copy_attributes
 from keras_tickets.backend.rebuilding import is_of_keras
 
 
@@ -54,17 +58,59 @@ def rebuild(source: Any, change: Callable[[Any], Any] = lambda config: config) -
         ValueError: If it cannot be built from its config.
     """
     below = keras_private.sublayers(source) if isinstance(source, keras.Layer) else []
-    # Not Keras' own: a layer Add would then also be taken for the operation Add.
-    kinds = {type(layer) for layer in (source, *below)}
-    classes = {cls.__name__: cls for cls in kinds if not is_of_keras(cls)}
-    classes |= sequential.CLASSES
     try:
-        config = change(keras.saving.serialize_keras_object(source))
-        config = sequential.built_once(config)
-        with keras.saving.custom_object_scope(classes):
-            return keras.saving.deserialize_keras_object(config, safe_mode=False)
-    except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
-        raise ValueError(cannot_copy(source, str(error))) from error
+        with _in_use_of([source, *below]):
+            return _revived(source, change)
+    except _UNREVIVED as error:
+        raise ValueError(_why_not(source, below, error)) from error
+
+
+_UNREVIVED = (TypeError, ValueError, NotImplementedError, AttributeError)
+"""What Keras raises of a config that builds nothing."""
+
+
+def _revived(source: Any, change: Callable[[Any], Any]) -> Any:
+    config = change(keras.saving.serialize_keras_object(source))
+    config = sequential.built_once(config)
+    return keras.saving.deserialize_keras_object(config, safe_mode=False)
+
+
+def _in_use_of(layers: Sequence[Any]) -> Any:
+    """Let Keras find by name, within the block, what is registered nowhere."""
+    return keras.saving.custom_object_scope(_in_use(layers) | sequential.CLASSES)
+
+
+def _in_use(layers: Sequence[Any]) -> dict[str, Any]:
+    """Return the classes and functions of the user's that layers hold, by name."""
+    values = [x for layer in layers for x in (layer, *vars(layer).values())]
+    kinds = [
+        x if isinstance(x, types.FunctionType) else type(x)
+        for x in values
+        if isinstance(x, types.FunctionType) or hasattr(x, "get_config")
+    ]
+    # Not Keras' own: a layer Add would then also be taken for the operation Add.
+    own = {kind for kind in kinds if not is_of_keras(kind)}
+    count = Counter(kind.__name__ for kind in own)
+    # Two of one name cannot be told apart in a config.
+    return {kind.__name__: kind for kind in own if count[kind.__name__] == 1}
+
+
+def _why_not(source: Any, below: Sequence[keras.Layer], error: Exception) -> str:
+    """Say what cannot be built from its config: a layer, where it is one alone."""
+    for layer in reversed(below[1:]):
+        try:
+            with _in_use_of(below):
+                _revived(layer, lambda config: config)
+        except _UNREVIVED as its_own:
+            return cannot_copy(layer, _root(its_own))
+    return cannot_copy(source, _root(error))
+
+
+def _root(error: BaseException) -> str:
+    """Return what was raised first; Keras adds whole configs on the way up."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error).partition(" Full object config:")[0]
 
 
 def pair(
@@ -110,6 +156,7 @@ def copy_state(
     """
     for source, target in pairs:
         keras_private.set_own_trainable(target, source.trainable)
+        copy_attributes(source, target, _fresh(source, target))
         if id(source) in but:
             continue
         variables = pair_variables(source, target)
@@ -118,6 +165,14 @@ def copy_state(
             value = instead[id(mine)]() if id(mine) in instead else mine
             theirs.assign(array_of(value))
             theirs.trainable = mine.trainable
+
+
+def _fresh(source: keras.Layer, target: keras.Layer) -> keras.Layer | None:
+    """Return a copy from the config alone, where that of another size tells nothing."""
+    if is_of_keras(type(source)):
+        return None
+    same = source.get_build_config() == target.get_build_config()
+    return None if same else rebuild(source)
 
 
 def pair_variables(
@@ -156,7 +211,8 @@ def at_rest(model: keras.Layer) -> Iterator[None]:
     """Let recurrent layers begin anew within the block, and undo what it changes.
 
     A model that only computes may change, too: states of recurrent layers move on, and
-    a class may count its calls. Afterwards all but its trainable weights are as before.
+    a class may count its calls, in a variable or in an attribute. Afterwards all but
+    its trainable weights are as before.
 
     Args:
         model: The model, or a layer.
@@ -164,14 +220,21 @@ def at_rest(model: keras.Layer) -> Iterator[None]:
     layers = keras_private.sublayers(model)
     held = [v for layer in layers for v in state_variables(layer) if not v.trainable]
     before = [array_of(variable) for variable in held]
-    for state in [state for layer in layers for state in recurrent_states(layer)]:
-        state.assign(ops.zeros_like(state.value))
+    begin_anew(model)
     try:
-        yield
+        with attributes_kept(layers):
+            yield
     finally:
         for variable, value in zip(held, before, strict=True):
             if not np.array_equal(array_of(variable), value, equal_nan=True):
                 variable.assign(value)
+
+
+def begin_anew(model: keras.Layer) -> None:
+    """Let recurrent layers forget what they saw."""
+    for layer in keras_private.sublayers(model):
+        for state in recurrent_states(layer):
+            state.assign(ops.zeros_like(state.value))
 
 
 # -- what layers save by methods of their own ------------------------------------------
@@ -229,10 +292,19 @@ def _saves(layer: keras.Layer) -> bool:
 
 def cannot_copy(source: Any, why: str, path: str = "") -> str:
     """Return what to say of a model, layer or operation that cannot be copied."""
+    kind = type(source)
+    if is_of_keras(kind) and not isinstance(source, keras.Model):
+        way_out = (
+            "The class is Keras' own, and what model.save() writes of it may not load "
+            "either: take it out of the model, or give it other arguments."
+        )
+    else:
+        way_out = (
+            "Expected that get_config() returns every argument of the constructor, and "
+            "that what is built from it has the same layers and variables. Add "
+            "get_config() (and build()) to the class, as model.save() needs it too."
+        )
     return (
-        f"{type(source).__name__} {path or source.name!r} cannot be copied from its "
-        f"config: {why}. Expected that get_config() returns every argument of the "
-        "constructor, and that what is built from it has the same layers and "
-        "variables. Add get_config() (and build()) to the class, as model.save() needs "
-        "it too."
+        f"{kind.__name__} {path or source.name!r} cannot be copied from its config: "
+        f"{why}. {way_out}"
     )

@@ -52,9 +52,9 @@ def input_layer(graph: keras.Function, tensor: Any) -> Any:
     return next((layer for layer in found if layer.output is tensor), None)
 
 
-def is_of_keras(cls: type) -> bool:
-    """Return whether a class is Keras' own, so that its name tells what it does."""
-    return cls.__module__.startswith("keras.")
+def is_of_keras(kind: Any) -> bool:
+    """Return whether a class or function is Keras' own: its name tells what it does."""
+    return str(kind.__module__).startswith("keras.")
 
 
 def weights_beside(layer: Any) -> str:

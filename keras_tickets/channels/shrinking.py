@@ -10,9 +10,10 @@ from __future__ import annotations
 import keras
 
 from keras_tickets._util.checks import check_model
+from keras_tickets.backend.agreement import ROUNDING, Reference
 from keras_tickets.channels.removal_plan import Left, ShrinkPlan, plan
 from keras_tickets.channels.smaller_model import smaller
-from keras_tickets.masks.stripping import strip
+from keras_tickets.masks.stripping import unmasked
 
 __all__ = ["Left", "ShrinkPlan", "shrink", "shrink_plan"]
 
@@ -38,8 +39,8 @@ def shrink(model: keras.Model, verbose: bool = True) -> keras.Model:
 
     Raises:
         TypeError: If `model` is no Keras 3 model.
-        ValueError: If it is not built, has no graph of layers, or cannot be rebuilt
-            from its config.
+        ValueError: If it is not built, has no graph of layers, cannot be rebuilt from
+            its config, or the smaller model computes something else.
 
     Example:
     >>> import keras, keras_tickets as kt
@@ -53,10 +54,19 @@ def shrink(model: keras.Model, verbose: bool = True) -> keras.Model:
     >>> small.layers[0].units, model.layers[0].units
     (1, 6)
     """
-    found, plain = _plan(model)
+    check_model(model)
+    reference = Reference.of(model)
+    small, found = shrunk(model)
+    reference.check(small, ROUNDING)
     if verbose:
         print(found)
-    return smaller(plain, found)
+    return small
+
+
+def shrunk(model: keras.Model) -> tuple[keras.Model, ShrinkPlan]:
+    """Return what `shrink` does, and its plan; compared with nothing."""
+    found, plain = _plan(model)
+    return smaller(plain, found), found
 
 
 def shrink_plan(model: keras.Model) -> ShrinkPlan:
@@ -84,5 +94,5 @@ def shrink_plan(model: keras.Model) -> ShrinkPlan:
 
 def _plan(model: keras.Model) -> tuple[ShrinkPlan, keras.Model]:
     check_model(model)
-    plain = strip(model)
+    plain = unmasked(model)
     return plan(plain), plain

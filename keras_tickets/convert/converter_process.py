@@ -33,8 +33,8 @@ from keras import tree
 from keras_tickets._util.process import Conversation, EndedError, KeptProcess, converse
 from keras_tickets._util.signature import Signature, from_json, to_json
 from keras_tickets.backend.keras_private import sublayers
+from keras_tickets.backend.random_inputs import Sample
 from keras_tickets.convert import converters
-from keras_tickets.convert.samples import Sample
 from keras_tickets.runtime.interpreters import listen
 
 # Modules whose classes each process with Keras knows.
@@ -83,9 +83,9 @@ def convert_in_child(
         except EndedError as ended:
             raise RuntimeError(
                 f"The process that converts '{model.name}' on the TensorFlow backend "
-                f"{ended.how}. For recurrent layers in int8 use "
-                "precision='int8-dynamic' or 'float16'; else choose another precision "
-                f"or format.{ended.words}"
+                f"{ended.how}. For recurrent layers in int8 build them with "
+                "unroll=True, or use precision='int8-dynamic' or 'float16'; else "
+                f"choose another precision or format.{ended.words}"
             ) from ended
 
 

@@ -7,7 +7,7 @@ import pathlib
 import keras
 
 from keras_tickets._util.signature import Signature
-from keras_tickets.convert.samples import Sample
+from keras_tickets.backend.random_inputs import Sample
 from keras_tickets.convert.to_onnx import to_onnx
 from keras_tickets.convert.to_tflite import to_litert
 from keras_tickets.tflite.file import TfliteFile

@@ -18,10 +18,10 @@ from keras import tree
 from keras_tickets._util.file_tensor import Array
 from keras_tickets._util.signature import Signature, names
 from keras_tickets.backend.copying import at_rest
+from keras_tickets.backend.random_inputs import Sample, to_tensors
 from keras_tickets.convert import names as naming
 from keras_tickets.convert.comparison import Comparison
 from keras_tickets.convert.precision import Precision
-from keras_tickets.convert.samples import Sample
 from keras_tickets.convert.tolerances import Expected, judge
 from keras_tickets.runtime.interpreters import Runtime
 from keras_tickets.runtime.isolated import isolated
@@ -30,7 +30,23 @@ from keras_tickets.runtime.isolated import isolated
 Loader = Callable[[pathlib.Path], contextlib.AbstractContextManager[Runtime]]
 
 
+def outputs_of(model: keras.Model, samples: Mapping[str, list[Sample]]) -> list[Any]:
+    """Return what a model computes in inference, structured as it gives it.
+
+    Args:
+        model: What the user handed in. It is left as it was: recurrent layers begin
+            anew, and are set back.
+        samples: The inputs of each kind.
+
+    Raises:
+        RuntimeError: If it cannot run on a sample.
+    """
+    with at_rest(model):
+        return [keras_outputs(model, one) for kind in samples.values() for one in kind]
+
+
 def verify(
+    outputs: list[Any],
     model: keras.Model,
     path: pathlib.Path,
     signature: Signature,
@@ -38,12 +54,13 @@ def verify(
     precision: Precision,
     tolerance: float,
     load: Loader | None = None,
-    reference: keras.Model | None = None,
 ) -> tuple[dict[str, Comparison], int]:
-    """Run a file and its model on the same inputs and compare the outputs.
+    """Run a file on the inputs that a model was run on, and compare the outputs.
 
     Args:
-        model: The plain model that the file was made from.
+        outputs: What the user's model gave: `outputs_of(model, samples)`.
+        model: The plain model that the file was made from, for the names of its inputs
+            and outputs.
         path: The file.
         signature: The model's inputs.
         samples: `"random"` and, where there are some, `"real"` inputs to compare on.
@@ -51,8 +68,6 @@ def verify(
         tolerance: Largest difference allowed, relative to the largest absolute
             Keras value of the same output over all samples of one kind.
         load: Where it runs; None is its own runtime, on this machine.
-        reference: What the outputs are compared with, such as the ticket that the
-            plain model was made from; by default the plain model.
 
     Returns:
         How far the file is from the model, for each kind of samples; and the most
@@ -66,13 +81,12 @@ def verify(
 
     ```python
     samples = {"random": make_samples(vocabulary_of(model), signature, 4)}
-    verify(model, path, signature, samples, precision.get("float32", ".tflite"), 1e-5)
+    outputs = outputs_of(model, samples)
+    wanted = precision.get("float32", ".tflite")
+    verify(outputs, model, path, signature, samples, wanted, 1e-5)
     ```
     """
     every = [sample for kind in samples.values() for sample in kind]
-    reference = model if reference is None else reference
-    with at_rest(reference):
-        outputs = [keras_outputs(reference, sample) for sample in every]
     structure = outputs[0]
     expected = Expected(
         who="Keras",
@@ -112,7 +126,7 @@ def keras_outputs(model: keras.Model, sample: Sample) -> Any:
         RuntimeError: If it cannot run on the sample.
     """
     try:
-        return model(*sample, training=False)
+        return model(*to_tensors(sample), training=False)
     except Exception as error:
         shapes = tree.map_structure(lambda array: array.shape, sample)
         raise RuntimeError(

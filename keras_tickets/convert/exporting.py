@@ -20,25 +20,23 @@ from keras_tickets._util.files import check_target, replace
 from keras_tickets._util.model_file import ModelFile
 from keras_tickets._util.progress import stages
 from keras_tickets._util.signature import Signature
-from keras_tickets.backend.copying import at_rest
-from keras_tickets.channels import shrinking
+from keras_tickets.backend.copying import at_rest, recurrent_states
+from keras_tickets.backend.keras_private import sublayers
+from keras_tickets.backend.random_inputs import Sample, vocabulary_of
+from keras_tickets.backend.rebuilding import is_of_keras
+from keras_tickets.channels.shrinking import shrunk
 from keras_tickets.convert import converters, names
 from keras_tickets.convert.comparison import Comparison
 from keras_tickets.convert.converter_process import convert_in_child
-from keras_tickets.convert.equivalence import verify
+from keras_tickets.convert.equivalence import outputs_of, verify
 from keras_tickets.convert.float32 import in_float32
 from keras_tickets.convert.options import Options, check_options
 from keras_tickets.convert.precision import PRECISIONS, check_range
 from keras_tickets.convert.report import ExportReport, measure
-from keras_tickets.convert.samples import (
-    Sample,
-    comparison_samples,
-    cut_samples,
-    vocabulary_of,
-)
+from keras_tickets.convert.samples import comparison_samples, cut_samples
 from keras_tickets.convert.tflite_encoding import KeptDense, sparsify
 from keras_tickets.convert.zeros import check_zeros, model_weights
-from keras_tickets.masks.stripping import never_drawn, strip, why_dense
+from keras_tickets.masks.stripping import never_drawn, unmasked, why_dense, wrapped
 from keras_tickets.onnx import scatter
 from keras_tickets.onnx.file import OnnxFile
 from keras_tickets.runtime.formats import FORMATS, SUFFIXES
@@ -115,7 +113,8 @@ def export(
         TypeError: If `model` is no Keras 3 model.
         ValueError: If an argument does not fit the format or the precision, the model
             is not built, the ticket was never drawn, a weight is not finite in the
-            file's precision, or samples do not fit.
+            file's precision, samples do not fit, or an `.onnx` would have to keep the
+            states of a layer.
         OSError: If the folder is missing or cannot be written, the file exists, or the
             disk is full.
         RuntimeError: If the model cannot be converted, or the file kills its runtime,
@@ -137,20 +136,24 @@ def export(
     options = check_options(
         target.suffix, precision, sparse, representative_data, opset, tolerance
     )
+    _check_stateless(model, target.suffix)
     for module in FORMATS[target.suffix].needed:
         require(module, "export")
     # A model that is plain already is converted itself: its recurrences begin anew.
     with stages(4, verbose) as begin, at_rest(model):
         begin("removing the masks")
-        stripped = strip(model)
-        whole = in_float32(stripped)
-        # What the user handed in, unless it computes in half precision.
-        reference = model if whole is stripped else whole
-        plain = shrinking.shrink(whole, verbose=False) if shrink else whole
-        weights = model_weights(plain)
-        signature = _signature(plain, input_signature, target)
+        own = wrapped(model)
+        signature = _signature(own, input_signature, target)
         data = _cut(representative_data, signature, _CALIBRATION, "representative_data")
-        inputs = comparison_samples(signature, vocabulary_of(plain), samples, data)
+        inputs = comparison_samples(signature, vocabulary_of(own), samples, data)
+        # Of what the user handed in, before anything is made of it.
+        outputs = outputs_of(model, inputs)
+        stripped = unmasked(model)
+        whole = in_float32(stripped)
+        if whole is not stripped:  # it computes in half precision, its file does not
+            outputs = outputs_of(whole, inputs)
+        plain = shrunk(whole)[0] if shrink else whole
+        weights = model_weights(plain)
         begin("converting")
         file = _convert(plain, signature, options, data)
         file, kept_dense = _encode(file, options)
@@ -161,9 +164,7 @@ def export(
         _check_ops(plain, written.foreign())
         tensors = written.tensors()
         check_range(tensors, functools.partial(names.layer_of, plain))
-        comparisons, peak = _verify(
-            whole, content, signature, inputs, options, reference
-        )
+        comparisons, peak = _verify(outputs, whole, content, signature, inputs, options)
         check_zeros(weights, tensors)
         begin("writing")
         replace(target, content)
@@ -204,6 +205,18 @@ def _check_drawn(model: keras.Model) -> None:
         raise ValueError(
             f"{why_dense(undrawn)} To export the dense model, pass the model itself, "
             "or what kt.strip returns."
+        )
+
+
+def _check_stateless(model: keras.Model, suffix: str) -> None:
+    """Refuse layers that go on where the last batch ended, where a file cannot."""
+    names = [f"'{one.name}'" for one in sublayers(model) if recurrent_states(one)]
+    if names and suffix == OnnxFile.suffix:
+        raise ValueError(
+            f"Layers of '{model.name}' go on with the states that the last batch left "
+            f"({', '.join(names)}: stateful=True), and an '.onnx' file keeps nothing "
+            "from one call to the next. Export a '.tflite', which does, or build the "
+            "model with stateful=False and the same weights. No file was written."
         )
 
 
@@ -266,12 +279,12 @@ def _sparsify(file: TfliteFile, options: Options) -> tuple[TfliteFile, list[Kept
 
 
 def _verify(
+    outputs: list[Any],
     model: keras.Model,
     content: bytes,
     signature: Signature,
     inputs: dict[str, list[Sample]],
     options: Options,
-    reference: keras.Model,
 ) -> tuple[dict[str, Comparison], int]:
     """Run the file away from its target: who is killed here leaves nothing there."""
     with tempfile.TemporaryDirectory() as folder:
@@ -279,16 +292,29 @@ def _verify(
         path.write_bytes(content)
         try:
             return verify(
+                outputs,
                 model,
                 path,
                 signature,
                 inputs,
                 options.precision,
                 options.tolerance,
-                reference=reference,
             )
         except RuntimeError as error:
-            raise RuntimeError(f"{error} No file was written.") from error
+            hint = _lost_on_the_way(model)
+            raise RuntimeError(f"{error}{hint} No file was written.") from error
+
+
+def _lost_on_the_way(model: keras.Model) -> str:
+    """Say what the other process may lack; empty where the model is converted here."""
+    own = {type(one).__name__ for one in sublayers(model) if not is_of_keras(type(one))}
+    if keras.backend.backend() == "tensorflow" or not own:
+        return ""
+    return (
+        " The model went into the converting process by model.save(), which keeps what "
+        f"get_config() and save_own_variables() of {', '.join(sorted(own))} give, and "
+        "no attribute that was set later."
+    )
 
 
 def _check_ops(model: keras.Model, foreign: dict[str, str]) -> None:

@@ -11,22 +11,15 @@ from keras import tree
 
 from keras_tickets._util.file_tensor import Array
 from keras_tickets._util.signature import Signature
-from keras_tickets.backend.keras_private import sublayers
-
-# Dimensions left open (sequence length, image size) get these sizes in turn: small, but
-# enough for a few stride-2 layers.
-_OPEN_SIZES = (32, 48)
+from keras_tickets.backend.random_inputs import Sample, Vocabulary, make_samples
 
 # How many random inputs a file is compared on, and how many real ones at most.
 _RANDOM, _REAL = 4, 16
 
-# One sample: an entry per positional argument of the model.
-Sample = list[Any]
-
 
 def comparison_samples(
     signature: Signature,
-    vocabulary: int | None,
+    vocabulary: Vocabulary,
     given: Any = None,
     data: Sequence[Sample] = (),
 ) -> dict[str, list[Sample]]:
@@ -34,7 +27,7 @@ def comparison_samples(
 
     Args:
         signature: The model's inputs.
-        vocabulary: Ids below this are valid; None if there are none.
+        vocabulary: The ids and words that the model knows.
         given: The user's `samples`, or None.
         data: Real inputs that the user gave for another purpose.
 
@@ -48,49 +41,6 @@ def comparison_samples(
     real = real or list(data[:_REAL])
     random = make_samples(vocabulary, signature, _RANDOM, real)
     return {"random": random, "real": real} if real else {"random": random}
-
-
-def make_samples(
-    vocabulary: int | None,
-    signature: Signature,
-    count: int,
-    real: Sequence[Sample] = (),
-) -> list[Sample]:
-    """Draw random inputs that fit a signature, the same ones each time.
-
-    Args:
-        vocabulary: Ids below this are valid for each embedding that will read them;
-            None if none will.
-        signature: The inputs.
-        count: How many samples.
-        real: Real inputs; if there are some, random ones stay within their range, so
-            that ids are valid and images have the values of images.
-
-    Returns:
-        Samples; where the batch size is open, batches of 1 and 2 alternate.
-    """
-    rng = np.random.default_rng(0)
-    specs = tree.flatten(signature)
-    ranges = _ranges(real) or [None] * len(specs)
-    return [
-        tree.pack_sequence_as(
-            signature,
-            [
-                _draw(rng, spec, index, vocabulary, known)
-                for spec, known in zip(specs, ranges, strict=True)
-            ],
-        )
-        for index in range(count)
-    ]
-
-
-# The least and the largest value of an input; None where nothing is known.
-Range = tuple[Any, Any] | None
-
-
-def _ranges(samples: Sequence[Sample]) -> list[Range]:
-    columns = zip(*(tree.flatten(sample) for sample in samples), strict=True)
-    return [(min(a.min() for a in c), max(a.max() for a in c)) for c in columns]
 
 
 def cut_samples(
@@ -143,6 +93,8 @@ def cut_samples(
 
 
 def _array(values: Any, spec: keras.InputSpec, what: str) -> Array:
+    if spec.dtype == "string":
+        return _text(values, spec, what)
     try:
         array = np.asarray(keras.ops.convert_to_numpy(values))
     except Exception:
@@ -161,6 +113,19 @@ def _array(values: Any, spec: keras.InputSpec, what: str) -> Array:
     return array.astype(spec.dtype)
 
 
+def _text(values: Any, spec: keras.InputSpec, what: str) -> Array:
+    array = np.asarray(getattr(values, "numpy", lambda: values)())
+    if array.dtype.kind == "S" or isinstance(next(array.flat, None), bytes):
+        array = np.char.decode(array.astype(bytes), "utf-8")
+    if not all(isinstance(value, str) for value in array.flat):
+        raise ValueError(
+            f"`{what}` for input '{spec.name}' must be an array of text, such as "
+            f"x_train[:200]. Received: {type(values).__name__}"
+        )
+    _check_shape(array, spec, what)
+    return array.astype(str)
+
+
 def _check_shape(array: Array, spec: keras.InputSpec, what: str) -> None:
     wanted = tuple(spec.shape)[1:]
     fits = array.ndim == len(wanted) + 1 and all(
@@ -171,41 +136,3 @@ def _check_shape(array: Array, spec: keras.InputSpec, what: str) -> None:
             f"`{what}` for input '{spec.name}' must have the shape "
             f"(rows, {', '.join(map(str, wanted))}). Received: {array.shape}"
         )
-
-
-def vocabulary_of(model: keras.Model) -> int | None:
-    """Return how many ids all embeddings of a model know; None without one."""
-    sizes = [
-        layer.input_dim
-        for layer in sublayers(model)
-        if isinstance(layer, keras.layers.Embedding)
-    ]
-    return min(sizes, default=None)
-
-
-def _draw(
-    rng: np.random.Generator,
-    spec: keras.InputSpec,
-    index: int,
-    vocabulary: int | None,
-    known: Range,
-) -> Array:
-    sizes = tuple(spec.shape)
-    open_size = _OPEN_SIZES[index % len(_OPEN_SIZES)]
-    shape = [open_size if size is None else size for size in sizes]
-    if sizes and sizes[0] is None:
-        shape[0] = 1 + index % 2
-    if known is not None and spec.dtype != "bool":
-        low, high = known
-        if "int" in spec.dtype or vocabulary is not None:
-            return rng.integers(int(low), int(high) + 1, shape).astype(spec.dtype)
-        return rng.uniform(low, high, shape).astype(spec.dtype)
-    if "int" in spec.dtype:
-        return rng.integers(0, vocabulary or 2, shape).astype(spec.dtype)
-    if spec.dtype == "bool":
-        return rng.integers(0, 2, shape).astype(bool)
-    if vocabulary is not None:
-        # Ids often arrive in a float input, and small whole numbers do no harm
-        # to an input that is really a number.
-        return rng.integers(0, min(vocabulary, 8), shape).astype(spec.dtype)
-    return rng.standard_normal(shape).astype(spec.dtype)

@@ -13,8 +13,8 @@ from keras import tree
 from keras_tickets._util.extras import require
 from keras_tickets._util.quiet import quiet
 from keras_tickets._util.signature import Signature, names
+from keras_tickets.backend.random_inputs import Sample
 from keras_tickets.convert import names as naming
-from keras_tickets.convert.samples import Sample
 from keras_tickets.runtime.interpreters import SIGNATURE
 
 

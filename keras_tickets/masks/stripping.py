@@ -10,6 +10,7 @@ import keras
 
 from keras_tickets._util.registry import PACKAGE
 from keras_tickets.backend import copying, keras_private
+from keras_tickets.backend.agreement import Reference
 from keras_tickets.masks.masked_call import MaskedKernel
 from keras_tickets.masks.masked_layer import Masked, masked_layers
 from keras_tickets.masks.wrapped_layers import check_as_wrapped
@@ -23,9 +24,9 @@ def strip(model: keras.Model) -> keras.Model:
     computes in inference (on TensorFlow up to rounding where kernels are bfloat16).
     The ticket itself is not changed and may go on training.
 
-    The copy has all that Keras' own saving carries, and seeds, states of recurrent
-    layers and what is frozen. It lacks an attribute that was set on a layer later,
-    unless `get_config` or `save_own_variables` of its class knows it.
+    The copy has all that Keras' own saving carries, seeds, states of recurrent layers,
+    what is frozen, and what was set on layers of your own classes later: numbers, text,
+    arrays, plain functions. It is run beside the ticket, on random inputs in inference.
 
     Args:
         model: A `Ticket`, a model with tickets or `Masked` layers in it, or any other.
@@ -35,8 +36,9 @@ def strip(model: keras.Model) -> keras.Model:
         dense, if masks were never drawn.
 
     Raises:
-        ValueError: If the model cannot be rebuilt from its config, or a layer was
-            quantized or got LoRA weights after it was masked.
+        ValueError: If the model cannot be rebuilt from its config, the copy does not
+            compute what the ticket computes, or a layer was quantized or got LoRA
+            weights after it was masked.
 
     Warns:
         UserWarning: If the masks of a ticket were on target when its pruner was done,
@@ -51,6 +53,16 @@ def strip(model: keras.Model) -> keras.Model:
     >>> int((keras.ops.convert_to_numpy(plain.layers[0].kernel) == 0).sum())
     24
     """
+    if not _inner_and_masks(model)[1]:
+        return unmasked(model)
+    reference = Reference.of(model)
+    copy = unmasked(model)
+    reference.check(copy)
+    return copy
+
+
+def unmasked(model: keras.Model) -> keras.Model:
+    """Return what `strip` does, for those who compare it with the model themselves."""
     inner, masked = _inner_and_masks(model)
     if not masked:
         return inner
@@ -91,6 +103,11 @@ def why_dense(undrawn: Sequence[keras.Layer]) -> str:
         else "Pass a pruner to the callbacks of the model's fit first"
     )
     return f"{names} was never drawn: the masks keep all weights. {how}."
+
+
+def wrapped(model: keras.Model) -> keras.Model:
+    """Return the model that a ticket wraps; any other model itself."""
+    return model.model if hasattr(model, "mask_set") else model
 
 
 def rebuild(
@@ -148,7 +165,7 @@ def _is_masked(layer: keras.Layer) -> bool:
 def _inner_and_masks(model: keras.Model) -> tuple[keras.Model, list[MaskedKernel]]:
     """Return the model to copy and every mask that acts in it."""
     keras_private.up_to_date(model)  # it may be called in the middle of `fit`
-    inner = model.model if _is_masked(model) else model
+    inner = wrapped(model)
     holders = [layer for layer in keras_private.sublayers(model) if _is_masked(layer)]
     masked = [m for layer in holders for m in layer.mask_set.masked]
     return inner, list({id(m.mask): m for m in masked}.values())

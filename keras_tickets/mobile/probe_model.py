@@ -23,7 +23,7 @@ from keras_tickets.convert.exporting import draft
 from keras_tickets.kernels import Kernel, choose_kernels, find_kernels, positions
 from keras_tickets.masks.masked_call import count
 from keras_tickets.masks.masked_layer import masked_layers
-from keras_tickets.masks.stripping import rebuild, strip
+from keras_tickets.masks.stripping import rebuild, unmasked
 from keras_tickets.pruners.base import pruner_of
 from keras_tickets.pruners.wrapping import wrap
 from keras_tickets.ticket.ticket import Ticket
@@ -82,7 +82,7 @@ def probe(model: keras.Model, sparsity: float | None = None) -> ProbeModel:
 
 
 def _as_it_is(model: keras.Model, inner: keras.Model) -> ProbeModel:
-    plain = strip(model)
+    plain = unmasked(model)
     return ProbeModel(plain, _paths(inner, plain), "")
 
 
@@ -110,7 +110,7 @@ def pruned(
     if kernels is None:
         chosen = choose_kernels(inner, held=_held(inner)).kernels
         kernels = [*chosen, *_held(inner)] if ticket is None else list(ticket.kernels)
-    copy = strip(rebuild(inner))
+    copy = unmasked(rebuild(inner))
     at = positions(inner)
     mine = find_kernels(copy)
     own = [mine[at[id(kernel.variable)]].variable for kernel in kernels]
@@ -120,7 +120,7 @@ def pruned(
         # Whether random zeros cut a signal is nothing that the user drew.
         warnings.simplefilter("ignore", UserWarning)
         masked.draw(verbose=0)
-    plain = strip(masked)
+    plain = unmasked(masked)
     _raise_small(plain)
     assumed = f"random zeros, {sparsity:.0%} of {len(kernels)} kernels"
     return ProbeModel(plain, _paths(inner, plain), assumed)

@@ -17,15 +17,17 @@ from keras_tickets._util.file_tensor import Array
 from keras_tickets._util.files import check_source
 from keras_tickets._util.model_file import Port
 from keras_tickets._util.signature import Signature
+from keras_tickets.backend.random_inputs import Sample, Vocabulary, vocabulary_of
 from keras_tickets.convert import equivalence as comparing
 from keras_tickets.convert import names as naming
 from keras_tickets.convert.comparison import Comparison
-from keras_tickets.convert.float32 import in_float32
+from keras_tickets.convert.float32 import computes_in_half, in_float32
 from keras_tickets.convert.options import check_tolerance
 from keras_tickets.convert.precision import PRECISIONS, Precision
-from keras_tickets.convert.samples import Sample, comparison_samples, vocabulary_of
+from keras_tickets.convert.samples import comparison_samples
 from keras_tickets.convert.tolerances import Expected, judge
 from keras_tickets.inspection import Inspection, inspect
+from keras_tickets.masks.stripping import strip, wrapped
 from keras_tickets.runtime import Runner, inputs
 from keras_tickets.runtime.formats import SUFFIXES
 from keras_tickets.runtime.interpreters import Runtime
@@ -102,10 +104,9 @@ def verify(
         if model is None:
             compared = _against_plain(file, found, samples, runner, precision, limit)
         else:
-            plain = _strip(model)
-            signature = _signature(plain, input_signature, found)
+            signature = _signature(wrapped(model), input_signature, found)
             compared = _against_keras(
-                file, plain, signature, samples, runner, precision, limit
+                file, model, signature, samples, runner, precision, limit
             )
     except RuntimeError as error:
         hint = _hint(found, on)
@@ -137,18 +138,16 @@ def _against_keras(
     precision: Precision,
     limit: float,
 ) -> dict[str, Comparison]:
-    chosen = comparison_samples(signature, vocabulary_of(model), samples)
+    # A model that computes in half precision is the one whose file is compared with a
+    # copy, which computes in float32 as the file does.
+    own = wrapped(model)
+    given = in_float32(strip(model)) if computes_in_half(own) else model
+    chosen = comparison_samples(signature, vocabulary_of(own), samples)
+    outputs = comparing.outputs_of(given, chosen)
     compared, _ = comparing.verify(
-        in_float32(model), file, signature, chosen, precision, limit, runner.open
+        outputs, own, file, signature, chosen, precision, limit, runner.open
     )
     return compared
-
-
-def _strip(model: keras.Model) -> keras.Model:
-    # Imported here: comparing a file with itself needs no ticket.
-    from keras_tickets.masks.stripping import strip
-
-    return strip(model)
 
 
 def _against_plain(
@@ -162,7 +161,7 @@ def _against_plain(
     """Compare a file with itself in the plain kernels of its runtime."""
     specs = {port.name: _spec(port, file.suffix) for port in found.inputs}
     signature = [specs if len(specs) > 1 else next(iter(specs.values()))]
-    vocabulary = _IDS if _LOOKUPS & found.ops.keys() else None
+    vocabulary = Vocabulary(_IDS if _LOOKUPS & found.ops.keys() else None)
     chosen = comparison_samples(signature, vocabulary, samples)
     every = [sample for kind in chosen.values() for sample in kind]
     names = sorted(specs)  # As `tree.flatten` takes a dict.

@@ -15,6 +15,7 @@ from keras import ops
 
 from keras_tickets import scores
 from keras_tickets.backend import keras_private, on_host
+from keras_tickets.backend.agreement import Reference
 from keras_tickets.backend.copying import copy_state
 from keras_tickets.kernels import find_kernels
 from keras_tickets.masks.stripping import pair_layers, rebuild
@@ -58,15 +59,22 @@ class Contestants:
         left_out: Why a contestant cannot be made, by name.
 
     Raises:
-        ValueError: If the model cannot be copied, or gets no fresh weights.
+        ValueError: If the model cannot be copied, a copy computes something else, or
+            it gets no fresh weights.
     """
 
     def __init__(self, ticket: Ticket) -> None:
+        # What is learned beside the masks ends with the search: it is in no contestant.
+        learned = any(m.auxiliary for m in ticket.mask_set.masked)
+        reference = Reference.of(ticket.model if learned else ticket)
         self.ticket = ticket
         self.parts = Parts.of(ticket)
         self.bare = replace(self.parts, skipped=(), remembered=False)
         self.left_out: dict[str, str] = {}
         self._check_fresh()
+        now = replace(self.bare, values=values_of(ticket.model))
+        copy = now.join(fresh(ticket.model, 0))
+        reference.check(copy.model if learned else copy)
         try:
             self._inverted = inverted(ticket, self.bare)
         except (ValueError, TypeError, NotImplementedError) as error:
@@ -192,7 +200,7 @@ def scores_again(ticket: Ticket, parts: Parts) -> list[np.ndarray]:
             f"{name} scored weights that had trained ({pruner.schedule!r}), not those "
             "of the start."
         )
-    model = parts.join(rebuild(ticket.model)).model
+    model = parts.join(fresh(ticket.model, 0)).model
     kernels = tuple(find_kernels(model)[i] for i in parts.masks)
     task = scores.Task(model, kernels, keras_private.compiled_loss(ticket))
     everything = [ops.ones(kernel.shape, dtype="bool") for kernel in kernels]

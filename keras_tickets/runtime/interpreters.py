@@ -124,7 +124,9 @@ class LiteRT(LocalRuntime):
 
     def _typed(self, values: Arrays) -> Arrays:
         return {
-            name: value.astype(self._details[name]["dtype"])
+            name: np.char.encode(value, "utf-8")
+            if value.dtype.kind == "U"
+            else value.astype(self._details[name]["dtype"])
             for name, value in values.items()
         }
 

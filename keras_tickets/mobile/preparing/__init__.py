@@ -11,9 +11,11 @@ from __future__ import annotations
 import keras
 
 from keras_tickets._util.checks import check_model
+from keras_tickets.backend.agreement import ROUNDING
 from keras_tickets.backend.rebuilding import graph_of_layers
 from keras_tickets.mobile.preparing import preparation_plan as _plan
 from keras_tickets.mobile.preparing.building import build
+from keras_tickets.mobile.preparing.exactness import reference
 from keras_tickets.mobile.preparing.preparation_plan import (
     Obstacle,
     PreparePlan,
@@ -75,9 +77,11 @@ def prepare(
     ['stem_pad', 'stem']
     """
     found = prepare_plan(model, size=size, inexact=inexact)
+    prepared = build(found.graph)
+    reference(found.graph).check(prepared, ROUNDING)
     if verbose:
         print(found)
-    return build(found.graph)
+    return prepared
 
 
 def prepare_plan(

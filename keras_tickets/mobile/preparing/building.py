@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_tickets.backend import copying, keras_private
-from keras_tickets.mobile.preparing.network_graph import Graph, Node, Value
+from keras_tickets.mobile.preparing.network_graph import Graph, Node, Value, packed
 
 
 class MisfitError(ValueError):
@@ -55,7 +55,7 @@ class Builder:
         else:
             tensors = [door.output for door in doors]
             outputs = graph.run(tensors, self._call)
-            model = keras.Model(_packed(source, tensors), outputs, name=source.name)
+            model = keras.Model(packed(source, tensors), outputs, name=source.name)
         keras_private.set_own_trainable(model, source.trainable)
         return model
 
@@ -106,12 +106,6 @@ class Builder:
 def _door(layer: Any, value: Value) -> Any:
     config = {**layer.get_config(), "batch_shape": value.shape}
     return keras.layers.InputLayer.from_config(config)
-
-
-def _packed(model: Any, tensors: list[Any]) -> Any:
-    """Return the inputs of a model in the nest in which it takes them."""
-    graph: Any = keras_private.graph_of(model)
-    return keras.tree.pack_sequence_as(graph.input, tensors)
 
 
 def _copy(node: Node) -> Any:

@@ -5,11 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_tickets.backend.agreement import Reference
 from keras_tickets.backend.copying import at_rest
-from keras_tickets.mobile.preparing.network_graph import Graph, Node, Value, values_in
+from keras_tickets.backend.random_inputs import (
+    Vocabulary,
+    make_samples,
+    to_tensors,
+    vocabulary_of,
+)
+from keras_tickets.mobile.preparing.network_graph import (
+    Graph,
+    Node,
+    Value,
+    packed,
+    values_in,
+)
 from keras_tickets.runtime import inputs
 
 Difference = tuple[float, float]
@@ -31,7 +45,7 @@ def differences(
     Returns:
         Largest differences: absolute, and relative to the largest value.
     """
-    samples = [_sample(value) for value in before.inputs]
+    samples = to_tensors(_samples(before))
     steps = [_of_both(after, values) for values in steps]
     held: dict[int | None, Any] = {}
     wanted = {value.number for values in steps for value in values} - {None}
@@ -95,9 +109,25 @@ def _run(
         return graph.run(samples, call)
 
 
-def _sample(value: Value) -> Any:
-    shape = inputs.concrete(value.shape)
-    return ops.convert_to_tensor(inputs.values(shape, value.spec.dtype))
+def reference(graph: Graph) -> Reference:
+    """Return what a graph computes, with the layers of the user's own model in it."""
+    samples = _samples(graph)
+    given = _run(graph, to_tensors(samples), lambda value, x: x)
+    outputs = tuple(ops.convert_to_numpy(x) for x in tree.flatten(given))
+    return Reference(graph.model, [packed(graph.model, samples)], outputs)
+
+
+def _samples(graph: Graph) -> list[Any]:
+    known = vocabulary_of(graph.model)
+    return [_sample(value, known) for value in graph.inputs]
+
+
+def _sample(value: Value, known: Vocabulary) -> Any:
+    shape, dtype = inputs.concrete(value.shape), value.spec.dtype
+    if dtype != "string":
+        return inputs.values(shape, dtype)
+    [[text]] = make_samples(known, [keras.InputSpec(shape=shape, dtype=dtype)], 1)
+    return text
 
 
 def _difference(before: Any, after: Any) -> Difference:

@@ -309,6 +309,12 @@ def _check_sizes(graph: Graph, specs: Sequence[Any], path: str) -> None:
         )
 
 
+def packed(model: Any, tensors: Sequence[Any]) -> Any:
+    """Return the inputs of a model in the nest in which it takes them."""
+    graph: Any = keras_private.graph_of(model)
+    return keras.tree.pack_sequence_as(graph.input, list(tensors))
+
+
 def values_in(structure: Any) -> list[Value]:
     """Return the values in a nest of arguments."""
     return [x for x in tree.flatten(structure) if isinstance(x, Value)]

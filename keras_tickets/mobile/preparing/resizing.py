@@ -8,7 +8,9 @@ from typing import Any
 import keras
 
 from keras_tickets._util.layer_traits import same_padding
+from keras_tickets.backend.agreement import ROUNDING
 from keras_tickets.mobile.preparing.building import MisfitError, build
+from keras_tickets.mobile.preparing.exactness import reference
 from keras_tickets.mobile.preparing.match import is_image, last_channels
 from keras_tickets.mobile.preparing.network_graph import (
     Graph,
@@ -56,10 +58,12 @@ def resized(model: keras.Model, size: Size) -> keras.Model:
 
     graph.infer(specs, infer)
     try:
-        return build(graph)
+        model = build(graph)
     except MisfitError as found:
         why = f"its {found.variable} has shape {found.has} and would need {found.needs}"
         raise ValueError(_does_not_fit(found.node, old, at, why)) from found
+    reference(graph).check(model, ROUNDING)
+    return model
 
 
 def _checked(size: Any) -> tuple[int, int]:
