@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
@@ -113,3 +114,21 @@ def test_a_layer_is_frozen_alone(model):
     assert not model.trainable, VERSION
     assert model.layers[0].trainable, VERSION
     assert not model.trainable_variables, VERSION
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow")
+@pytest.mark.parametrize("name", ["argmax", "argmin"])
+@pytest.mark.parametrize("options", [{}, {"axis": 1}, {"axis": -1, "keepdims": True}])
+def test_argmax_is_tensorflows_in_a_graph_only(name, options):
+    import tensorflow as tf
+
+    x = keras.random.normal((2, 3, 4), seed=1)
+    own = getattr(keras.ops, name)
+    expected = own(x, **options)
+    with keras_private.plain_argmax():
+        traced = tf.function(lambda x: own(x, **options)).get_concrete_function(x)
+        assert (own(keras.ops.array([0.0, -0.0])) == 0) == (name == "argmax")
+    operators = {operation.type for operation in traced.graph.get_operations()}
+    assert "BitwiseAnd" not in operators, VERSION
+    np.testing.assert_array_equal(traced(x), expected)
+    assert traced(x).shape == expected.shape

@@ -14,7 +14,7 @@ from keras import tree
 from keras_tickets._util.extras import require
 from keras_tickets._util.quiet import quiet
 from keras_tickets._util.signature import Signature
-from keras_tickets.backend.keras_private import sublayers
+from keras_tickets.backend.keras_private import plain_argmax, sublayers
 from keras_tickets.onnx.encodings import LOWEST_OPSET
 from keras_tickets.onnx.file import OnnxFile
 from keras_tickets.onnx.fixes import repair
@@ -77,7 +77,7 @@ def to_onnx(
             require(module, "export")
         try:
             inference = _Inference(model)
-            with _plain_constants(model), _inlined():
+            with _plain_constants(model), _inlined(), plain_argmax():
                 inference.export(
                     str(path),
                     format="onnx",

@@ -13,6 +13,7 @@ from keras import tree
 from keras_tickets._util.extras import require
 from keras_tickets._util.quiet import quiet
 from keras_tickets._util.signature import Signature, names
+from keras_tickets.backend.keras_private import plain_argmax
 from keras_tickets.backend.random_inputs import Sample
 from keras_tickets.convert import names as naming
 from keras_tickets.runtime.interpreters import SIGNATURE
@@ -61,9 +62,14 @@ def _convert(
 ) -> None:
     # Not TFLiteConverter.from_concrete_functions: it leaves the variables of a Keras 3
     # model unfrozen, and the file answers NaN without an error.
-    model.export(
-        str(path), format="litert", verbose=False, input_signature=signature, **options
-    )
+    with plain_argmax():
+        model.export(
+            str(path),
+            format="litert",
+            verbose=False,
+            input_signature=signature,
+            **options,
+        )
 
 
 def _options(tf: Any, precision: str) -> dict[str, Any]:
