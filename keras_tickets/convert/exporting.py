@@ -15,6 +15,7 @@ import keras
 
 from keras_tickets._util import signature as signatures
 from keras_tickets._util.checks import check_model
+from keras_tickets._util.errors import ConversionError, VerificationError
 from keras_tickets._util.extras import require
 from keras_tickets._util.files import check_target, replace
 from keras_tickets._util.model_file import ModelFile
@@ -114,8 +115,9 @@ def export(
             file's precision, or samples do not fit.
         OSError: If the folder is missing or cannot be written, the file exists, or the
             disk is full.
-        RuntimeError: If the model cannot be converted, or the file kills its runtime,
-            does not compute what the model computes, or lost zeros.
+        ConversionError: If the model cannot be converted; a `RuntimeError`.
+        VerificationError: If the file kills its runtime, does not compute what the
+            model computes, or lost zeros; a `RuntimeError`.
         ImportError: If `keras-tickets[export]` is not installed.
 
     Example:
@@ -295,7 +297,7 @@ def _verify(
                 options.tolerance,
             )
         except RuntimeError as error:
-            raise RuntimeError(f"{error} No file was written.") from error
+            raise VerificationError(f"{error} No file was written.") from error
 
 
 def _check_ops(model: keras.Model, foreign: dict[str, str]) -> None:
@@ -304,7 +306,7 @@ def _check_ops(model: keras.Model, foreign: dict[str, str]) -> None:
             f"{op} (in layer '{names.layer_of(model, scope)}')" if scope else op
             for op, scope in foreign.items()
         ]
-        raise RuntimeError(
+        raise ConversionError(
             f"The file of '{model.name}' needs operators that its runtime does not "
             f"carry: {', '.join(found)}. Replace the layers that use them; no file was "
             "written."

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 from keras import tree
 
+from keras_tickets._util.errors import ConversionError
 from keras_tickets._util.extras import require
 from keras_tickets._util.quiet import quiet
 from keras_tickets._util.signature import Signature
@@ -92,7 +93,7 @@ def to_onnx(
         except OSError:
             raise
         except Exception as error:
-            raise RuntimeError(
+            raise ConversionError(
                 f"tf2onnx could not convert '{model.name}' to .onnx. "
                 f"{type(error).__name__}: {str(error).strip()[-1500:]}"
             ) from error

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 from keras import tree
 
+from keras_tickets._util.errors import ConversionError
 from keras_tickets._util.extras import require
 from keras_tickets._util.quiet import quiet
 from keras_tickets._util.signature import Signature, names
@@ -51,7 +52,7 @@ def to_litert(
         except OSError:
             raise
         except Exception as error:
-            raise RuntimeError(_explain(model, error)) from error
+            raise ConversionError(_explain(model, error)) from error
 
 
 def _convert(
