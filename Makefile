@@ -42,10 +42,10 @@ demo: $(VENV)/.demo
 	    --dataset $(DATASET) $(ARGS)
 
 wasm:
-	export/wasm/build
+	keras_tickets/runtime/labs/wasm/build
 
 arm64: $(VENV)/.created
-	PYTHON=$(VENV)/bin/python export/arm64/build
+	PYTHON=$(VENV)/bin/python keras_tickets/runtime/labs/arm64/build
 
 # A real phone needs none of it: see export/android/README.md.
 android:

@@ -21,7 +21,9 @@ STUDY = Study(
         "set": lambda s, data, seed, every: kt.SET(s, update_every=every, seed=seed),
         "snfs": lambda s, data, seed, every: kt.SNFS(s, update_every=every, seed=seed),
         "rigl": lambda s, data, seed, every: kt.RigL(s, update_every=every, seed=seed),
-        "gradual_magnitude": lambda s, data, seed, every: kt.GradualMagnitude(s),
+        "gradual_magnitude": lambda s, data, seed, every: kt.GradualMagnitude(
+            s, allocation="erk"
+        ),
     },
     {
         "mnist": Setting(networks.lenet_300_100, 60_000, 10_000, 5, 128, (0.98,)),

@@ -1,6 +1,6 @@
 """What zeros in blocks bring in dense and attention layers.
 
-    export/arm64/build
+    keras-tickets setup arm64
     KERAS_BACKEND=tensorflow python -m benchmarks.mobile_dense [--only NAME ...]
 
 A perceptron and a transformer encoder with random weights; all dense layers, among them

@@ -1,6 +1,6 @@
 """What a user gets: accuracy, size and speed of one network, dense and pruned.
 
-    export/wasm/build && export/arm64/build
+    keras-tickets setup wasm && keras-tickets setup arm64
     KERAS_BACKEND=tensorflow python -m benchmarks.mobile_front train
     KERAS_BACKEND=tensorflow python -m benchmarks.mobile_front measure
     python -m benchmarks.mobile_front table     # of docs/phone.md, from the results

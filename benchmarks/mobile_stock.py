@@ -1,6 +1,6 @@
 """What `prepare` makes of stock networks: what runs sparse then, and how fast.
 
-    export/wasm/build && export/arm64/build
+    keras-tickets setup wasm && keras-tickets setup arm64
     KERAS_BACKEND=tensorflow python -m benchmarks.mobile_stock [--only NAME ...]
         [--size odd even inexact faster large] [--kind KIND ...] [--turns N] [--runs N]
 

@@ -78,6 +78,11 @@ def functions(x: Tensor) -> Tensor:
     return ops.square(ops.sin(ops.negative(ops.log(ops.rsqrt(ops.exp(y))))))
 
 
+def clamps(x: Tensor) -> Tensor:
+    """Functions with bounds that no operator of TFLite has."""
+    return ops.clip(layers.ReLU(max_value=3.0)(x), 0.1, 0.9)
+
+
 def dense_gate(x: Tensor) -> Tensor:
     """Squeeze and excite, in dense layers."""
     y = layers.Dense(16, "relu")(layers.GlobalAveragePooling2D()(x))
@@ -228,6 +233,10 @@ SAFE: dict[str, Graph] = {
     "elu": Graph(net(activation="elu")),
     "gelu": Graph(net(activation="gelu")),
     "tanh": Graph(net(activation="tanh")),
+    "clamps": Graph(net(clamps)),
+    "maximum of a number": Graph(net(lambda x: ops.maximum(0.1, x))),
+    "dilated 1x1": Graph(net(conv(32, dilation_rate=2))),
+    "float16 clamps": Graph(net(clamps), precision="float16"),
     "upsampling": Graph(net(layers.UpSampling2D(2, interpolation="bilinear"))),
     "dropout": Graph(net(layers.SpatialDropout2D(0.3))),
     "gate": Graph(net(gate())),

@@ -55,7 +55,7 @@ def main() -> None:
 
     sparse = build(shape)
     sparse.set_weights(start)
-    ticket = kt.wrap(sparse, kt.GradualMagnitude(sparsity=args.sparsity))
+    ticket = kt.wrap(sparse, kt.GradualMagnitude(args.sparsity, allocation="erk"))
     print("\nSparse ticket, from the same weights")
     fit(ticket, train, args)
     kt.summary(ticket)

@@ -3,6 +3,7 @@
     keras-tickets inspect model.tflite
     keras-tickets diagnose model.tflite
     keras-tickets benchmark dense.tflite sparse.tflite --on wasm
+    keras-tickets setup wasm
 
 What cannot be read is told in one line on stderr. The exit status is 2 if the path is
 at fault (no such file, a folder, another suffix), and 1 if the file is.
@@ -20,6 +21,7 @@ import click
 from keras_tickets import __version__
 from keras_tickets._util.files import check_source
 from keras_tickets.inspection import inspect as read
+from keras_tickets.runtime import building
 from keras_tickets.runtime.formats import SUFFIXES
 from keras_tickets.xnnpack import analysis
 
@@ -55,6 +57,19 @@ def diagnose(path: str, as_json: bool) -> None:
     """
     found = _read(path, analysis.SUFFIXES, analysis.analyze_path)
     click.echo(json.dumps(found.to_dict()) if as_json else str(found))
+
+
+@main.command()
+@click.argument("name", metavar="PLACE", type=click.Choice(building.NAMES))
+def setup(name: str) -> None:
+    """Build what runs files at PLACE: in wasm, or on an emulated ARM64 processor.
+
+    "wasm" needs Node 20 and npm, "arm64" a Debian machine and pip; neither needs root.
+    """
+    try:
+        click.echo(f"Ready: {building.build(name)}")
+    except RuntimeError as error:
+        _fail(str(error), status=1)
 
 
 def _read(

@@ -10,6 +10,7 @@ from keras_tickets._util.damage import reading
 from keras_tickets._util.file_tensor import FileTensor
 from keras_tickets._util.files import check_source, gzip_size
 from keras_tickets._util.model_file import Port, printable
+from keras_tickets._util.shown import Shown
 from keras_tickets._util.size_bound import size_bound
 from keras_tickets._util.tables import facts, table
 from keras_tickets.runtime import formats
@@ -19,8 +20,8 @@ from keras_tickets.runtime.formats import SUFFIXES
 _SMALL = 1024
 
 
-@dataclasses.dataclass(frozen=True)
-class Inspection:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Inspection(Shown):
     """The content of a `.tflite` or `.onnx` file.
 
     Args:
@@ -36,6 +37,9 @@ class Inspection:
             runtime of the format does not carry.
         inputs: What goes in.
         outputs: What comes out.
+        beside: The names of other files that hold a part of it; all sizes count them.
+        signatures: The names of the file's entries. The first is what `inputs` and
+            `outputs` belong to, and what is verified and timed.
     """
 
     path: str
@@ -48,6 +52,8 @@ class Inspection:
     ops: dict[str, int]
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    beside: tuple[str, ...] = ()
+    signatures: tuple[str, ...] = ()
 
     @property
     def custom_ops(self) -> list[str]:
@@ -65,6 +71,10 @@ class Inspection:
             "inputs": [dataclasses.asdict(port) for port in self.inputs],
             "outputs": [dataclasses.asdict(port) for port in self.outputs],
         }
+
+    def __str__(self) -> str:
+        """Return the table."""
+        return self.table()
 
     def table(self, everything: bool = False) -> str:
         """Return the content as text.
@@ -90,6 +100,11 @@ class Inspection:
             ("outputs", "\n".join(map(str, self.outputs))),
             ("operators", ", ".join(f"{n} {name}" for name, n in self.ops.items())),
         ]
+        if self.beside:
+            rows.insert(1, ("and beside it", ", ".join(self.beside)))
+        if len(self.signatures) > 1:
+            first, *others = self.signatures
+            rows.append(("signature", f"{first}; not looked at: {', '.join(others)}"))
         if self.custom_ops:
             rows.append(("not built in", ", ".join(self.custom_ops)))
         return facts(f"{self.format} file", rows)
@@ -123,17 +138,20 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
         file = formats.read(found)
         tensors = [_named(tensor) for tensor in file.tensors()]
         interface = file.interface()
+        contents = [file.content, *(path.read_bytes() for path in file.beside)]
         return Inspection(
             path=str(path),
             format=file.format,
-            bytes=len(file.content),
-            gzip_bytes=gzip_size(file.content),
+            bytes=sum(map(len, contents)),
+            gzip_bytes=sum(map(gzip_size, contents)),
             dense_bytes=file.dense_size(),
             reference_bytes=size_bound(tensors),
             tensors=tuple(sorted(tensors, key=_size, reverse=True)),
             ops=dict(sorted(file.ops().items())),
             inputs=interface.inputs,
             outputs=interface.outputs,
+            beside=tuple(path.name for path in file.beside),
+            signatures=interface.signatures,
         )
 
 

@@ -1,8 +1,8 @@
 """Files on emulated ARM64: what is computed, how long it takes, what the probe reads.
 
 What it has in common with other places is in `test_runners.py`, and which nodes run in
-a sparse kernel in `test_probe.py`. Most tests need what `export/arm64/build` builds,
-and are skipped where it is not.
+a sparse kernel in `test_probe.py`. Most tests need what `keras-tickets setup arm64`
+builds, and are skipped where it is not.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from keras_tickets.tflite.file import TfliteFile
 
 pytestmark = pytest.mark.backend_independent
 
-BUILD = pathlib.Path(__file__).parents[1] / "export" / "arm64" / "build"
+ROOT = pathlib.Path(__file__).parents[1]
+BUILD = ROOT / "keras_tickets" / "runtime" / "labs" / "arm64" / "build"
 
 
 @emulated
@@ -157,7 +158,7 @@ def test_the_script_names_no_mirror():
 
 def test_the_pinned_wheels_are_those_the_rest_is_tested_with():
     ours = (BUILD.parent / "requirements.txt").read_text().split()
-    theirs = (BUILD.parents[2] / "constraints.txt").read_text().split()
+    theirs = (ROOT / "constraints.txt").read_text().split()
     pins = {pin for pin in ours if "==" in pin}
     assert {"ai-edge-litert==2.3.0", "onnxruntime==1.31.1"} <= pins <= set(theirs)
 

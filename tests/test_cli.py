@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -324,3 +325,19 @@ def test_version_and_help():
     assert __version__ in run("--version").stdout
     assert "inspect" in run("--help").stdout
     assert run("inspect").exit_code == 2
+
+
+def test_setup_says_what_is_missing(monkeypatch, tmp_path, capfd):
+    """The scripts are in the package; without npm nothing is left behind."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("bash", "dirname", "ls"):
+        (programs / name).symlink_to(shutil.which(name))
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setenv("KERAS_TICKETS_RUNNERS", str(tmp_path / "labs"))
+    result = run("setup", "wasm")
+    assert result.exit_code == 1
+    assert "lines above" in result.stderr
+    assert "no npm on the PATH" in capfd.readouterr().err
+    assert not (tmp_path / "labs").exists()
+    assert run("setup", "phone").exit_code == 2

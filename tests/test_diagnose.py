@@ -58,6 +58,8 @@ PREDICTED = [
     ("odd size", {"f32 32x1": 2}, "1x4"),
     ("gate", {"f32 32x1": 4}, "1x4"),
     ("depth to space", {"f32 32x1": 4}, ""),
+    ("clamps", {"f32 32x1": 2}, "1x4"),
+    ("dilated 1x1", {"f32 32x1": 3}, "1x4"),
     ("blocks of 4", {"f32 32x4": 2}, "1x4"),
     ("float16", {"f32 32x1": 2}, "no sparse kernel for dense layers of float16"),
     ("mlp 1x4", {"f32 1x4": 3}, ""),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+
 import keras
+import pytest
 
 import keras_tickets as kt
+from keras_tickets._util.shown import Shown
 
 NAMES = """
 BenchmarkReport Challenge Comparison ConversionError Cost ESPN EarlyBird EdgePopup
@@ -78,3 +82,16 @@ def test_registered_names_are_those_of_the_released_version():
 def test_errors_are_still_caught_as_what_they_were(name):
     kind = {"LayerCollapseError": ValueError}.get(name, RuntimeError)
     assert issubclass(getattr(kt, name), kind)
+
+
+@pytest.mark.backend_independent
+def test_every_report_shows_its_text():
+    """At a prompt and in a notebook; a dataclass would show its fields."""
+    for name in ("convert.report", "mobile.comparing", "mobile.preparing"):
+        importlib.import_module(f"keras_tickets.{name}")
+    names = {"Inspection", "Diagnosis", *(NAMES + MOBILE).split()}
+    found = [cls for cls in Shown.__subclasses__() if cls.__name__ in names]
+    assert len(found) == 11
+    for cls in found:
+        assert cls.__repr__ is Shown.__repr__
+        assert cls.__str__ is not object.__str__

@@ -25,7 +25,7 @@ from keras_tickets.runtime import Runs
 from keras_tickets.runtime.target import VARIABLE
 from keras_tickets.runtime.wasm import _PROGRAM, Wasm
 
-LAB = pathlib.Path(__file__).parents[1] / "export" / "wasm"
+LAB = pathlib.Path(__file__).parents[1] / "keras_tickets" / "runtime" / "labs" / "wasm"
 
 pytestmark = pytest.mark.backend_independent
 
@@ -244,16 +244,16 @@ def test_nothing_is_installed(node, monkeypatch, tmp_path):
     node()
     assert Wasm().missing(".tflite") is None
     (Wasm().folder / "package.json").unlink()
-    assert "export/wasm/build" in Wasm().missing(".tflite")
+    assert "keras-tickets setup wasm" in Wasm().missing(".tflite")
     monkeypatch.setenv(VARIABLE, str(tmp_path / "nowhere"))
-    assert "export/wasm/build" in Wasm().missing(".tflite")
+    assert "keras-tickets setup wasm" in Wasm().missing(".tflite")
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
     assert "no `node` on the PATH" in Wasm().missing(".tflite")
 
 
 @pytest.mark.lab
 def test_what_is_built_is_what_lies_here():
-    """Else the build is an older one: run `export/wasm/build`."""
+    """Else the build is an older one: run `keras-tickets setup wasm`."""
     runner = available("wasm", ".tflite")
     for file in (*LAB.glob("*.mjs"), LAB / "package-lock.json"):
         assert (runner.folder / file.name).read_bytes() == file.read_bytes()

@@ -20,8 +20,9 @@ def reading(problem: str, kind: type[Exception] = ValueError) -> Iterator[None]:
         kind: What to raise.
 
     Raises:
-        kind: For all that is raised in the block but a missing package. Offsets that
-            lead anywhere raise anything: struct.error, IndexError, MemoryError.
+        kind: For all that is raised in the block but a missing package or file.
+            Offsets that lead anywhere raise anything: struct.error, IndexError,
+            MemoryError.
 
     Example:
     >>> with reading("'m.onnx' cannot be read"):
@@ -32,7 +33,7 @@ kind. IndexError: list index out of range
     """
     try:
         yield
-    except ImportError:
+    except (ImportError, FileNotFoundError):
         raise
     except Exception as error:
         told = " ".join(str(error).split())[:300]

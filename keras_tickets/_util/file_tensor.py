@@ -21,7 +21,8 @@ class FileTensor:
         encoding: How the file stores it: `"dense"`, `"sparse"`, `"sparse 1x4"` or
             `"scatter"`.
         stored_bytes: Bytes that its values and indices take in the file.
-        zero: The stored number that stands for zero; quantized tensors choose one.
+        zero: The stored number that stands for zero; quantized tensors choose one, or
+            one for each channel: an array that broadcasts against the values.
         quantized: Whether integers stand for real numbers.
         itemsize: Bytes of one stored value; by default those of one of `values`.
     """
@@ -30,7 +31,7 @@ class FileTensor:
     values: Array
     encoding: str
     stored_bytes: int
-    zero: int = 0
+    zero: int | Array = 0
     quantized: bool = False
     itemsize: int = 0
 

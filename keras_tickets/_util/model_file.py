@@ -38,10 +38,13 @@ class Interface:
     Args:
         inputs: The inputs.
         outputs: The outputs.
+        signatures: The names of the file's entries, first that whose inputs and outputs
+            these are; empty where the format knows no names for them.
     """
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    signatures: tuple[str, ...] = ()
 
 
 class ModelFile(abc.ABC):
@@ -59,6 +62,7 @@ class ModelFile(abc.ABC):
         batch_size: What a batch size that the model leaves open becomes; None leaves it
             open in the file too.
         content: The bytes that it was read from; later changes do not show there.
+        beside: Other files that hold a part of it.
     """
 
     suffix: ClassVar[str]
@@ -69,6 +73,7 @@ class ModelFile(abc.ABC):
     batch_size: ClassVar[int | None] = None
 
     content: bytes
+    beside: tuple[pathlib.Path, ...] = ()
 
     @classmethod
     @abc.abstractmethod

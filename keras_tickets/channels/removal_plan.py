@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_tickets._util.checks import check_model
+from keras_tickets._util.shown import Shown
 from keras_tickets._util.tables import table
 from keras_tickets.backend.rebuilding import graph_of_layers
 from keras_tickets.channels import layer_rules
@@ -50,8 +51,8 @@ class Change:
     weights: Mapping[str, np.ndarray]
 
 
-@dataclass(frozen=True)
-class ShrinkPlan:
+@dataclass(frozen=True, repr=False)
+class ShrinkPlan(Shown):
     """What shrinking a model removes and what it leaves. Prints as a table.
 
     Args:

@@ -9,6 +9,7 @@ from typing import Any
 from keras_tickets._util.file_tensor import FileTensor
 from keras_tickets._util.files import gzip_size
 from keras_tickets._util.model_file import ModelFile
+from keras_tickets._util.shown import Shown
 from keras_tickets._util.size_bound import size_bound
 from keras_tickets._util.tables import facts
 from keras_tickets.convert.comparison import Comparison
@@ -22,8 +23,8 @@ from keras_tickets.masks.masked_call import count
 _SHOWN = 4
 
 
-@dataclasses.dataclass(frozen=True)
-class ExportReport:
+@dataclasses.dataclass(frozen=True, repr=False)
+class ExportReport(Shown):
     """Sizes, zeros and accuracy of an exported file. Prints as a table.
 
     *Weights* are the file's float constants of rank 2 or more.

@@ -13,12 +13,13 @@ import numpy as np
 from keras_tickets import runtime as runners
 from keras_tickets._util.checks import check_counts
 from keras_tickets._util.files import check_source
+from keras_tickets._util.shown import Shown
 from keras_tickets._util.tables import facts
 from keras_tickets.runtime.formats import SUFFIXES
 
 
-@dataclasses.dataclass(frozen=True)
-class BenchmarkReport:
+@dataclasses.dataclass(frozen=True, repr=False)
+class BenchmarkReport(Shown):
     """Latencies of one file on one target, in milliseconds. Prints as a table.
 
     Args:

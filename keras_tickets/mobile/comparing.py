@@ -16,6 +16,7 @@ import numpy as np
 from keras_tickets import runtime as runners
 from keras_tickets._util.checks import check_counts
 from keras_tickets._util.files import check_source, gzip_size
+from keras_tickets._util.shown import Shown
 from keras_tickets._util.tables import table
 from keras_tickets.runtime.formats import SUFFIXES
 
@@ -80,8 +81,8 @@ class Row:
     latencies: Mapping[str, Latency]
 
 
-@dataclasses.dataclass(frozen=True)
-class ComparisonTable:
+@dataclasses.dataclass(frozen=True, repr=False)
+class ComparisonTable(Shown):
     """Files beside each other; the first is what the others are compared with.
 
     Args:

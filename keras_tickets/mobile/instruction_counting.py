@@ -11,6 +11,7 @@ from typing import Any
 
 from keras_tickets._util.files import check_source
 from keras_tickets._util.process import Conversation, converse
+from keras_tickets._util.shown import Shown
 from keras_tickets._util.tables import facts
 from keras_tickets.runtime.arm64 import block_log, instruction_counter
 from keras_tickets.runtime.arm64.emulated_target import Arm64, program
@@ -21,8 +22,8 @@ from keras_tickets.runtime.formats import SUFFIXES
 _REPEATABLE = ("-R", "16G", "-seed", "0")
 
 
-@dataclasses.dataclass(frozen=True)
-class InstructionCount:
+@dataclasses.dataclass(frozen=True, repr=False)
+class InstructionCount(Shown):
     """The ARM64 instructions of one run of a file. Prints as a table.
 
     It is work, and not a time: instructions differ in what they cost, and waiting for

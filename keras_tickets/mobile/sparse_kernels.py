@@ -7,6 +7,7 @@ import os
 
 from keras_tickets import runtime
 from keras_tickets._util.files import check_source
+from keras_tickets._util.shown import Shown
 from keras_tickets._util.tables import facts
 from keras_tickets.runtime.formats import SUFFIXES
 from keras_tickets.runtime.target import Counted, CountingRunner
@@ -38,8 +39,8 @@ class SparseKernel:
         return len(self.outputs)
 
 
-@dataclasses.dataclass(frozen=True)
-class SparsePath:
+@dataclasses.dataclass(frozen=True, repr=False)
+class SparsePath(Shown):
     """Which nodes of a file ran in which sparse kernel. Prints as a table.
 
     Args:

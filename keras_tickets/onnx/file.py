@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections
 import itertools
+import os
+import pathlib
 import re
 from typing import Any, Self
 
@@ -13,15 +15,19 @@ from keras_tickets._util.damage import check_claim
 from keras_tickets._util.extras import require
 from keras_tickets._util.file_tensor import FileTensor
 from keras_tickets._util.model_file import Interface, ModelFile, Port, printable
+from keras_tickets.onnx import external_data
 from keras_tickets.onnx.decoding import Scattered, find
 from keras_tickets.onnx.graph import (
+    RUNTIME_DOMAINS,
     STANDARD_DOMAINS,
     constants,
     graphs,
     load,
+    model_nodes,
     nodes,
     to_array,
 )
+from keras_tickets.onnx.quantization import zero_points
 from keras_tickets.onnx.scatter import decode
 
 
@@ -54,6 +60,13 @@ class OnnxFile(ModelFile):
         """Read a file."""
         return cls(load(content), content)
 
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Self:
+        """Read the file at a path, and what lies beside it."""
+        file = super().read(path)
+        file.beside = external_data.embed(file.model, pathlib.Path(path).parent)
+        return file
+
     def to_bytes(self) -> bytes:
         """Return the bytes of the file, with all changes."""
         return bytes(self.model.SerializeToString())
@@ -74,20 +87,37 @@ class OnnxFile(ModelFile):
         A tensor that operators put together (see `scatter.py`) is listed as one, under
         its own name.
         """
-        stored, scattered = _stored(self.model.graph)
-        return [_read(*entry) for entry in stored] + [_decode(t) for t in scattered]
+        stored, scattered = _stored(self.model)
+        zeros = zero_points(self.model)
+        return [
+            *(_read(name, proto, zeros.get(name)) for name, proto in stored),
+            *map(_decode, scattered),
+        ]
 
     def ops(self) -> dict[str, int]:
-        """Count the operators; what the standard set does not define is `custom:`."""
-        return dict(collections.Counter(map(_op_name, nodes(self.model.graph))))
+        """Count the operators, those of the file's own functions too.
+
+        `custom:` stands before what neither the standard, nor ONNX Runtime, nor the
+        file itself defines.
+        """
+        return dict(collections.Counter(map(self._op_name, model_nodes(self.model))))
 
     def foreign(self) -> dict[str, str]:
-        """Return the operators that the standard does not define."""
+        """Return the operators that nothing defines, as `ops` tells."""
         return {
             node.op_type: node.name
-            for node in nodes(self.model.graph)
-            if _op_name(node).startswith("custom:")
+            for node in model_nodes(self.model)
+            if self._op_name(node).startswith("custom:")
         }
+
+    def _op_name(self, node: Any) -> str:
+        own = {(entry.domain, entry.name) for entry in self.model.functions}
+        if (node.domain, node.op_type) in own or node.domain in RUNTIME_DOMAINS:
+            return str(node.op_type)
+        standard = node.domain in STANDARD_DOMAINS
+        if standard and require("onnx.defs", "export").has(node.op_type):
+            return str(node.op_type)
+        return f"custom:{node.op_type}"
 
     def name_outputs(self, names: dict[int, str]) -> None:
         """Give the outputs the names that they have in the model."""
@@ -117,11 +147,11 @@ class OnnxFile(ModelFile):
         return int(model.ByteSize()) + saved
 
 
-def _stored(graph: Any) -> tuple[list[tuple[str, Any]], list[Scattered]]:
+def _stored(model: Any) -> tuple[list[tuple[str, Any]], list[Scattered]]:
     """Return the constants that are tensors themselves, and the scattered tensors."""
-    scattered = [tensor for _, found in find(graph) for tensor in found]
+    scattered = [tensor for _, found in find(model.graph) for tensor in found]
     helpers = set[str]().union(*(tensor.helpers for tensor in scattered))
-    inner = itertools.chain.from_iterable(map(constants, graphs(graph)))
+    inner = itertools.chain.from_iterable(map(constants, graphs(model.graph)))
     return [entry for entry in inner if entry[0] not in helpers], scattered
 
 
@@ -136,10 +166,13 @@ def _decode(tensor: Scattered) -> FileTensor:
     )
 
 
-def _read(name: str, proto: Any) -> FileTensor:
+def _read(name: str, proto: Any, zero: Any) -> FileTensor:
     if not hasattr(proto, "indices"):
         values = to_array(proto)
-        return FileTensor(name, values, "dense", values.nbytes)
+        if zero is None:
+            return FileTensor(name, values, "dense", values.nbytes)
+        zero = zero.along(values.shape)
+        return FileTensor(name, values, "dense", values.nbytes, zero, quantized=True)
     stored, indices = to_array(proto.values), to_array(proto.indices)
     shape = tuple(proto.dims)
     check_claim(shape, stored.itemsize, stored.nbytes + indices.nbytes)
@@ -160,10 +193,3 @@ def _port(value: Any) -> Port:
     name = kinds.Name(tensor.elem_type).lower()
     dtype = {"float": "float32", "double": "float64"}.get(name, name)
     return Port(printable(value.name), shape, dtype)
-
-
-def _op_name(node: Any) -> str:
-    standard = node.domain in STANDARD_DOMAINS
-    if standard and require("onnx.defs", "export").has(node.op_type):
-        return str(node.op_type)
-    return f"custom:{node.op_type}"

@@ -14,6 +14,10 @@ from keras_tickets._util.file_tensor import Array
 # The operator sets that every ONNX runtime carries.
 STANDARD_DOMAINS = ("", "ai.onnx")
 
+# Those that ONNX Runtime carries beside them: for trees and the like, and its own,
+# which its optimizer and its quantizer write.
+RUNTIME_DOMAINS = ("ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")
+
 
 def load(content: bytes) -> Any:
     """Parse the bytes of an `.onnx` file into a `ModelProto`.
@@ -54,6 +58,13 @@ def graphs(graph: Any) -> Iterator[Any]:
 def nodes(graph: Any) -> Iterator[Any]:
     """Return the nodes of a graph and of the bodies of its loops and branches."""
     return itertools.chain.from_iterable(inner.node for inner in graphs(graph))
+
+
+def model_nodes(model: Any) -> Iterator[Any]:
+    """Return the nodes of a model, those of its own functions included."""
+    yield from nodes(model.graph)
+    for function in model.functions:
+        yield from nodes(function)
 
 
 def bodies(node: Any) -> Iterator[Any]:
@@ -102,6 +113,22 @@ def constants(graph: Any) -> Iterator[tuple[str, Any]]:
                     yield node.output[0], attribute.sparse_tensor
 
 
+def all_tensors(model: Any) -> Iterator[Any]:
+    """Return every `TensorProto` of a model, wherever it is held."""
+    for graph in graphs(model.graph):
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+    for node in model_nodes(model):
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            if attribute.HasField("sparse_tensor"):
+                yield attribute.sparse_tensor.values
+                yield attribute.sparse_tensor.indices
+            yield from attribute.tensors
+
+
 def replace(field: Any, messages: Iterable[Any]) -> None:
     """Give a repeated field of a message new content."""
     kept = list(messages)
@@ -120,8 +147,20 @@ def names(graph: Any) -> set[str]:
     return found
 
 
+def is_external(proto: Any) -> bool:
+    """Return whether the values of a `TensorProto` are in another file."""
+    return bool(proto.data_location == require("onnx", "export").TensorProto.EXTERNAL)
+
+
 def to_array(proto: Any) -> Array:
-    """Return the values of a `TensorProto`."""
+    """Return the values of a `TensorProto`.
+
+    Raises:
+        ValueError: If they are in another file; see `external_data.py`. The library
+            would look for it in the current directory.
+    """
+    if is_external(proto):
+        raise ValueError(f"The values of tensor '{proto.name}' are in another file.")
     return np.asarray(require("onnx.numpy_helper", "export").to_array(proto))
 
 

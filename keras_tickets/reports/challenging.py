@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_tickets._util.shown import Shown
 from keras_tickets._util.tables import table
 from keras_tickets.reports.contestants import KINDS, Contestants
 from keras_tickets.ticket.ticket import Ticket
@@ -19,8 +20,8 @@ RIVALS = ("shuffled", "reinitialised", "random")
 """What a ticket has to beat: each takes away one thing that would make it one."""
 
 
-@dataclass(frozen=True)
-class Challenge:
+@dataclass(frozen=True, repr=False)
+class Challenge(Shown):
     """How a ticket did against its rivals. Prints as a table with a verdict.
 
     Args:

@@ -16,6 +16,7 @@ import keras
 
 from keras_tickets._util.checks import check_model
 from keras_tickets._util.layer_traits import is_added
+from keras_tickets._util.shown import Shown
 from keras_tickets._util.tables import table
 from keras_tickets.backend import on_host
 from keras_tickets.kernels import find_kernels
@@ -102,8 +103,8 @@ class Training:
     unknown: str = ""
 
 
-@dataclass(frozen=True)
-class Cost:
+@dataclass(frozen=True, repr=False)
+class Cost(Shown):
     """What a model costs for one sample. Prints as a table.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Any
 from keras_tickets._util.errors import UnavailableError
 from keras_tickets.runtime.interpreters import Runtime
 
-# Where runners lie that have to be built first (see `export/`).
+# Where runners lie that have to be built first (see `building.py`).
 VARIABLE = "KERAS_TICKETS_RUNNERS"
 
 # Kind of node -> for each sparse kernel its name, the outputs of each node that ran in

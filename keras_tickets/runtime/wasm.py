@@ -1,6 +1,6 @@
 """Runs a `.tflite` in LiteRT.js: WebAssembly, in Node, in real time.
 
-XNNPACK's sparse kernels run there as in a browser. `export/wasm/` holds the program.
+XNNPACK's sparse kernels run there as in a browser. `labs/wasm/` holds the program.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 
 from keras_tickets._util.process import Conversation, converse
 from keras_tickets.runtime import inputs
+from keras_tickets.runtime.building import how_to_build
 from keras_tickets.runtime.host import device
 from keras_tickets.runtime.interpreters import Arrays, Runtime
 from keras_tickets.runtime.target import (
@@ -30,7 +31,7 @@ from keras_tickets.runtime.target import (
     folder_of,
 )
 
-# The version in `export/wasm/package.json`: what is built elsewhere may be older.
+# The version in `labs/wasm/package.json`: what is built elsewhere may be older.
 _PROGRAM = "1.1.0"
 
 _NODE = 20  # The oldest that runs LiteRT.js's relaxed SIMD.
@@ -63,7 +64,7 @@ class Wasm(CountingRunner):
 
     @property
     def folder(self) -> pathlib.Path:
-        """Where `export/wasm/build` puts LiteRT.js."""
+        """Where `keras-tickets setup wasm` puts LiteRT.js."""
         return folder_of("wasm")
 
     def missing(self, suffix: str) -> str | None:
@@ -212,8 +213,8 @@ def _node_missing() -> str | None:
 
 
 def _program_missing(folder: pathlib.Path) -> str | None:
-    """Return whether what was built is what `export/wasm/` holds today."""
-    build = "Build it with Node's npm by export/wasm/build of the repository."
+    """Return whether what was built is what `labs/wasm/` holds today."""
+    build = f"Build it, with Node's npm: {how_to_build('wasm')}"
     program = _package(folder)
     if program is None:
         return f"It needs LiteRT.js, and there is none in '{folder}'. {build}"

@@ -12,15 +12,15 @@ from keras_tickets.tflite.schema import schema
 def by_name(model: Any) -> Interface:
     """Return the inputs and outputs of an unpacked file.
 
-    They have the names of the first signature, which are Keras' own; a file without
+    They have the names of one signature, which are Keras' own; a file without
     signatures has only the names of its tensors.
     """
-    if model.signatureDefs:
-        signature = model.signatureDefs[0]
+    if signature := _signature(model):
         graph = model.subgraphs[signature.subgraphIndex]
         return Interface(
             tuple(_mapped(graph, entry) for entry in signature.inputs or []),
             tuple(_mapped(graph, entry) for entry in signature.outputs or []),
+            tuple(dict.fromkeys(map(_key, (signature, *model.signatureDefs)))),
         )
     graph = model.subgraphs[0]
     return Interface(
@@ -50,7 +50,7 @@ class OrderedInterface:
 
 def by_order(model: Any) -> OrderedInterface:
     """Return where the names of `by_name` lie in the graph of an unpacked file."""
-    signature = next(iter(model.signatureDefs or []), None)
+    signature = _signature(model)
     graph = model.subgraphs[signature.subgraphIndex if signature else 0]
     sources, results = list(graph.inputs), list(graph.outputs)
     ports = [_port(graph.tensors[index]) for index in (*sources, *results)]
@@ -67,6 +67,20 @@ def by_order(model: Any) -> OrderedInterface:
         printable(e.name): results.index(e.tensorIndex) for e in signature.outputs or []
     }
     return OrderedInterface(inputs, outputs, positions)
+
+
+def _signature(model: Any) -> Any:
+    """Return the signature that is read, run and timed; None if there is none.
+
+    LiteRT's program for requests (`runtime/interpreters.py`) chooses the same.
+    """
+    found = list(model.signatureDefs or [])
+    named = (entry for entry in found if _key(entry) == "serving_default")
+    return next(named, found[0] if found else None)
+
+
+def _key(signature: Any) -> str:
+    return printable(signature.signatureKey)
 
 
 def _mapped(graph: Any, entry: Any) -> Port:

@@ -14,6 +14,15 @@ from keras_tickets._util.extras import require
 
 _MAGIC = b"TFL3"
 
+# Custom by the schema, and yet carried by every build of LiteRT: some are its own, some
+# XNNPACK's.
+_CARRIED = frozenset(
+    {
+        *("AudioSpectrogram", "Mfcc", "NumericVerify", "TFLite_Detection_PostProcess"),
+        *("Convolution2DTransposeBias", "MaxPoolingWithArgmax2D", "MaxUnpooling2D"),
+    }
+)
+
 
 def schema() -> Any:
     """Return the generated module."""
@@ -52,18 +61,33 @@ def pack(model: Any, size: int) -> bytes:
 
     for buffer in model.buffers:
         buffer.__class__ = AlignedBuffer
-    builder = flatbuffers.Builder(size + 1024)
+
+    class SharingBuilder(flatbuffers.Builder):  # type: ignore[name-defined]
+        """Writes equal vectors once: scales and zero points recur in int8 files."""
+
+        def __init__(self, size: int) -> None:
+            super().__init__(size)
+            self.written: dict[tuple[str, bytes], int] = {}
+
+        def CreateNumpyVector(self, x: Any) -> int:  # noqa: N802 (the library's name)
+            key = (x.dtype.str, x.tobytes())
+            if key not in self.written:
+                self.written[key] = super().CreateNumpyVector(x)
+            return self.written[key]
+
+    builder = SharingBuilder(size + 1024)
     builder.Finish(model.Pack(builder), file_identifier=_MAGIC)
     return bytes(builder.Output())
 
 
 def op_name(code: Any) -> str:
-    """Return the name of an operator code; `custom:` before what is not built in."""
+    """Return the name of an operator code; `custom:` before what no runtime carries."""
     builtin = schema().BuiltinOperator
     # Codes above 127 do not fit the older field, which then holds a place holder.
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
     if number == builtin.CUSTOM:
-        return "custom:" + (code.customCode or b"").decode("utf-8", "replace")
+        name = (code.customCode or b"").decode("utf-8", "replace")
+        return name if name in _CARRIED else f"custom:{name}"
     names = {value: name for name, value in vars(builtin).items() if name.isupper()}
     return names.get(number, f"BUILTIN_{number}")
 

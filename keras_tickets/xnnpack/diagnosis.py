@@ -6,6 +6,7 @@ import collections
 import dataclasses
 from typing import Any
 
+from keras_tickets._util.shown import Shown
 from keras_tickets._util.tables import facts, table
 from keras_tickets.xnnpack import speed
 
@@ -79,8 +80,8 @@ class ClusterZeros:
         return self.zeros / self.weights if self.weights else 0.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Diagnosis:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Diagnosis(Shown):
     """What of a file runs sparse. Prints as a table.
 
     Args:

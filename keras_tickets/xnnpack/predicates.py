@@ -74,6 +74,18 @@ def reads_image(graph: Graph, step: Step) -> bool:
     return step.inputs[0] >= 0 and graph.values[step.inputs[0]].rank == 4
 
 
+def is_clamp(graph: Graph, step: Step) -> bool:
+    """Return whether a step is the maximum or minimum of an image and one number.
+
+    XNNPACK makes a clamp of it, a function of each number.
+    """
+    if step.op not in ("MAXIMUM", "MINIMUM"):
+        return False
+    image, bound = step.inputs
+    known = graph.is_constant(bound) and not graph.is_constant(image)
+    return known and graph.constant(bound).values.size == 1
+
+
 def more_than_a_pixel(graph: Graph, step: Step) -> bool:
     """Return whether an image has more than one row and more than one column."""
     return all(size > 1 for size in graph.values[step.inputs[0]].shape[1:3])

@@ -121,7 +121,6 @@ RULES: tuple[Rule, ...] = (
         Role.INSIDE,
         (
             _GROUPS,
-            _DILATION,
             Need(
                 lambda graph, step: (
                     step.padding == (0, 0, 0, 0)
@@ -231,7 +230,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "function of each number",
-        predicates.named(*UNARY),
+        lambda graph, step: step.op in UNARY or predicates.is_clamp(graph, step),
         Role.INSIDE,
         (Need(predicates.reads_image, "it is not applied to an image"),),
     ),

@@ -27,7 +27,7 @@ PRUNERS = {
     "imp": lambda: kt.IMP(0.75, fraction=0.5, rewind_to=1),
 }
 ONCE = {
-    "gradual_magnitude": lambda: kt.GradualMagnitude(0.75),
+    "gradual_magnitude": lambda: kt.GradualMagnitude(0.75, allocation="erk"),
     "snfs": lambda: kt.SNFS(0.75, update_every=2, seed=1),
     "str": lambda: kt.STR(0.75),
     "espn": lambda: kt.ESPN(0.75),

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from keras_tickets._util.shown import Shown
 from keras_tickets._util.tables import table
 from keras_tickets.backend.rebuilding import LeftAlone
 from keras_tickets.convert import names
@@ -61,8 +62,8 @@ class Obstacle:
     reason: str
 
 
-@dataclass(frozen=True)
-class PreparePlan:
+@dataclass(frozen=True, repr=False)
+class PreparePlan(Shown):
     """What preparing a model does, and what it leaves. Prints as a table.
 
     Args:

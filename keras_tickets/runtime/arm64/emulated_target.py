@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from keras_tickets._util.process import converse
 from keras_tickets.runtime import inputs, interpreters
 from keras_tickets.runtime.arm64 import kernel_counter
+from keras_tickets.runtime.building import how_to_build
 from keras_tickets.runtime.formats import FORMATS
 from keras_tickets.runtime.isolated import Isolated, isolated
 from keras_tickets.runtime.target import (
@@ -47,7 +48,7 @@ class Arm64(CountingRunner):
 
     @property
     def folder(self) -> pathlib.Path:
-        """Where `export/arm64/build` puts the emulated machine."""
+        """Where `keras-tickets setup arm64` puts the emulated machine."""
         return folder_of(self.name)
 
     def missing(self, suffix: str) -> str | None:
@@ -58,7 +59,7 @@ class Arm64(CountingRunner):
             return None
         return (
             f"It needs an emulated ARM64 machine, and there is no '{lacking}'. Build "
-            "one on Debian, without root, by export/arm64/build of the repository."
+            f"one, on Debian and without root: {how_to_build(self.name)}"
         )
 
     def open(self, path: pathlib.Path) -> AbstractContextManager[Isolated]:
