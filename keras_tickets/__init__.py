@@ -6,6 +6,11 @@ import pkgutil
 import sys
 from typing import TYPE_CHECKING, Any
 
+from keras_tickets._util.errors import (
+    ConversionError,
+    UnavailableError,
+    VerificationError,
+)
 from keras_tickets._util.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -33,7 +38,10 @@ AT_FIRST_USE = {
 __all__ = [
     "BenchmarkReport",
     "Comparison",
+    "ConversionError",
     "ExportReport",
+    "UnavailableError",
+    "VerificationError",
     "benchmark",
     "diagnose",
     "export",

@@ -8,6 +8,7 @@ the emulated machine is skipped without it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import subprocess
 import sys
@@ -399,3 +400,29 @@ def test_the_rules_need_no_keras():
 )
 def test_what_may_be_stored_without_zeros(op, dtype, integers, in_blocks, refused):
     assert bool(support.refusal(op, dtype, integers, in_blocks)) == refused
+
+
+@pytest.mark.parametrize(
+    ("zeros", "verdict"),
+    [(0.5, "Slower than dense: about 0.8"), (0.9, "Expected: about 3.9 x dense")],
+)
+def test_a_file_that_will_be_slower_says_so_first(zeros, verdict):
+    found = told("plain")
+    layers = tuple(
+        dataclasses.replace(layer, zeros=round(zeros * layer.weights))
+        for layer in found.layers
+        if layer.runs == "sparse"
+    )
+    found = dataclasses.replace(found, layers=layers)
+    assert verdict in found.verdict
+    assert found.verdict.startswith("Slower") == found.is_slower == (zeros < 0.6)
+
+
+def test_a_ticket_is_judged_by_the_allocation_of_its_pruner():
+    ticket = kt.wrap(small(), kt.Magnitude(0.8, allocation="erk"))
+    found = kt.diagnose(ticket)
+    sparsities = [layer.sparsity for layer in found.layers if layer.candidate]
+    ticket.draw(verbose=0)
+    drawn = [layer.sparsity for layer in kt.diagnose(ticket).layers if layer.candidate]
+    np.testing.assert_allclose(sparsities, drawn, atol=0.01)
+    assert max(sparsities) > min(sparsities) + 0.05

@@ -182,3 +182,21 @@ def test_mean_and_variance_that_differentiate_twice_are_the_same(axes):
                 atol=1e-6,
                 err_msg=VERSION,
             )
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow")
+@pytest.mark.parametrize("name", ["argmax", "argmin"])
+@pytest.mark.parametrize("options", [{}, {"axis": 1}, {"axis": -1, "keepdims": True}])
+def test_argmax_is_tensorflows_in_a_graph_only(name, options):
+    import tensorflow as tf
+
+    x = keras.random.normal((2, 3, 4), seed=1)
+    own = getattr(keras.ops, name)
+    expected = own(x, **options)
+    with keras_private.plain_argmax():
+        traced = tf.function(lambda x: own(x, **options)).get_concrete_function(x)
+        assert (own(keras.ops.array([0.0, -0.0])) == 0) == (name == "argmax")
+    operators = {operation.type for operation in traced.graph.get_operations()}
+    assert "BitwiseAnd" not in operators, VERSION
+    np.testing.assert_array_equal(traced(x), expected)
+    assert traced(x).shape == expected.shape

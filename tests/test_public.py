@@ -11,11 +11,12 @@ import keras_tickets as kt
 from keras_tickets._util.shown import Shown
 
 NAMES = """
-BenchmarkReport BestOnTarget Challenge Comparison Cost ESPN EarlyBird EdgePopup
-ExportReport Fisher GemMiner GraSP GradualMagnitude IMP LayerCollapseError Magnitude
-Masked Random RigL SET SNFS SNIP STR ShrinkPlan Static SynFlow Ticket allocation
-benchmark challenge diagnose export flops flow growth load_ticket mobile presets
-prunable pruners schedules scores shrink shrink_plan strip structure summary verify wrap
+BenchmarkReport BestOnTarget Challenge Comparison ConversionError Cost ESPN EarlyBird
+EdgePopup ExportReport Fisher GemMiner GraSP GradualMagnitude IMP LayerCollapseError
+Magnitude Masked Random RigL SET SNFS SNIP STR ShrinkPlan Static SynFlow Ticket
+UnavailableError VerificationError allocation benchmark challenge diagnose export flops
+flow growth load_ticket mobile presets prunable pruners schedules scores shrink
+shrink_plan strip structure summary verify wrap
 """
 MOBILE = """
 BenchmarkReport ComparisonTable Eligible InstructionCount PreparePlan SparseKernel
@@ -75,6 +76,12 @@ def test_registered_names_are_those_of_the_released_version():
         assert keras.saving.get_registered_name(cls) == name
     assert keras.saving.get_registered_name(kt.Ticket) == "keras_tickets>Ticket"
     assert keras.saving.get_registered_name(kt.Masked) == "keras_tickets>Masked"
+
+
+@pytest.mark.parametrize("name", [n for n in kt.__all__ if n.endswith("Error")])
+def test_errors_are_still_caught_as_what_they_were(name):
+    kind = {"LayerCollapseError": ValueError}.get(name, RuntimeError)
+    assert issubclass(getattr(kt, name), kind)
 
 
 @pytest.mark.backend_independent

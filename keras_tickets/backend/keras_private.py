@@ -7,6 +7,7 @@ the version that runs and fails when one of these corners moves.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import re
 import threading
@@ -99,6 +100,41 @@ def for_any_backend(config: Any) -> Any:
     if type(config) in (list, tuple):
         return type(config)(for_any_backend(value) for value in config)
     return config
+
+
+@contextlib.contextmanager
+def plain_argmax() -> Iterator[None]:
+    """Let argmax and argmin of a graph that is traced be TensorFlow's own.
+
+    Keras tells -0 from 0 by its bits, for which a `.tflite` has no operator. To
+    TensorFlow both are equal, and the first one counts. What runs eagerly meanwhile is
+    left as it is.
+    """
+    numpy = importlib.import_module("keras.src.backend.tensorflow.numpy")
+    names = ("argmax", "argmin")
+    before = {name: getattr(numpy, name) for name in names}
+    try:
+        for name in names:
+            setattr(numpy, name, partial(_plain_argmax, name, before[name]))
+        yield
+    finally:
+        for name in names:
+            setattr(numpy, name, before[name])
+
+
+def _plain_argmax(
+    name: str, own: Callable[..., Any], x: Any, axis: Any = None, keepdims: bool = False
+) -> Any:
+    tf = importlib.import_module("tensorflow")
+    if not tf.is_symbolic_tensor(x):
+        return own(x, axis=axis, keepdims=keepdims)
+    flat = tf.reshape(x, [-1]) if axis is None else x
+    found = getattr(tf, name)(flat, axis=axis or 0, output_type="int32")
+    if not keepdims:
+        return found
+    if axis is None:
+        return tf.reshape(found, [1] * len(x.shape))
+    return tf.expand_dims(found, axis)
 
 
 def collected_losses(scope: keras.StatelessScope) -> Sequence:

@@ -70,8 +70,9 @@ def make_samples(
         vocabulary: The ids and words that will be looked up.
         signature: The inputs.
         count: How many samples.
-        real: Real inputs; if there are some, random ones stay within their range, so
-            that ids are valid and images have the values of images.
+        real: Real inputs; if there are some, random ones have their sizes and stay
+            within their range, so that ids are valid and images have the values of
+            images.
 
     Returns:
         Samples; where the batch size is open, batches of 1 and 2 alternate.
@@ -102,6 +103,29 @@ def to_tensors(sample: Sample) -> Sample:
     return list(tree.map_structure(convert, sample))
 
 
+def _sizes(
+    spec: keras.InputSpec, index: int, known: Sequence[Array] | None
+) -> list[int]:
+    """Return the shape of a sample; sizes that are open are those of real inputs."""
+    sizes = tuple(spec.shape)
+    given = [_OPEN_SIZES[index % len(_OPEN_SIZES)]] * len(sizes)
+    if known:
+        given = list(known[index % len(known)].shape)
+    shape = [given[axis] if size is None else size for axis, size in enumerate(sizes)]
+    if sizes and sizes[0] is None:
+        shape[0] = 1 + index % 2
+    return shape
+
+
+def _count(shape: Sequence[int]) -> int:
+    """Return how many whole numbers are drawn from, where no table tells.
+
+    An image has all of its values: what goes wrong with bright pixels shall show. Of
+    other whole numbers 0 and 1 are the only ones that are valid everywhere.
+    """
+    return 256 if len(shape) >= 4 else 2
+
+
 def _draw(
     rng: np.random.Generator,
     spec: keras.InputSpec,
@@ -109,11 +133,7 @@ def _draw(
     vocabulary: Vocabulary,
     known: Sequence[Array] | None,
 ) -> Array:
-    sizes = tuple(spec.shape)
-    open_size = _OPEN_SIZES[index % len(_OPEN_SIZES)]
-    shape = [open_size if size is None else size for size in sizes]
-    if sizes and sizes[0] is None:
-        shape[0] = 1 + index % 2
+    shape = _sizes(spec, index, known)
     if spec.dtype == "string":
         words = vocabulary.words if known is None else np.concatenate([*known], None)
         return rng.choice(np.array(words), shape)
@@ -126,7 +146,7 @@ def _draw(
             return rng.integers(int(low), int(high) + 1, shape).astype(spec.dtype)
         return rng.uniform(low, high, shape).astype(spec.dtype)
     if "int" in spec.dtype:
-        return rng.integers(0, ids or 2, shape).astype(spec.dtype)
+        return rng.integers(0, ids or _count(shape), shape).astype(spec.dtype)
     if ids is not None:
         # Ids often arrive in a float input, and small whole numbers do no harm
         # to an input that is really a number.

@@ -44,6 +44,8 @@ class Gap:
         values: How many values there are.
         rows: How many rows of two or more values.
         agreeing: In how many of them the same place is the largest.
+        differing: How many values are others, if all are whole numbers: classes, masks
+            or counts, which are right or wrong, and not near; else None.
     """
 
     largest: float
@@ -52,6 +54,7 @@ class Gap:
     values: int
     rows: int
     agreeing: int
+    differing: int | None = None
 
     @property
     def relative(self) -> float:
@@ -62,7 +65,8 @@ class Gap:
 def gap(expected: list[Array], received: list[Array]) -> Gap:
     """Compare one output over all samples; shapes have to agree."""
     largest = worst = total = 0.0
-    values = rows = agreeing = 0
+    values = rows = agreeing = differing = 0
+    whole = all(map(_is_whole, (*expected, *received)))
     for wanted, found in zip(expected, received, strict=True):
         if not wanted.size:
             continue
@@ -72,10 +76,16 @@ def gap(expected: list[Array], received: list[Array]) -> Gap:
         worst = max(worst, float(difference.max()))
         total += float(difference.sum())
         values += wanted.size
+        differing += int(np.count_nonzero(difference))
         if wanted.ndim > 1 and wanted.shape[-1] > 1:
             same = wanted.argmax(-1) == found.argmax(-1)
             rows, agreeing = rows + same.size, agreeing + int(same.sum())
-    return Gap(largest, worst, total, values, rows, agreeing)
+    counted = differing if whole else None
+    return Gap(largest, worst, total, values, rows, agreeing, counted)
+
+
+def _is_whole(values: Array) -> bool:
+    return values.dtype.kind in "biu" or bool(np.all(values == np.rint(values)))
 
 
 def compare(gaps: list[Gap], samples: int) -> Comparison:

@@ -30,7 +30,14 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_tickets._util.process import Conversation, EndedError, KeptProcess, converse
+from keras_tickets._util.errors import ConversionError
+from keras_tickets._util.process import (
+    Conversation,
+    EndedError,
+    KeptProcess,
+    RefusedError,
+    converse,
+)
 from keras_tickets._util.signature import Signature, from_json, to_json
 from keras_tickets.backend.keras_private import sublayers
 from keras_tickets.backend.random_inputs import Sample
@@ -60,7 +67,7 @@ def convert_in_child(
         data: Inputs that show the range of the activations.
 
     Raises:
-        RuntimeError: If the child could not load or convert the model, or crashed.
+        ConversionError: If the child could not load or convert the model, or crashed.
     """
     with tempfile.TemporaryDirectory() as folder:
         saved = pathlib.Path(folder, "model.keras")
@@ -80,8 +87,10 @@ def convert_in_child(
         try:
             ask = _ask_new if custom else _KEPT.ask
             ask(job, "converted")
+        except RefusedError as refused:
+            raise ConversionError(str(refused)) from refused
         except EndedError as ended:
-            raise RuntimeError(
+            raise ConversionError(
                 f"The process that converts '{model.name}' on the TensorFlow backend "
                 f"{ended.how}. For recurrent layers in int8 build them with "
                 "unroll=True, or use precision='int8-dynamic' or 'float16'; else "

@@ -15,6 +15,7 @@ import keras
 
 from keras_tickets._util import signature as signatures
 from keras_tickets._util.checks import check_model
+from keras_tickets._util.errors import ConversionError, VerificationError
 from keras_tickets._util.extras import require
 from keras_tickets._util.files import check_target, replace
 from keras_tickets._util.model_file import ModelFile
@@ -117,8 +118,9 @@ def export(
             states of a layer.
         OSError: If the folder is missing or cannot be written, the file exists, or the
             disk is full.
-        RuntimeError: If the model cannot be converted, or the file kills its runtime,
-            does not compute what the model computes, or lost zeros.
+        ConversionError: If the model cannot be converted; a `RuntimeError`.
+        VerificationError: If the file kills its runtime, does not compute what the
+            model computes, or lost zeros; a `RuntimeError`.
         ImportError: If `keras-tickets[export]` is not installed.
 
     Example:
@@ -163,8 +165,15 @@ def export(
         written = type(file).parse(content)
         _check_ops(plain, written.foreign())
         tensors = written.tensors()
-        check_range(tensors, functools.partial(names.layer_of, plain))
-        comparisons, peak = _verify(outputs, whole, content, signature, inputs, options)
+        try:
+            comparisons, peak = _verify(
+                outputs, whole, content, signature, inputs, options
+            )
+        except RuntimeError:
+            # Where it is right, what was cut off (such as the -1e9 of a mask) is none
+            # of the weights that count.
+            check_range(tensors, functools.partial(names.layer_of, plain))
+            raise
         check_zeros(weights, tensors)
         begin("writing")
         replace(target, content)
@@ -302,7 +311,7 @@ def _verify(
             )
         except RuntimeError as error:
             hint = _lost_on_the_way(model)
-            raise RuntimeError(f"{error}{hint} No file was written.") from error
+            raise VerificationError(f"{error}{hint} No file was written.") from error
 
 
 def _lost_on_the_way(model: keras.Model) -> str:
@@ -323,7 +332,7 @@ def _check_ops(model: keras.Model, foreign: dict[str, str]) -> None:
             f"{op} (in layer '{names.layer_of(model, scope)}')" if scope else op
             for op, scope in foreign.items()
         ]
-        raise RuntimeError(
+        raise ConversionError(
             f"The file of '{model.name}' needs operators that its runtime does not "
             f"carry: {', '.join(found)}. Replace the layers that use them; no file was "
             "written."

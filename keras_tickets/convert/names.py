@@ -59,14 +59,15 @@ def match(what: str, file_names: list[str], known: list[list[str]]) -> dict[str,
         RuntimeError: If neither names nor the count tell which is which.
     """
     by_name = {name: i for i, names in enumerate(known) for name in names}
-    if all(name in by_name for name in file_names):
-        found = {name: by_name[name] for name in file_names}
-        if len(set(found.values())) == len(file_names):
-            return found
+    found = {name: by_name[name] for name in file_names if name in by_name}
+    if len(set(found.values())) < len(found):
+        found = {}
     # The converters number what has no name ('output_0', 'Identity_1:0') in the
     # model's own order; but a list sorted by name has output_10 before output_2.
-    if len(file_names) == len(known):
-        return {name: i for i, name in enumerate(sorted(file_names, key=_number))}
+    rest = sorted((n for n in file_names if n not in found), key=_number)
+    free = [i for i in range(len(known)) if i not in found.values()]
+    if not rest or len(rest) == len(free):
+        return found | dict(zip(rest, free, strict=False))
     raise RuntimeError(
         f"The file's {what}s {file_names} cannot be matched with the model's "
         f"{what}s {[' / '.join(names) or '(no name)' for names in known]}. "

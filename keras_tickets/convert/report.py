@@ -18,6 +18,9 @@ from keras_tickets.convert.precision import PRECISIONS
 from keras_tickets.convert.tflite_encoding import KeptDense
 from keras_tickets.convert.zeros import Weight
 from keras_tickets.masks.masked_call import count
+from keras_tickets.tflite.file import TfliteFile
+from keras_tickets.xnnpack.analysis import analyze
+from keras_tickets.xnnpack.diagnosis import is_slower
 
 # How many tensors that are kept dense the table names.
 _SHOWN = 4
@@ -52,6 +55,8 @@ class ExportReport(Shown):
         encodings: How weights are stored -> how many tensors.
         barred: Tensor -> why it is stored with its zeros, though it would be smaller
             without.
+        expected_speed_up: On ARM64 and in wasm, over the same file with all zeros
+            stored: an estimate, see `kt.diagnose`. None where nothing runs sparse.
     """
 
     path: str
@@ -71,6 +76,7 @@ class ExportReport(Shown):
     ops: dict[str, int]
     encodings: dict[str, int]
     barred: dict[str, str]
+    expected_speed_up: float | None = None
 
     @property
     def reference_ratio(self) -> float:
@@ -120,11 +126,27 @@ class ExportReport(Shown):
     @property
     def line(self) -> str:
         """The result in one line."""
-        return (
+        told = (
             f"{self.path}: {self.bytes:,} bytes ({self.dense_bytes:,} dense), "
             f"{self.sparsity:.1%} of {self.weights:,} weights are zero, "
             f"{self.max_relative_difference:.1e} relative difference to Keras"
         )
+        return told + (f". {self._speed}" if self.is_slower else "")
+
+    @property
+    def is_slower(self) -> bool:
+        """Whether the zeros are expected to cost time on phones and in browsers."""
+        return is_slower(self.expected_speed_up or 1.0)
+
+    @property
+    def _speed(self) -> str:
+        speed_up = self.expected_speed_up
+        if self.is_slower:
+            return (
+                f"Slower than dense on ARM64 and in wasm: about {speed_up:.2g} x; "
+                "kt.diagnose says why, and sparse=False stores the zeros"
+            )
+        return "" if speed_up is None else f"about {speed_up:.1f} x dense (an estimate)"
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers, ready for `json.dumps`."""
@@ -167,6 +189,8 @@ class ExportReport(Shown):
             ),
             ("operators", _counted(self.ops)),
         ]
+        if self._speed:
+            rows.append(("on ARM64 and in wasm", self._speed))
         if self.peak_bytes:
             rows.append(("peak memory of a run", f"{self.peak_bytes:,} bytes"))
         return facts(f"Export of {self.format} file", rows)
@@ -230,4 +254,12 @@ def measure(
         ops=dict(sorted(file.ops().items())),
         encodings=dict(sorted(encodings.items())),
         barred={entry.name: entry.reason for entry in kept_dense},
+        expected_speed_up=_expected_speed_up(file),
     )
+
+
+def _expected_speed_up(file: ModelFile) -> float | None:
+    if not isinstance(file, TfliteFile):
+        return None
+    found = analyze(file, "")
+    return found.expected_speed_up if found.kernels else None

@@ -61,14 +61,16 @@ def cut_samples(
     Raises:
         ValueError: If the structure does not match, or there are too few rows.
     """
-    arguments = [data] if len(signature) == 1 else list(data)
-    try:
-        tree.assert_same_structure(arguments, signature)
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"`{what}` must be structured as the model's input: {error}"
-        ) from error
     specs = tree.flatten(signature)
+    arguments = [data] if len(signature) == 1 else list(data)
+    # Keras takes an array for a list of one input, and a list of one for an array.
+    if len(specs) > 1 or len(tree.flatten(arguments)) > 1:
+        try:
+            tree.assert_same_structure(arguments, signature)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"`{what}` must be structured as the model's input: {error}"
+            ) from error
     arrays = [
         _array(values, spec, what)
         for values, spec in zip(tree.flatten(arguments), specs, strict=True)

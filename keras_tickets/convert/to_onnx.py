@@ -6,16 +6,20 @@ import contextlib
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import keras
+from keras import tree
 
+from keras_tickets._util.errors import ConversionError
 from keras_tickets._util.extras import require
 from keras_tickets._util.quiet import quiet
 from keras_tickets._util.signature import Signature
-from keras_tickets.backend.keras_private import sublayers
+from keras_tickets.backend.keras_private import plain_argmax, sublayers
 from keras_tickets.onnx.encodings import LOWEST_OPSET
 from keras_tickets.onnx.file import OnnxFile
 from keras_tickets.onnx.fixes import repair
+from keras_tickets.onnx.graph import to_tensor
 
 
 def check_opset(opset: int | None) -> None:
@@ -73,24 +77,61 @@ def to_onnx(
         for module in ("tensorflow", "onnx", "tf2onnx.convert"):
             require(module, "export")
         try:
-            with _plain_constants(model), _inlined():
-                model.export(
+            inference = _Inference(model)
+            with _plain_constants(model), _inlined(), plain_argmax():
+                inference.export(
                     str(path),
                     format="onnx",
                     verbose=False,
                     input_signature=signature,
                     opset_version=opset,
                 )
-            file = OnnxFile.read(path)
+                file = OnnxFile.read(path)
+                _store_captured(file, inference, signature)
             repair(file.model)
             path.write_bytes(file.to_bytes())
         except OSError:
             raise
         except Exception as error:
-            raise RuntimeError(
+            raise ConversionError(
                 f"tf2onnx could not convert '{model.name}' to .onnx. "
                 f"{type(error).__name__}: {str(error).strip()[-1500:]}"
             ) from error
+
+
+class _Inference(keras.Model):
+    """A model that is always in inference.
+
+    Keras converts to ONNX with no word on that, and layers that augment images then
+    take it for training.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__(name=model.name)
+        self.model = model
+        self.built = True
+
+    def call(self, inputs: Any, *others: Any) -> Any:
+        return self.model(inputs, *others, training=False)
+
+
+def _store_captured(file: OnnxFile, model: keras.Model, signature: Signature) -> None:
+    """Store the tensors that a model computes with, and that are none of its weights.
+
+    tf2onnx makes inputs of them: constants of `keras.ops` in a Functional model, or
+    whatever else `call` finds. They come last, in the order of the graph.
+    """
+    tf = require("tensorflow", "export")
+    specs = tree.map_structure(
+        lambda spec: tf.TensorSpec(spec.shape, spec.dtype), signature
+    )
+    traced = tf.function(model, autograph=False).get_concrete_function(*specs)
+    held = [own for own, _ in traced.graph.captures if own.dtype != tf.resource]
+    graph = file.model.graph
+    inputs = list(graph.input)
+    for value, entry in zip(held, inputs[len(inputs) - len(held) :], strict=True):
+        graph.initializer.append(to_tensor(value.numpy(), entry.name))
+        graph.input.remove(entry)
 
 
 @contextlib.contextmanager

@@ -10,9 +10,11 @@ from typing import Any
 import keras
 from keras import tree
 
+from keras_tickets._util.errors import ConversionError
 from keras_tickets._util.extras import require
 from keras_tickets._util.quiet import quiet
 from keras_tickets._util.signature import Signature, names
+from keras_tickets.backend.keras_private import plain_argmax
 from keras_tickets.backend.random_inputs import Sample
 from keras_tickets.convert import names as naming
 from keras_tickets.runtime.interpreters import SIGNATURE
@@ -50,7 +52,7 @@ def to_litert(
         except OSError:
             raise
         except Exception as error:
-            raise RuntimeError(_explain(model, error)) from error
+            raise ConversionError(_explain(model, error)) from error
 
 
 def _convert(
@@ -61,9 +63,14 @@ def _convert(
 ) -> None:
     # Not TFLiteConverter.from_concrete_functions: it leaves the variables of a Keras 3
     # model unfrozen, and the file answers NaN without an error.
-    model.export(
-        str(path), format="litert", verbose=False, input_signature=signature, **options
-    )
+    with plain_argmax():
+        model.export(
+            str(path),
+            format="litert",
+            verbose=False,
+            input_signature=signature,
+            **options,
+        )
 
 
 def _options(tf: Any, precision: str) -> dict[str, Any]:

@@ -46,6 +46,9 @@ class Expected:
         for first, *others in zip(*self.outputs, strict=True):
             scale = float(np.abs(first.astype(np.float64)).max(initial=0.0))
             rows = [np.atleast_1d(o)[:1].astype(np.float64) for o in (first, *others)]
+            # Sizes that are open may differ: what all have in common is compared.
+            sizes = np.min([row.shape for row in rows], axis=0)
+            rows = [row[tuple(map(slice, sizes))] for row in rows]
             changes = [np.abs(row - rows[0]) for row in rows[1:]]
             if max(float(c.max(initial=0.0)) for c in changes) > _CONSTANT * scale:
                 return
@@ -137,6 +140,8 @@ def _check_gaps(
     expected: Expected, kind: str, gaps: list[Gap], tolerance: float
 ) -> None:
     for label, found in zip(expected.labels, gaps, strict=True):
+        if found.differing is not None and found.differing <= tolerance * found.values:
+            continue
         if found.worst > tolerance * found.largest + _noise(found.largest):
             raise RuntimeError(
                 f"The file does not compute what {expected.name} computes: "

@@ -7,6 +7,7 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_tickets._util.errors import VerificationError
 from keras_tickets._util.file_tensor import Array, FileTensor
 from keras_tickets._util.layer_traits import is_bias
 from keras_tickets.backend import on_host
@@ -85,7 +86,7 @@ def check_zeros(weights: list[Weight], tensors: list[FileTensor]) -> None:
         left += found[len(wanted) :]
         for weight, tensor in zip(wanted[gone:], found, strict=False):
             if tensor.zeros < weight.zeros:
-                raise RuntimeError(_lost([weight], tensor.zeros))
+                raise VerificationError(_lost([weight], tensor.zeros))
     _check_total(missing, left)
 
 
@@ -94,7 +95,7 @@ def _check_total(weights: list[Weight], left: list[FileTensor]) -> None:
         return
     found = sum(tensor.zeros for tensor in left)
     if found < sum(weight.zeros for weight in weights):
-        raise RuntimeError(_lost(weights, found))
+        raise VerificationError(_lost(weights, found))
 
 
 def _unique(weights: list[Weight]) -> list[Weight]:

@@ -99,6 +99,8 @@ def pruned(
         sparsity: The fraction of zeros.
         structure: What is kept together; by default as the ticket's pruner has it.
         kernels: What gets zeros; by default what the ticket masks, or all that can.
+
+    The allocation is that of the ticket's pruner; of a model all kernels get the same.
     """
     ticket = model if isinstance(model, Ticket) else None
     inner = model if ticket is None else ticket.model
@@ -114,7 +116,8 @@ def pruned(
     at = positions(inner)
     mine = find_kernels(copy)
     own = [mine[at[id(kernel.variable)]].variable for kernel in kernels]
-    draw = pruners.Random(sparsity, "uniform", structure, seed=0, on_collapse="warn")
+    allocation = getattr(pruner, "allocation", "uniform")
+    draw = pruners.Random(sparsity, allocation, structure, seed=0, on_collapse="warn")
     masked = wrap(copy, draw, only=own)
     with warnings.catch_warnings():
         # Whether random zeros cut a signal is nothing that the user drew.

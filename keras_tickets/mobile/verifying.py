@@ -13,6 +13,7 @@ from keras import tree
 from keras_tickets import runtime as runners
 from keras_tickets._util import signature as signatures
 from keras_tickets._util.checks import check_model
+from keras_tickets._util.errors import VerificationError
 from keras_tickets._util.file_tensor import Array
 from keras_tickets._util.files import check_source
 from keras_tickets._util.model_file import Port
@@ -110,7 +111,7 @@ def verify(
             )
     except RuntimeError as error:
         hint = _hint(found, on)
-        raise RuntimeError(f"'{path}' with on='{on}': {error}{hint}") from error
+        raise VerificationError(f"'{path}' with on='{on}': {error}{hint}") from error
     return compared.get("real", compared["random"])
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+from keras_tickets._util.errors import UnavailableError
 from keras_tickets.runtime.interpreters import Runtime
 
 # Where runners lie that have to be built first (see `building.py`).
@@ -139,7 +140,7 @@ class Runner(abc.ABC):
         """
         self.check_arguments(path, threads)
         if missing := self.missing(path.suffix):
-            raise RuntimeError(f"on='{self.name}' is not available here. {missing}")
+            raise UnavailableError(f"on='{self.name}' is not available here. {missing}")
 
     def check_arguments(self, path: pathlib.Path, threads: int = 1) -> None:
         """Make sure that a file could run here, once all is installed.

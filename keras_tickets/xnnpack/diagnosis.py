@@ -80,6 +80,11 @@ class ClusterZeros:
         return self.zeros / self.weights if self.weights else 0.0
 
 
+def is_slower(speed_up: float) -> bool:
+    """Return whether a file is expected to be slower; within 5 % it is as fast."""
+    return speed_up < 0.95
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class Diagnosis(Shown):
     """What of a file runs sparse. Prints as a table.
@@ -147,12 +152,23 @@ class Diagnosis(Shown):
             )
         if not self._sparse:
             return f"Nothing runs sparse: {self._main_reason}."
-        return (
+        told = (
             f"{len(self._sparse)} of {len(self._candidates)} 1x1 convolutions and "
-            "dense layers run sparse: "
-            f"{self.share:.0%} of the multiplications. Expected: about "
-            f"{self.expected_speed_up:.1f} times as fast as dense."
+            f"dense layers run sparse: {self.share:.0%} of the multiplications."
         )
+        if self.is_slower:
+            return (
+                f"Slower than dense: about {self.expected_speed_up:.2g} x. {told} In "
+                "those of them that are less than 60 % zero a sparse kernel is the "
+                'slower one: prune them further (allocation="uniform"), or store all '
+                "zeros (kt.export(..., sparse=False))."
+            )
+        return f"{told} Expected: about {self.expected_speed_up:.1f} x dense."
+
+    @property
+    def is_slower(self) -> bool:
+        """Whether zeros are expected to cost time in place of sparing it."""
+        return is_slower(self.expected_speed_up)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, ready for `json.dumps`."""
