@@ -123,3 +123,17 @@ def compiled_loss(model: keras.Model) -> Callable[..., Any] | None:
     Without the regularization losses that `compute_loss` adds.
     """
     return model._compile_loss
+
+
+def exclude_from_weight_decay(
+    optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]
+) -> None:
+    """Exclude `variables` from weight decay, beside what is excluded already.
+
+    Keras' public method of this name forgets what was excluded before, and refuses
+    once the optimizer is built.
+    """
+    excluded = set(getattr(optimizer, "_exclude_from_weight_decay", ()))
+    added = {optimizer._var_key(variable) for variable in variables}
+    optimizer._exclude_from_weight_decay = excluded | added
+    optimizer._exclude_from_weight_decay_cache = {}

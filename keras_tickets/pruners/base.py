@@ -167,6 +167,7 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
 
     def _bind(self, model: keras.Model) -> None:
         self._masks = masks_in(model, self)
+        self._wrapped = model if isinstance(model, Ticket) else None
         self._start = model.start if isinstance(model, Ticket) else None
         inner = model.model if isinstance(model, Ticket) else model
         loss = keras_private.compiled_loss(model)
@@ -184,7 +185,9 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
         _ = self.model
 
     def _take_start(self) -> None:
-        """Keep the values that the survivors start from, once."""
+        """Keep the values that the survivors start from, or note them, once."""
+        if self._start is None and self._wrapped is not None:
+            self._wrapped.note_weights()
         if self._start is not None and not self._start.taken:
             self._synchronize()
             self._start.take()

@@ -100,6 +100,7 @@ def _wrap_again(
     )
     again.mask_set.assign_from(ticket.mask_set)
     again.provenance = ticket.provenance
+    again.drawn_from = ticket.drawn_from
     if again.start is not None and ticket.start is not None and ticket.start.taken:
         again.start.put(ticket.start.values())
     return again

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import zlib
 from collections.abc import Mapping
 from typing import Any, Protocol, Self
 
@@ -11,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_tickets._util.registry import PACKAGE
-from keras_tickets.backend import keras_private
+from keras_tickets.backend import array_of, keras_private
 from keras_tickets.kernels import Selection, positions
 from keras_tickets.kernels import find_kernels as all_kernels
 from keras_tickets.masks.masked_call import MaskedCall, MaskSet
@@ -70,6 +71,7 @@ class Ticket(keras.Model):
         kernels: The kernels that are masked, in the model's order; those of `Masked`
             layers last.
         own_kernels: Those of them that the ticket masks itself.
+        drawn_from: A checksum of the weights that the draw began with, if it is known.
         skipped: Pairs of (kernel, reason) for the weights that are left alone.
     """
 
@@ -105,6 +107,7 @@ class Ticket(keras.Model):
                 self.start.take()
         keras_private.show_to_object_checkpoints(self)
         self._provenance = "null"  # as text: Keras tracks the dicts of a layer
+        self.drawn_from: int | None = None
         self.built = True
 
     def call(
@@ -157,6 +160,31 @@ class Ticket(keras.Model):
     @provenance.setter
     def provenance(self, origin: dict[str, Any] | None) -> None:
         self._provenance = json.dumps(origin)
+
+    @property
+    def trained(self) -> bool:
+        """Whether its weights are known to have changed since the draw began."""
+        if (self.provenance or {}).get("trained"):
+            return True
+        optimizer = self.optimizer
+        stepped = bool(optimizer and array_of(optimizer.iterations) > 0)
+        noted = self.drawn_from
+        return stepped or (noted is not None and noted != self._checksum())
+
+    def note_weights(self, again: bool = False) -> None:
+        """Note which weights the ticket begins with, before its draw.
+
+        Args:
+            again: Whether it begins anew, as one that was read from a file does.
+        """
+        if again or (self.drawn_from is None and not self.drawn):
+            self.drawn_from = self._checksum()
+
+    def _checksum(self) -> int:
+        total = 0
+        for kernel in self.kernels:
+            total = zlib.crc32(np.ascontiguousarray(array_of(kernel.variable)), total)
+        return total
 
     def draw(self, verbose: int = 1) -> Curve:
         """Draw the ticket now, before any training.
@@ -267,6 +295,7 @@ class Ticket(keras.Model):
             ],
             "remember": self.start is not None,
             "provenance": self.provenance,
+            "drawn_from": self.drawn_from,
         }
 
     @classmethod
@@ -285,4 +314,5 @@ class Ticket(keras.Model):
         remember = config.get("remember", False)
         ticket = cls(model, pruner, selection, config["name"], remember)
         ticket.provenance = config.get("provenance")
+        ticket.drawn_from = config.get("drawn_from")
         return ticket
