@@ -70,6 +70,9 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
     keeps_initial_weights = False
     """Whether the ticket keeps the values that its weights start from."""
 
+    starts_sparse = True
+    """Whether it can go on from a model with zeros that are kept."""
+
     def build(self, ticket: Ticket) -> PrunerState:
         """Return what `ticket` holds for the pruner; called once, when it is made.
 
@@ -251,7 +254,10 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
 
     def _update(self) -> None:
         self._synchronize()
-        sparsity = self.schedule.value(self._now, self.sparsity, self._run)
+        schedule = self.schedule
+        if self._wrapped is not None:
+            schedule = schedule.starting_at(self._wrapped.initial_sparsity)
+        sparsity = schedule.value(self._now, self.sparsity, self._run)
         self.update(self._masks, sparsity, self._verbose)
 
     def _finish(self) -> None:

@@ -84,6 +84,7 @@ class IMP(Pruner):
 
     check_every_update = True
     keeps_initial_weights = True
+    starts_sparse = False
 
     def __init__(
         self,

@@ -21,9 +21,10 @@ RIVALS = ("shuffled", "reinitialised", "random")
 
 
 _TRAINED = (
-    "the ticket was trained after its draw and does not remember its start values, so "
-    "it would begin with trained weights, and its rivals would not. Wrap the model "
-    "anew with kt.wrap(model, pruner, remember=True), or challenge before it trains."
+    "the ticket was trained after its draw, or came with its zeros, and does not "
+    "remember its start values: it begins with trained weights, and its rivals do not. "
+    "Wrap the model anew with kt.wrap(model, pruner, remember=True), or challenge "
+    "before it trains."
 )
 
 

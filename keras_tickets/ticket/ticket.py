@@ -22,6 +22,9 @@ from keras_tickets.masks.snapshot import Snapshot
 from keras_tickets.masks.stripping import strip
 from keras_tickets.ticket.curve import Curve
 
+UNKNOWN = -1
+"""The checksum of weights that nobody has seen, unlike any other."""
+
 
 class BoundPruner(Protocol):
     """What a ticket asks of the pruner that is bound to it."""
@@ -71,6 +74,8 @@ class Ticket(keras.Model):
         kernels: The kernels that are masked, in the model's order; those of `Masked`
             layers last.
         own_kernels: Those of them that the ticket masks itself.
+        initial_sparsity: The sparsity that pruning goes on from, if the model came with
+            zeros that are kept.
         drawn_from: A checksum of the weights that the draw began with, if it is known.
         skipped: Pairs of (kernel, reason) for the weights that are left alone.
     """
@@ -108,6 +113,7 @@ class Ticket(keras.Model):
         keras_private.show_to_object_checkpoints(self)
         self._provenance = "null"  # as text: Keras tracks the dicts of a layer
         self.drawn_from: int | None = None
+        self.initial_sparsity = 0.0
         self.built = True
 
     def call(
@@ -179,6 +185,11 @@ class Ticket(keras.Model):
         """
         if again or (self.drawn_from is None and not self.drawn):
             self.drawn_from = self._checksum()
+
+    def found_zeros(self, sparsity: float) -> None:
+        """Note that the masks are zeros which the weights came with."""
+        self.initial_sparsity = sparsity
+        self.drawn_from = UNKNOWN
 
     def _checksum(self) -> int:
         total = 0
@@ -296,6 +307,7 @@ class Ticket(keras.Model):
             "remember": self.start is not None,
             "provenance": self.provenance,
             "drawn_from": self.drawn_from,
+            "initial_sparsity": self.initial_sparsity,
         }
 
     @classmethod
@@ -315,4 +327,5 @@ class Ticket(keras.Model):
         ticket = cls(model, pruner, selection, config["name"], remember)
         ticket.provenance = config.get("provenance")
         ticket.drawn_from = config.get("drawn_from")
+        ticket.initial_sparsity = config.get("initial_sparsity", 0.0)
         return ticket

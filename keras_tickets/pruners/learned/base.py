@@ -83,6 +83,7 @@ class LearnedMaskPruner(Pruner, ABC):
 
     check_every_update = True
     keeps_initial_weights = True
+    starts_sparse = False
 
     def __init__(
         self,

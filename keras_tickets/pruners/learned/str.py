@@ -20,10 +20,14 @@ from keras_tickets.pruners.learned.base import (
     warn_of_pace,
     without_decay,
 )
-from keras_tickets.pruners.learned.pace import ARRIVAL, Pace
+from keras_tickets.pruners.learned.pace import Pace
 from keras_tickets.recipe.schedules import Run
 from keras_tickets.recipe.structures import Unstructured
 from keras_tickets.ticket.ticket import Ticket
+
+HEADWIND = 10
+"""How much stronger than alone a penalty has to be, as the loss pulls thresholds down:
+in trials of some hundred steps."""
 
 
 @registry.register
@@ -121,12 +125,15 @@ class STR(LearnedMaskPruner):
             )
         goal = math.log(needed / (1 - needed))
         if pace.proportional and self.start < goal:
-            penalty = math.log(self.start / goal) / (2 * ARRIVAL * pace.length)
-            return f"Raise penalty={self.penalty:g} to {penalty:.2g}, or train longer."
-        start = goal - ARRIVAL * pace.length
+            penalty = HEADWIND * math.log(self.start / goal) / (2 * pace.length)
+            return (
+                f"Raise penalty={self.penalty:g} to about {penalty:.2g}, or train for "
+                "longer."
+            )
         return (
-            f"Begin nearer, with start={start:.3g}, or raise the learning rate, or "
-            f"train for longer: from {self.start:g} the search needs "
+            "Compile with SGD, as the paper does: its steps grow with the penalty. Or "
+            f"begin nearer, with start={goal:.3g}, and raise penalty={self.penalty:g}, "
+            f"or train for longer: from {self.start:g} the search needs "
             f"{pace.longer(goal - self.start)} steps or more."
         )
 
