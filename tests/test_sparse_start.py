@@ -17,7 +17,7 @@ TOTAL = 8 * 10 + 10 * 3
 
 
 def sparse(share: float = 0.5) -> keras.Model:
-    """Return a plain model; the least of its weights, whatever their layer, are zero."""
+    """Return a plain model whose least weights, whatever their layer, are zero."""
     model = keras.Sequential(
         [keras.Input((8,)), layers.Dense(10, "relu"), layers.Dense(3)]
     )
@@ -86,7 +86,7 @@ def test_a_gradual_pruner_starts_where_the_model_is(schedule, allocation):
             pruner.on_train_batch_end(batch)
             steps.append(ticket.mask_set.count().zeros)
         pruner.on_epoch_end(epoch)
-    assert TOTAL // 2 <= steps[0]
+    assert steps[0] >= TOTAL // 2
     assert steps == sorted(steps)
     assert ticket.mask_set.count().zeros == round(0.8 * TOTAL)
     if schedule == "polynomial":  # done at three quarters of 16 steps

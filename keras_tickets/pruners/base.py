@@ -19,6 +19,7 @@ from keras_tickets.masks.pruner_state import PrunerState
 from keras_tickets.pruners import collapse
 from keras_tickets.pruners.drawing import begun, draw
 from keras_tickets.pruners.pruning_recipe import PruningRecipe
+from keras_tickets.pruners.run_checks import warn_of_late_end
 from keras_tickets.pruners.structure_checks import check_structure, warn_of_misfits
 from keras_tickets.recipe import schedules
 from keras_tickets.ticket.curve import Curve
@@ -206,6 +207,7 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
         """Find the masks of the model that `fit` trains."""
         super().set_model(model)
         self._bind(model)
+        self._looked = False
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Draw what is due at the start, and what an earlier run left undone."""
@@ -214,6 +216,9 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
         self._run = schedules.Run(self.params["epochs"], self.params.get("steps"))
         self._epoch = epoch
         self._now = epoch * (self._run.steps or 1)
+        if not self._looked:
+            warn_of_late_end(self, self.model, self._run)
+            self._looked = True
         first = not self._masks.drawn and self.schedule.due(-1, self._now, self._run)
         if first or self.schedule.finished(self._now, self._run):
             self._update()

@@ -8,7 +8,11 @@ import warnings
 import keras
 
 from keras_tickets.backend import keras_private
+from keras_tickets.pruners.pruning_recipe import PruningRecipe
 from keras_tickets.recipe.schedules import Run
+
+LAST_DROP = 1.5
+"""How many times the weights of the end may be left before a last, untrained drop."""
 
 REMAINDER = 0.05
 """What moving statistics may still hold of their initial values."""
@@ -112,6 +116,28 @@ def check_data(name: str, epoch: int, seen: int) -> None:
             "the time of the run, and would go on without training. Give fit data that "
             "lasts: dataset.repeat(), a generator without end, or fewer epochs."
         )
+
+
+def warn_of_late_end(pruner: PruningRecipe, model: keras.Model, run: Run) -> None:
+    """Warn if most of the last drop will come when training is over.
+
+    A schedule that ends before the run may be asked only at its end, where callbacks
+    see no more of an epoch.
+    """
+    finest, (_, end) = resolution(model, run), pruner.schedule.span(run)
+    if not end < run.length <= math.ceil(round(end / finest, 6)) * finest:
+        return
+    before = pruner.schedule.value(run.length - finest, pruner.sparsity, run)
+    if 1 - before < LAST_DROP * (1 - pruner.sparsity):
+        return
+    way = "Lower steps_per_execution" if finest > 1 else "Pass steps_per_epoch to fit"
+    warnings.warn(
+        f"{type(pruner).__name__} can look at the masks only {finest} "
+        f"{'epoch' if run.steps is None else 'steps'} apart, so in this run of "
+        f"{run.length} it drops from sparsity {before:.3g} to {pruner.sparsity:g} "
+        f"when training is over. {way}, or train for more epochs.",
+        stacklevel=3,
+    )
 
 
 def warn_of_statistics(

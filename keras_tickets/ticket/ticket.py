@@ -172,7 +172,7 @@ class Ticket(keras.Model):
         """Whether its weights are known to have changed since the draw began."""
         if (self.provenance or {}).get("trained"):
             return True
-        optimizer = self.optimizer
+        optimizer = getattr(self, "optimizer", None)  # not before it is compiled
         stepped = bool(optimizer and array_of(optimizer.iterations) > 0)
         noted = self.drawn_from
         return stepped or (noted is not None and noted != self._checksum())
