@@ -268,6 +268,7 @@ def test_an_emptied_network_settles_at_once():
 
 @pytest.mark.parametrize("name", ["espn", "str"])
 @pytest.mark.filterwarnings("ignore:Mining ended")
+@pytest.mark.filterwarnings("ignore:.*will not find its ticket in this run")
 def test_settling_does_not_change_the_network(name):
     """Before training goes on, the settled network is the mined one, masked."""
     ticket = kt.wrap(zoo.build("sequential"), MINED[name](until=1.0))
@@ -302,6 +303,7 @@ def test_found_early_when_the_budget_is_reached(name):
 
 
 @pytest.mark.parametrize("name", ["espn", "str"])
+@pytest.mark.filterwarnings("ignore:.*will not find its ticket in this run")
 def test_an_early_end_is_told(name):
     ticket = kt.wrap(zoo.build("sequential"), MINED[name](penalty=1e-9))
     zoo.compile_for("sequential", ticket)
@@ -311,6 +313,7 @@ def test_an_early_end_is_told(name):
 
 
 @pytest.mark.filterwarnings("ignore:Mining ended")
+@pytest.mark.filterwarnings("ignore:.*will not find its ticket in this run")
 def test_espn_rewinds_to_the_end_of_its_warm_up():
     ticket, epochs = watched("espn", rewind=True, warmup=1, until=1.0, epochs=3)
     assert [epoch["mining"] for epoch in epochs] == [False, True, False]

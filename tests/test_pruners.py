@@ -78,7 +78,10 @@ WHILE_TRAINING = ["magnitude", *sorted(set(ONE_EACH) - AT_ONCE)]
 
 MODEL = "sequential"  # the smallest; each fit compiles anew
 # Two epochs are too few for soft masks and thresholds to come anywhere.
-pytestmark = pytest.mark.filterwarnings("ignore:Mining ended")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Mining ended"),
+    pytest.mark.filterwarnings("ignore:.*will not find its ticket in this run"),
+]
 KINDS = ["functional", "nested", "subclassed"]
 
 

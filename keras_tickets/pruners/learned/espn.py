@@ -22,6 +22,7 @@ from keras_tickets.pruners.learned.base import (
     without_decay,
 )
 from keras_tickets.pruners.learned.pace import ARRIVAL, Pace
+from keras_tickets.pruners.run_checks import warn_of_statistics
 from keras_tickets.recipe.schedules import Run
 from keras_tickets.ticket.ticket import Ticket
 
@@ -127,10 +128,17 @@ class ESPN(LearnedMaskPruner):
     def check_pace(self, run: Run, epoch: int) -> None:
         """Warn if soft masks cannot fall from one to nothing, with what would do."""
         begin = max(self.warmup, epoch)
+        if self.rewind:
+            left = (1 - self.until) * run.length
+            warn_of_statistics(
+                "ESPN", self._ticket.model, left, begin * (run.steps or 1)
+            )
         steps = (self.until * run.epochs - begin) * (run.steps or 1)
+        if steps <= 0:  # refused as the search begins
+            return
         pace = Pace.of(self._ticket.optimizer, steps)
         fall = pace.length * (self.penalty if pace.proportional else 1)
-        if fall >= 1 - ACTIVE:
+        if fall >= 1 - ACTIVE or not fall:  # nothing is learned on purpose
             return
         ways = (
             f"Raise penalty={self.penalty:g} to {1 / (ARRIVAL * pace.length):.2g}, "

@@ -97,7 +97,7 @@ class STR(LearnedMaskPruner):
         sizes = [magnitude(k.variable).ravel() for k in self._masks.kernels]
         weights = np.concatenate(sizes)
         reached = float(np.mean(weights <= _sigmoid(last)))
-        if reached >= self.sparsity:
+        if reached >= self.sparsity or not pace.length:
             return
         needed = float(np.quantile(weights, self.sparsity))
         warn_of_pace(
