@@ -212,12 +212,18 @@ def test_masks_that_move_keep_the_number_of_each_kernel(run):
 
 @pytest.mark.parametrize("name", sorted({*WHILE_TRAINING} - {*DYNAMIC, "gem_miner"}))
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.filterwarnings("ignore:.*nothing would be left to train")
+@pytest.mark.filterwarnings("ignore:.*drops from sparsity .* when training is over")
 def test_data_of_unknown_length(name):
     def batches():
         for i in range(0, zoo.SAMPLES, zoo.BATCH):
             yield zoo.images()[i : i + 16], zoo.labels()[i : i + 16]
 
     ticket = ticket_of(name, run_eagerly=True)
+    if name in ("edge_popup", "imp"):  # one epoch would end on untrained weights
+        with pytest.raises(ValueError, match=r"steps_per_epoch"):
+            ticket.fit(batches(), epochs=1, shuffle=False, verbose=0)
+        return
     for _ in range(2):
         ticket.fit(batches(), epochs=1, shuffle=False, verbose=0)
     assert ticket.mask_set.count() == ticket.pruner.target(ticket.mask_set)

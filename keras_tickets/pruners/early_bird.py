@@ -104,7 +104,6 @@ class EarlyBird(LearnedMaskPruner):
     """
 
     state_kind = EarlyBirdState
-    settles_apart = True
     _state: EarlyBirdState
 
     def __init__(
@@ -135,6 +134,11 @@ class EarlyBird(LearnedMaskPruner):
         self.penalty = penalty
         self.distance = distance
         self.window = int(window)
+
+    @property
+    def settles_apart(self) -> bool:
+        """Whether settling makes another network: it drops what has trained so far."""
+        return True
 
     def build(self, ticket: Ticket) -> EarlyBirdState:
         """Return masks, scales, and the masks of the last epochs."""

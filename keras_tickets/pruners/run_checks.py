@@ -56,8 +56,18 @@ def check_rounds(rounds: int, begin: float, model: keras.Model, run: Run) -> Non
     )
 
 
-def check_time_left(name: str, until: float, model: keras.Model, run: Run) -> None:
-    """Raise if the search ends with the run, though `until` leaves time to train.
+def check_time_left(
+    name: str, until: float, model: keras.Model, run: Run, untrained: bool
+) -> None:
+    """Raise or warn if the search ends with the run, though `until` leaves time to train.
+
+    Args:
+        name: The pruner's.
+        until: The fraction of the run that the search takes.
+        model: What is trained.
+        run: How long.
+        untrained: Whether weights have not trained when the search ends. Then a run
+            that ends there is refused; else it is told.
 
     Raises:
         ValueError: No step would train the weights of the ticket.
@@ -75,13 +85,16 @@ def check_time_left(name: str, until: float, model: keras.Model, run: Run) -> No
         )
     elif finest > 1:
         ways = f"Lower steps_per_execution={finest}, or train for more epochs"
-    raise ValueError(
+    text = (
         f"{name} searches for its ticket up to {until:g} of the run (until=) and then "
         f"trains it, but of {run.epochs} epochs"
         + (f" of {steps} steps" if run.steps else "")
         + f" nothing would be left to train. {ways}; or only search, with until=1.0, "
         "and train in another fit."
     )
+    if untrained:
+        raise ValueError(text)
+    warnings.warn(text, stacklevel=3)
 
 
 def refuse_to_begin(name: str, what: str, epoch: int, run: Run) -> None:

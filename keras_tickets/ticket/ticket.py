@@ -194,7 +194,7 @@ class Ticket(keras.Model):
     def _checksum(self) -> int:
         total = 0
         for kernel in self.kernels:
-            total = zlib.crc32(np.ascontiguousarray(array_of(kernel.variable)), total)
+            total = zlib.crc32(array_of(kernel.variable).tobytes(), total)
         return total
 
     def draw(self, verbose: int = 1) -> Curve:

@@ -133,10 +133,19 @@ class LearnedMaskPruner(Pruner, ABC):
         """
         return False
 
-    settles_apart = False
-    """Whether settling makes another network of what was searched. Then it waits for
-    the next epoch to begin: what is validated at the end of an epoch, and what other
-    callbacks save there, is what was trained in it."""
+    @property
+    def settles_apart(self) -> bool:
+        """Whether settling makes another network of what was searched.
+
+        Then it waits for the next epoch to begin: what is validated at the end of an
+        epoch, and what other callbacks save there, is what was trained in it.
+        """
+        return False
+
+    @property
+    def starts_untrained(self) -> bool:
+        """Whether the weights have not trained when the ticket settles."""
+        return False
 
     def finalize(self, ticket: Ticket) -> None:
         """Prepare the weights for training, once masks are what they will be."""
@@ -216,7 +225,7 @@ class LearnedMaskPruner(Pruner, ABC):
         """Raise, before anything changes, if the run cannot do what was asked for."""
         run = Run(self.params["epochs"], self.params.get("steps"))
         name = type(self).__name__
-        check_time_left(name, self.until, self._ticket, run)
+        check_time_left(name, self.until, self._ticket, run, self.starts_untrained)
         if self._state.searching:
             return
         if epoch >= run.epochs * self.until:

@@ -103,7 +103,12 @@ class ESPN(LearnedMaskPruner):
 
     @property
     def settles_apart(self) -> bool:
-        """Whether the ticket goes back to weights that were not those of the search."""
+        """Whether the ticket goes back, and is no longer what was searched."""
+        return self.rewind
+
+    @property
+    def starts_untrained(self) -> bool:
+        """Whether the ticket goes back to weights from before the search."""
         return self.rewind
 
     def build(self, ticket: Ticket) -> ESPNState:
