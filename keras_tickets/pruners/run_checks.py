@@ -59,7 +59,7 @@ def check_rounds(rounds: int, begin: float, model: keras.Model, run: Run) -> Non
 def check_time_left(
     name: str, until: float, model: keras.Model, run: Run, untrained: bool
 ) -> None:
-    """Raise or warn if the search ends with the run, though `until` leaves time to train.
+    """Raise or warn if the search ends with the run, though `until` leaves time.
 
     Args:
         name: The pruner's.
