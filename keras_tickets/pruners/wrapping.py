@@ -77,7 +77,7 @@ def wrap(
 
     Train on a sparse model, its zeros held:
 
-    >>> model.layers[0].kernel.assign(keras.ops.eye(8, 4))
+    >>> _ = model.layers[0].kernel.assign(keras.ops.eye(8, 4))
     >>> kt.wrap(model, keep_zeros=True).sparsity
     0.875
     """
