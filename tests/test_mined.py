@@ -143,6 +143,32 @@ def test_soft_threshold_in_numbers():
     )
 
 
+def test_soft_thresholds_train_with_the_weights():
+    """What the loss is worth to s: `-sum(dL/dw_eff * sign(w)) * sigmoid'(s)`."""
+    ticket, x, y = linear(kt.STR(0.5, penalty=0.01, start=-2.0, until=1.0))
+    [masked] = ticket.mask_set.masked
+    weight = np.array(on_host(masked.kernel.variable.value))
+    ticket.pruner_state.searching.set()
+    ticket.start.take()
+    ticket.pruner.should_stop = lambda *_: False
+    ticket.pruner.finalize = lambda *_: None
+    ticket.fit(x, y, batch_size=8, epochs=1, verbose=0)
+    threshold = 1 / (1 + np.exp(2.0))
+    left = np.abs(weight) > threshold
+    assert 0 < left.sum() < left.size
+    shrunk = np.sign(weight) * np.maximum(np.abs(weight) - threshold, 0)
+    slope = gradient(x, y, shrunk) * left
+    pull = -(slope * np.sign(weight)).sum() * threshold * (1 - threshold)
+    np.testing.assert_allclose(
+        on_host(masked.auxiliary.variable.value),
+        -2 - 0.5 * (pull + 2 * 0.01 * -2.0),
+        atol=1e-6,
+    )
+    np.testing.assert_allclose(
+        on_host(masked.kernel.variable.value), weight - 0.5 * slope, atol=1e-6
+    )
+
+
 def test_soft_masks_train_with_the_weights():
     ticket, x, y = linear(kt.ESPN(0.5, penalty=0.01, until=1.0))
     [masked] = ticket.mask_set.masked
@@ -272,6 +298,7 @@ def test_an_emptied_network_settles_at_once():
 @pytest.mark.parametrize("name", ["espn", "str"])
 @pytest.mark.filterwarnings("ignore:Mining ended")
 @pytest.mark.lowest
+@pytest.mark.filterwarnings("ignore:.*will not find its ticket in this run")
 def test_settling_does_not_change_the_network(name):
     """Before training goes on, the settled network is the mined one, masked."""
     ticket = kt.wrap(zoo.build("sequential"), MINED[name](until=1.0))
@@ -308,6 +335,7 @@ def test_found_early_when_the_budget_is_reached(name):
 @pytest.mark.parametrize(
     "name", covering(["espn", "str"], quick=["str"], elsewhere=["str"])
 )
+@pytest.mark.filterwarnings("ignore:.*will not find its ticket in this run")
 def test_an_early_end_is_told(name):
     ticket = kt.wrap(zoo.build("sequential"), MINED[name](penalty=1e-9))
     zoo.compile_for("sequential", ticket)
@@ -318,6 +346,7 @@ def test_an_early_end_is_told(name):
 
 @pytest.mark.filterwarnings("ignore:Mining ended")
 @pytest.mark.backend_independent
+@pytest.mark.filterwarnings("ignore:.*will not find its ticket in this run")
 def test_espn_rewinds_to_the_end_of_its_warm_up():
     ticket, epochs = watched("espn", rewind=True, warmup=1, until=1.0, epochs=3)
     assert [epoch["mining"] for epoch in epochs] == [False, True, False]
@@ -492,7 +521,14 @@ def imp(optimizer, epochs=6, **arguments):
     states = []
 
     class Rounds(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch:  # what the last one has left, the end of its round included
+                self.look()
+
+        def on_train_end(self, logs=None):
+            self.look()
+
+        def look(self):
             _ = self.model
             states.append(
                 (

@@ -79,7 +79,10 @@ WHILE_TRAINING = ["magnitude", *sorted(set(ONE_EACH) - AT_ONCE)]
 
 MODEL = "sequential"  # the smallest; each fit compiles anew
 # Two epochs are too few for soft masks and thresholds to come anywhere.
-pytestmark = pytest.mark.filterwarnings("ignore:Mining ended")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Mining ended"),
+    pytest.mark.filterwarnings("ignore:.*will not find its ticket in this run"),
+]
 KINDS = ["functional", "nested", "subclassed"]
 # Their masks are computed in the step, by the backend.
 LEARNED_BLOCKS = ("edge_popup_blocks", "espn_blocks", "gem_miner_blocks")
@@ -233,12 +236,18 @@ def test_masks_that_move_keep_the_number_of_each_kernel(run):
 
 @pytest.mark.parametrize("name", sorted({*WHILE_TRAINING} - {*DYNAMIC, "gem_miner"}))
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.filterwarnings("ignore:.*nothing would be left to train")
+@pytest.mark.filterwarnings("ignore:.*drops from sparsity .* when training is over")
 def test_data_of_unknown_length(name):
     def batches():
         for i in range(0, zoo.SAMPLES, zoo.BATCH):
             yield zoo.images()[i : i + 16], zoo.labels()[i : i + 16]
 
     ticket = ticket_of(name, run_eagerly=True)
+    if name in ("edge_popup", "imp"):  # one epoch would end on untrained weights
+        with pytest.raises(ValueError, match=r"steps_per_epoch"):
+            ticket.fit(batches(), epochs=1, shuffle=False, verbose=0)
+        return
     for _ in range(2):
         ticket.fit(batches(), epochs=1, shuffle=False, verbose=0)
     assert ticket.mask_set.count() == ticket.pruner.target(ticket.mask_set)

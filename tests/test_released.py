@@ -78,6 +78,7 @@ def test_a_ticket_file_loads(name):
     [path for path in RESUMED if name_of(path) in PRUNERS],
     ids=lambda path: path.stem,
 )
+@pytest.mark.filterwarnings("ignore:IMP trains .* steps after it goes back")
 def test_a_killed_run_goes_on(path):
     """From the third of six epochs to the sparsity that was asked for."""
     ticket = keras.models.load_model(path)

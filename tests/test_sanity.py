@@ -171,7 +171,8 @@ def test_it_starts_from_what_the_ticket_remembers():
     assert same(trained.weights("ticket"), start)
     forgetful = drawn("nested")
     zoo.train("nested", forgetful)
-    trained = Seen(forgetful, seeds=(0,))
+    with pytest.warns(UserWarning, match=r"trained after its draw.*remember=True"):
+        trained = Seen(forgetful, seeds=(0,))
     assert not trained.result.remembered
     assert same(trained.weights("ticket"), values_of(forgetful.model))
 
@@ -223,6 +224,61 @@ def test_shuffling_keeps_what_is_kept_together(rows, columns, seed):
     assert mixed.shape == mask.shape
     assert mixed.sum() == mask.sum()
     assert (mixed == mixed[:1]).all()
+
+
+def doubled(ticket):
+    """Train, as far as a challenge can tell: change each kernel."""
+    for kernel in ticket.kernels:
+        kernel.variable.assign(2 * kernel.variable.value)
+
+
+def saved(ticket, path):
+    doubled(ticket)
+    ticket.optimizer.build(ticket.trainable_variables)
+    ticket.save(path / "ticket.keras")
+    return keras.models.load_model(path / "ticket.keras")
+
+
+def written(ticket, path):
+    doubled(ticket)
+    ticket.save_ticket(path / "x.ticket.npz")
+    return kt.load_ticket(path / "x.ticket.npz", zoo.build("sequential"))
+
+
+@pytest.mark.backend_independent
+@pytest.mark.parametrize(
+    "road",
+    [
+        lambda ticket, path: doubled(ticket) or ticket,
+        lambda ticket, path: doubled(ticket) or kt.wrap(ticket, kt.Magnitude(0.9)),
+        lambda ticket, path: kt.wrap(ticket.strip(), keep_zeros=True),
+        saved,
+        written,
+    ],
+    ids=["own_loop", "wrapped_again", "stripped", "saved", "ticket_file"],
+)
+def test_a_trained_ticket_is_no_winner(road, tmp_path):
+    """Whichever way it has come: its rivals have not trained."""
+    ticket = road(drawn("sequential", kt.Random(0.8, seed=0)), tmp_path)
+
+    def train(contestant):
+        return contestant.name.endswith("_ticket")
+
+    with pytest.warns(UserWarning, match="cannot win"):
+        verdict = kt.challenge(ticket, train, seeds=(0, 1), verbose=0)
+    assert verdict.is_ticket is verdict.matches_dense is None
+    assert "unknown: the ticket was trained after its draw" in str(verdict)
+
+
+@pytest.mark.backend_independent
+def test_a_ticket_that_has_not_trained_may_win(tmp_path):
+    ticket = drawn("sequential", kt.Random(0.8, seed=0))
+    ticket.save_ticket(tmp_path / "x.ticket.npz")
+    again = kt.load_ticket(tmp_path / "x.ticket.npz", zoo.build("sequential"))
+    assert not ticket.trained
+    assert not again.trained
+    doubled(again)
+    assert again.trained
 
 
 # -- who is left out -----------------------------------------------------------

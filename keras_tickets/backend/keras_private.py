@@ -260,3 +260,17 @@ def losses_by_output(loss: Any, outputs: Any) -> list[Any]:
         for index in keras.tree.flatten(place):
             found[index] = own
     return found
+
+
+def exclude_from_weight_decay(
+    optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]
+) -> None:
+    """Exclude `variables` from weight decay, beside what is excluded already.
+
+    Keras' public method of this name forgets what was excluded before, and refuses
+    once the optimizer is built.
+    """
+    excluded = set(getattr(optimizer, "_exclude_from_weight_decay", ()))
+    added = {optimizer._var_key(variable) for variable in variables}
+    optimizer._exclude_from_weight_decay = excluded | added
+    optimizer._exclude_from_weight_decay_cache = {}

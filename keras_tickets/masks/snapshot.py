@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import Self
 
 import keras
 import numpy as np
@@ -52,6 +53,24 @@ class Snapshot:
             add(v.shape, dtype=v.dtype, name=f"{v.name}_{name}") for v in self.variables
         ]
         self._taken = add((), dtype="bool", name=f"{name}_taken")
+
+    @classmethod
+    def of_optimizer(
+        cls,
+        optimizer: keras.optimizers.Optimizer,
+        trained: Sequence[keras.Variable],
+        name: str,
+    ) -> Self:
+        """Return a snapshot of all state of `optimizer`, held by itself.
+
+        Args:
+            optimizer: The optimizer; it is built, if that was not done.
+            trained: What it moves.
+            name: Part of the copies' names.
+        """
+        if not optimizer.built:
+            optimizer.build(trained)
+        return cls(optimizer, optimizer.variables, name)
 
     @property
     def taken(self) -> bool:

@@ -22,6 +22,7 @@ from keras_tickets.masks.pruner_state import PrunerState
 from keras_tickets.pruners import collapse
 from keras_tickets.pruners.drawing import begun, draw
 from keras_tickets.pruners.pruning_recipe import PruningRecipe
+from keras_tickets.pruners.run_checks import warn_of_late_end
 from keras_tickets.pruners.structure_checks import check_structure, misfits
 from keras_tickets.recipe import schedules
 from keras_tickets.ticket.curve import Curve
@@ -91,6 +92,9 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
     trains_ticket = True
     """Whether the epoch at hand trains the final ticket, from its beginning: not so
     while a ticket is searched for, or when weights go back at its end."""
+
+    starts_sparse = True
+    """Whether it can go on from a model with zeros that are kept."""
 
     def build(self, ticket: Ticket) -> PrunerState:
         """Return what `ticket` holds for the pruner; called once, when it is made.
@@ -234,6 +238,7 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
         self._masks = masks
         self._constrained = ConstrainedKernels(self._masks.masked)
         ticket = ticket_in(model, self)
+        self._wrapped = ticket
         self._start = None if ticket is None else ticket.start
         inner = model if ticket is None else ticket.model
         loss = keras_private.compiled_loss(ticket or model)
@@ -254,7 +259,9 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
         _ = self.model
 
     def _take_start(self) -> None:
-        """Keep the values that the survivors start from, once."""
+        """Keep the values that the survivors start from, or note them, once."""
+        if self._start is None and self._wrapped is not None:
+            self._wrapped.note_weights()
         if self._start is not None and not self._start.taken:
             self._synchronize()
             self._start.take()
@@ -280,11 +287,13 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
         # Not on_train_begin: a backup is restored only after that.
         if self._first_epoch:
             self._check_frozen()
-        self._first_epoch = False
         self._take_start()
         self._run = schedules.Run(self.params["epochs"], self.params.get("steps"))
         self._epoch = epoch
         self._now = epoch * (self._run.steps or 1)
+        if self._first_epoch:
+            warn_of_late_end(self, self.model, self._run)
+        self._first_epoch = False
         first = not self._masks.drawn and self.schedule.due(-1, self._now, self._run)
         if first or self.schedule.finished(self._now, self._run):
             self._update()
@@ -345,7 +354,10 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
 
     def _update(self) -> None:
         self._synchronize()
-        sparsity = self.schedule.value(self._now, self.sparsity, self._run)
+        schedule = self.schedule
+        if self._wrapped is not None:
+            schedule = schedule.starting_at(self._wrapped.initial_sparsity)
+        sparsity = schedule.value(self._now, self.sparsity, self._run)
         self.update(self._masks, sparsity, self._verbose)
         self._constrained.zero_dead()
 

@@ -131,6 +131,11 @@ class EarlyBird(LearnedMaskPruner):
             )
         self.penalty = arguments.number("penalty", penalty, "[0, inf)")
 
+    @property
+    def settles_apart(self) -> bool:
+        """Whether settling makes another network: it drops what has trained so far."""
+        return True
+
     def build(self, ticket: Ticket) -> EarlyBirdState:
         """Return masks, scales, and the masks of the last epochs."""
         self.check_ticket(ticket)
@@ -157,11 +162,14 @@ class EarlyBird(LearnedMaskPruner):
             return None
         return ChannelScale(state, kernel, gamma, self.penalty)
 
-    def should_stop(self, ticket: Ticket, logs: dict) -> bool:
-        """Note the mask of this epoch; return whether the last ones agree with it."""
+    def observe(self, ticket: Ticket, logs: dict) -> None:
+        """Note the mask of this epoch, and by how much the last ones differ from it."""
         self._state.note(np.concatenate(self._kept(ticket.mask_set)))
         logs["mask_distance"] = self._state.furthest()
-        return self._state.full and logs["mask_distance"] <= self.distance
+
+    def should_stop(self, ticket: Ticket, logs: dict) -> bool:
+        """Return whether the masks of the last epochs agree."""
+        return self._state.full and self._state.furthest() <= self.distance
 
     def update(self, masks: MaskSet, sparsity: float, verbose: int = 0) -> Curve:
         """Drop the channels of least scale."""

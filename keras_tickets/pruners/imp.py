@@ -12,7 +12,13 @@ from keras_tickets.masks.flag import Flag
 from keras_tickets.masks.pruner_state import PrunerState
 from keras_tickets.masks.snapshot import Snapshot
 from keras_tickets.pruners.base import Pruner, registry, state_in
-from keras_tickets.recipe.schedules import Rounds
+from keras_tickets.pruners.run_checks import (
+    check_data,
+    check_rounds,
+    refuse_to_begin,
+    warn_of_statistics,
+)
+from keras_tickets.recipe.schedules import Rounds, Run
 from keras_tickets.ticket.ticket import Ticket
 
 REWINDS = ("weights", "learning_rate")
@@ -80,6 +86,7 @@ class IMP(Pruner):
     logged = ("sparsity", "round")
     check_every_update = True
     keeps_initial_weights = True
+    starts_sparse = False
 
     def __init__(
         self,
@@ -119,11 +126,10 @@ class IMP(Pruner):
 
     def on_compile(self, ticket: Ticket) -> None:
         """Let the optimizer hold copies of its own state."""
-        optimizer = ticket.optimizer
-        if not optimizer.built:
-            optimizer.build(ticket.trainable_variables)
         if state := state_in(ticket, IMPState):
-            state.rewind = Snapshot(optimizer, optimizer.variables, "rewind")
+            state.rewind = Snapshot.of_optimizer(
+                ticket.optimizer, ticket.trainable_variables, "rewind"
+            )
 
     def set_model(self, model: keras.Model) -> None:
         """Find the ticket that `fit` trains."""
@@ -135,7 +141,8 @@ class IMP(Pruner):
                 "holds. Wrap the model with it: ticket = kt.wrap(model, kt.IMP(...)), "
                 "then compile and fit the ticket."
             )
-        self._state, self._origin, self._optimizer = state, self._start, state.rewind
+        self._ticket, self._state = model, state
+        self._origin, self._optimizer = self._start, state.rewind
 
     def _will_prune(self) -> bool:
         """Return whether weights are still to go, or to go back."""
@@ -144,33 +151,101 @@ class IMP(Pruner):
     def _take_start(self) -> None:
         """Do nothing: `_advance` notes the state at `rewind_to`."""
 
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Begin to count what this `fit` does."""
+        self._ended: bool | None = None
+        self._checked = False
+        self._seen = self._trained = 0
+        self._went_back = False
+
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Note the state to go back to, if that is the initial one."""
+        """End the round that ended with the last epoch; note the state to go back to.
+
+        Not at the end of that epoch: what is validated there, and what other callbacks
+        save, are the weights that were trained, not those that are gone back to.
+        """
         self._settled = self.trains_ticket = bool(self._state.settled)
         self._noted = self._origin.taken
+        if not self._settled:
+            self._check_run(epoch)
         if not self._noted:
             self._check_target()
+        ended = not self._settled and self._ended_before(epoch)
+        self._seen = 0
         super().on_epoch_begin(epoch, logs)
+        if ended:
+            self._end_round()
+            self.trains_ticket = self._settled
         self._note()
+        self._ended = False
         over = self._rounds.over(self._now, self._run)
         self._round = 1 + (self.pruned if self._settled else over)
 
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """End a round that ends within an epoch."""
+        self._seen = batch + 1
+        steps = self._run.steps
+        if steps is not None and batch + 1 < steps:
+            super().on_train_batch_end(batch, logs)
+
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Log the round that the epoch belonged to."""
+        self._trained += self._seen
+        if not self._settled:
+            self._synchronize()
+            check_data("IMP", epoch, self._seen)
         super().on_epoch_end(epoch, logs)
         self._log(logs, "round", self._round)
 
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Warn of a ticket that is not what was asked for, or cannot be judged yet."""
+        super().on_train_end(logs)
+        if self._went_back and self._run.steps is None:
+            warn_of_statistics("IMP", self._ticket.model, self._trained, 0)
+
+    def _check_run(self, epoch: int) -> None:
+        """Raise or warn, before anything changes, if rounds cannot be what they are."""
+        if self._checked:
+            return
+        run = Run(self.params["epochs"], self.params.get("steps"))
+        begin, end = self._rounds.span(run)
+        check_rounds(self.pruned + 1, begin, self._ticket, run)
+        over = self._rounds.over(epoch * (run.steps or 1), run)
+        if over and not self._noted:
+            refuse_to_begin("IMP", f"{over} of the rounds", epoch, run)
+        if run.steps is not None and self.rewind == "weights":
+            warn_of_statistics("IMP", self._ticket.model, run.length - end, begin)
+        self._checked = True
+
+    def _ended_before(self, epoch: int) -> bool:
+        """Return whether a round ended with the last epoch and is to be closed."""
+        if self._ended is not None:
+            return self._ended
+        # The first epoch of this fit: an earlier one may have stopped in between.
+        run = Run(self.params["epochs"], self.params.get("steps"))
+        now = epoch * (run.steps or 1)
+        if not self._noted or not self._rounds.due(now - 1, now, run):
+            return False
+        due = self._rounds.value(now, self.sparsity, run)
+        return self._masks.count().kept > self._keep(self._masks.kernels, due)
+
     def _advance(self, now: int) -> None:
-        before = self._now
-        super()._advance(now)
+        before, self._now = self._now, now
         if self._settled:
             return
         self._note()
-        over = self._rounds.over(now, self._run)
-        if over > self._rounds.over(before, self._run):
-            self._synchronize()
-            self._go_back()
-        if over == self.pruned:
+        if not self._rounds.due(before, now, self._run):
+            return
+        if now < (self._epoch + 1) * (self._run.steps or 1):
+            self._end_round()
+        else:
+            self._ended = True  # and closed as the next epoch begins
+
+    def _end_round(self) -> None:
+        """Drop weights, go back, and stay there if that was the last time."""
+        self._update()
+        self._go_back()
+        if self._rounds.finished(self._now, self._run):
             self._state.settled.set()
             self._settled = True
 
@@ -184,6 +259,8 @@ class IMP(Pruner):
         self._noted = True
 
     def _go_back(self) -> None:
+        self._trained = -self._seen
+        self._went_back = self.rewind == "weights"
         if self.rewind == "weights":
             self._origin.restore()
         self._optimizer.restore()

@@ -12,6 +12,7 @@ from keras_tickets import pruners
 from keras_tickets.kernels import UNREACHED, Filter, Selection, choose_kernels
 from keras_tickets.masks.masked_layer import masked_layers
 from keras_tickets.pruners.base import Pruner
+from keras_tickets.pruners.sparse_start import check_sparse_start, hold_zeros
 from keras_tickets.ticket.ticket import Ticket
 from keras_tickets.ticket.wrappable import check_wrappable
 
@@ -24,6 +25,7 @@ def wrap(
     skip: Filter | Iterable[Filter] | None = None,
     name: str | None = None,
     remember: bool = False,
+    keep_zeros: bool = False,
 ) -> Ticket:
     """Wrap a built Keras model so that its weights can be pruned.
 
@@ -51,6 +53,12 @@ def wrap(
             weights of the model have when the draw begins (without a pruner: now). A
             second copy of the weights; ticket files and `keras_tickets.challenge`
             start from it. Pruners that need it have it without asking.
+        keep_zeros: Whether weights that are exactly zero now stay zero, to go on from a
+            sparse model: one that was stripped, loaded from a file, or pruned with
+            another library. A pruner begins with these masks. One that drops weights
+            step by step ramps from the present sparsity; `RigL` and its kin move the
+            weights, each kernel keeping as many as it has. Learned masks and `IMP`
+            begin with a dense model, and are refused.
 
     Returns:
         A `Ticket`.
@@ -58,7 +66,8 @@ def wrap(
     Raises:
         TypeError: If `model` is no Keras 3 model.
         ValueError: If the model is not built, has methods of its own that train or
-            predict, has nothing to prune, or if a filter cannot be met.
+            predict, has nothing to prune, if a filter cannot be met, or if the pruner
+            cannot go on from zeros that are to be kept.
 
     Example:
     >>> import keras, keras_tickets as kt
@@ -66,15 +75,27 @@ def wrap(
     >>> ticket = kt.wrap(model, "magnitude")
     >>> ticket.sparsity
     0.0
+
+    Train on a sparse model, its zeros held:
+
+    >>> _ = model.layers[0].kernel.assign(keras.ops.eye(8, 4))
+    >>> kt.wrap(model, keep_zeros=True).sparsity
+    0.875
     """
     check_wrappable(model)
     pruner = None if pruner is None else pruners.get(pruner)
+    if keep_zeros:
+        check_sparse_start(pruner)
     if isinstance(model, Ticket):
-        return _wrap_again(model, pruner, only, skip, name, remember)
-    held = [k for layer in masked_layers(model) for k in layer.mask_set.kernels]
-    selection = choose_kernels(model, only, skip, held)
-    _warn_of_unreached(selection)
-    return Ticket(model, pruner, selection, name=name, remember=remember)
+        ticket = _wrap_again(model, pruner, only, skip, name, remember)
+    else:
+        held = [k for layer in masked_layers(model) for k in layer.mask_set.kernels]
+        selection = choose_kernels(model, only, skip, held)
+        _warn_of_unreached(selection)
+        ticket = Ticket(model, pruner, selection, name=name, remember=remember)
+    if keep_zeros:
+        hold_zeros(ticket)
+    return ticket
 
 
 def _warn_of_unreached(selection: Selection) -> None:
@@ -117,6 +138,7 @@ def _wrap_again(
     again.mask_set.assign_from(ticket.mask_set)
     again.note_masks()
     again.provenance = ticket.provenance
+    again.drawn_from = ticket.drawn_from
     if again.start is not None and ticket.start is not None and ticket.start.taken:
         again.start.put(ticket.start.values())
     return again

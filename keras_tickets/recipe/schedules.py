@@ -7,6 +7,7 @@ of epochs; `unit="epochs"` and `unit="steps"` are there for recipes that need th
 
 from __future__ import annotations
 
+import copy
 import importlib
 import math
 import sys
@@ -120,6 +121,20 @@ class Schedule(Configurable, ABC):
             return final
         progress = (time - begin) / (end - begin) if time > begin else 0.0
         return self.curve(progress, self.initial, final)
+
+    def starting_at(self, sparsity: float) -> Self:
+        """Return this schedule, its ramp beginning no lower than at `sparsity`.
+
+        Example:
+        >>> from_half = Polynomial(begin=0, end=100, unit="steps").starting_at(0.5)
+        >>> [round(from_half.value(t, 0.9, Run(1, 100)), 4) for t in (0, 10, 50, 100)]
+        [0.5, 0.6084, 0.85, 0.9]
+        """
+        if sparsity <= self.initial:
+            return self
+        raised = copy.copy(self)
+        raised.initial = sparsity
+        return raised
 
     def due(self, before: float, now: float, run: Run) -> bool:
         """Return whether an update falls in the half-open span `(before, now]`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,14 @@ RIVALS = ("shuffled", "reinitialised", "random")
 """What a ticket has to beat: each takes away one thing that would make it one."""
 
 
+_TRAINED = (
+    "the ticket was trained after its draw, or came with its zeros, and does not "
+    "remember its start values: it begins with trained weights, and its rivals do not. "
+    "Wrap the model anew with kt.wrap(model, pruner, remember=True), or challenge "
+    "before it trains."
+)
+
+
 @dataclass(frozen=True, repr=False)
 class Challenge(Shown):
     """How a ticket did against its rivals. Prints as a table with a verdict.
@@ -32,6 +41,8 @@ class Challenge(Shown):
         remembered: Whether the ticket's start values were remembered from before the
             draw; if not they are the weights that it had when it was challenged.
         left_out: Why a contestant did not run, by name.
+        trained: Whether those weights had trained under the ticket's masks, and so are
+            no start values.
     """
 
     name: str
@@ -40,6 +51,7 @@ class Challenge(Shown):
     runs: Mapping[str, Sequence[float]]
     remembered: bool = True
     left_out: Mapping[str, str] = field(default_factory=dict)
+    trained: bool = False
 
     @property
     def mean(self) -> dict[str, float]:
@@ -68,7 +80,8 @@ class Challenge(Shown):
     def is_ticket(self) -> bool | None:
         """Whether it beats each of `RIVALS` by more than the pooled spread.
 
-        `None` if that cannot be told: one seed, or a figure that is not finite.
+        `None` if that cannot be told: one seed, a figure that is not finite, or a
+        ticket that trained and does not remember where it started.
         """
         if not self._known:
             return None
@@ -84,6 +97,8 @@ class Challenge(Shown):
     @property
     def verdict(self) -> str:
         """What came out, in one sentence."""
+        if self.trained:
+            return f"unknown: {_TRAINED}"
         if len(self.seeds) < 2:
             return (
                 "unknown: one seed has no spread. Challenge with several, such as "
@@ -108,7 +123,8 @@ class Challenge(Shown):
     @property
     def _known(self) -> bool:
         needed = [self.mean[name] for name in ("ticket", *RIVALS, "dense")]
-        return len(self.seeds) > 1 and all(map(math.isfinite, needed))
+        told = len(self.seeds) > 1 and not self.trained
+        return told and all(map(math.isfinite, needed))
 
     def __str__(self) -> str:
         return _table(self)
@@ -137,7 +153,8 @@ def challenge(
 
     Start values are those that the ticket remembers (`kt.wrap(..., remember=True)`),
     else its present weights. So challenge a ticket that does not remember before it
-    trains: afterwards its weights cannot be told from start values.
+    trains: afterwards its weights are no start values. Such a challenge warns, and its
+    verdict is "unknown".
 
     Args:
         ticket: A ticket that was drawn.
@@ -174,6 +191,9 @@ def challenge(
     """
     numbers = _check(ticket, train, seeds)
     contestants = Contestants(ticket)
+    trained = ticket.trained and not contestants.parts.remembered
+    if trained:
+        warnings.warn(f"{ticket.name!r} cannot win: {_TRAINED}", stacklevel=2)
     runs: dict[str, list[float]] = {name: [] for name in contestants.names}
     bar = keras.utils.Progbar(
         len(runs) * len(numbers), verbose=verbose, unit_name="run"
@@ -192,6 +212,7 @@ def challenge(
         runs,
         contestants.parts.remembered,
         contestants.left_out,
+        trained,
     )
 
 

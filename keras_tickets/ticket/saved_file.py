@@ -155,6 +155,7 @@ def load_ticket(path: str | os.PathLike[str], model: keras.Model) -> Ticket:
     _check_architecture(path, model, weights, provenance)
     _check_states(path, model, parts)
     ticket = parts.join(model)
+    ticket.note_weights(again=True)
     ticket.provenance = provenance
     return ticket
 
@@ -172,6 +173,7 @@ def _provenance(ticket: Ticket, parts: Parts, weights: list[Weight]) -> dict[str
         "model": ticket.model.name,
         "pruner": pruner,
         "values": "start" if remembered else "present",
+        "trained": ticket.trained and not remembered,
         "sparsity": count.sparsity,
         "weights": count.total,
         "kept": count.kept,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import warnings
+import zlib
 from collections.abc import Mapping
 from typing import Any, Protocol, Self
 
@@ -12,7 +13,7 @@ import keras
 import numpy as np
 
 from keras_tickets._util.registry import PACKAGE
-from keras_tickets.backend import keras_private
+from keras_tickets.backend import array_of, keras_private
 from keras_tickets.kernels import Selection, positions
 from keras_tickets.kernels import find_kernels as all_kernels
 from keras_tickets.masks.denominators import keep_finite
@@ -24,6 +25,9 @@ from keras_tickets.masks.stripping import strip
 from keras_tickets.masks.wrapped_layers import QUANTIZE_STRIPPED
 from keras_tickets.ticket.curve import Curve
 from keras_tickets.ticket.last_word import LastWord, Standing, Watch
+
+UNKNOWN = -1
+"""The checksum of weights that nobody has seen, unlike any other."""
 
 
 class BoundPruner(Protocol):
@@ -88,6 +92,9 @@ class Ticket(keras.Model):
         kernels: The kernels that are masked, in the model's order; those of `Masked`
             layers last.
         own_kernels: Those of them that the ticket masks itself.
+        initial_sparsity: The sparsity that pruning goes on from, if the model came with
+            zeros that are kept.
+        drawn_from: A checksum of the weights that the draw began with, if it is known.
         skipped: Pairs of (kernel, reason) for the weights that are left alone.
     """
 
@@ -125,6 +132,8 @@ class Ticket(keras.Model):
         self.pruner_runs = pruner is None
         self._provenance = "null"  # as text: Keras tracks the dicts of a layer
         self._watch = Watch(self._standing, self._whose)
+        self.drawn_from: int | None = None
+        self.initial_sparsity = 0.0
         self.built = True
 
     def call(
@@ -215,6 +224,36 @@ class Ticket(keras.Model):
     @provenance.setter
     def provenance(self, origin: dict[str, Any] | None) -> None:
         self._provenance = json.dumps(origin)
+
+    @property
+    def trained(self) -> bool:
+        """Whether its weights are known to have changed since the draw began."""
+        if (self.provenance or {}).get("trained"):
+            return True
+        optimizer = getattr(self, "optimizer", None)  # not before it is compiled
+        stepped = bool(optimizer and array_of(optimizer.iterations) > 0)
+        noted = self.drawn_from
+        return stepped or (noted is not None and noted != self._checksum())
+
+    def note_weights(self, again: bool = False) -> None:
+        """Note which weights the ticket begins with, before its draw.
+
+        Args:
+            again: Whether it begins anew, as one that was read from a file does.
+        """
+        if again or (self.drawn_from is None and not self.drawn):
+            self.drawn_from = self._checksum()
+
+    def found_zeros(self, sparsity: float) -> None:
+        """Note that the masks are zeros which the weights came with."""
+        self.initial_sparsity = sparsity
+        self.drawn_from = UNKNOWN
+
+    def _checksum(self) -> int:
+        total = 0
+        for kernel in self.kernels:
+            total = zlib.crc32(array_of(kernel.variable).tobytes(), total)
+        return total
 
     def draw(self, verbose: int = 1) -> Curve:
         """Draw the ticket now, before any training.
@@ -417,6 +456,8 @@ class Ticket(keras.Model):
             ],
             "remember": self.start is not None,
             "provenance": self.provenance,
+            "drawn_from": self.drawn_from,
+            "initial_sparsity": self.initial_sparsity,
         }
 
     @classmethod
@@ -435,4 +476,6 @@ class Ticket(keras.Model):
         remember = config.get("remember", False)
         ticket = cls(model, pruner, selection, config["name"], remember)
         ticket.provenance = config.get("provenance")
+        ticket.drawn_from = config.get("drawn_from")
+        ticket.initial_sparsity = config.get("initial_sparsity", 0.0)
         return ticket

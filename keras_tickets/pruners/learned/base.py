@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_tickets._util import arguments
+from keras_tickets.backend import keras_private
 from keras_tickets.kernels import Kernel
 from keras_tickets.masks.auxiliary import AuxiliaryVariable
 from keras_tickets.masks.denominators import warn_of_nan
@@ -18,9 +19,15 @@ from keras_tickets.masks.flag import Flag
 from keras_tickets.masks.learned_masks import learned
 from keras_tickets.masks.masked_call import MaskSet
 from keras_tickets.masks.masked_layer import masked_layers
+from keras_tickets.masks.optimizer_slots import innermost
 from keras_tickets.masks.pruner_state import PrunerState
 from keras_tickets.pruners.base import Pruner, masks_in, state_in
-from keras_tickets.recipe.schedules import Once
+from keras_tickets.pruners.run_checks import (
+    check_data,
+    check_time_left,
+    refuse_to_begin,
+)
+from keras_tickets.recipe.schedules import Once, Run
 from keras_tickets.ticket.curve import Curve
 from keras_tickets.ticket.ticket import Ticket
 
@@ -79,6 +86,7 @@ class LearnedMaskPruner(Pruner, ABC):
 
     check_every_update = True
     keeps_initial_weights = True
+    starts_sparse = False
 
     def __init__(
         self,
@@ -116,11 +124,28 @@ class LearnedMaskPruner(Pruner, ABC):
     def start_search(self, ticket: Ticket) -> None:
         """Prepare the weights, once, before the search begins."""
 
-    def should_stop(self, ticket: Ticket, logs: dict) -> bool:
-        """Return whether the ticket settles now, at the end of an epoch of search.
+    def observe(self, ticket: Ticket, logs: dict) -> None:
+        """Look at what an epoch of search has found, at its end."""
 
-        What it writes into `logs` is logged; the names of these keys are in `logged`.
+    def should_stop(self, ticket: Ticket, logs: dict) -> bool:
+        """Return whether the ticket settles, after an epoch of search.
+
+        Asked again where a run is resumed: it may depend on nothing but variables.
         """
+        return False
+
+    @property
+    def settles_apart(self) -> bool:
+        """Whether settling makes another network of what was searched.
+
+        Then it waits for the next epoch to begin: what is validated at the end of an
+        epoch, and what other callbacks save there, is what was trained in it.
+        """
+        return False
+
+    @property
+    def starts_untrained(self) -> bool:
+        """Whether the weights have not trained when the ticket settles."""
         return False
 
     def finalize(self, ticket: Ticket) -> None:
@@ -182,22 +207,55 @@ class LearnedMaskPruner(Pruner, ABC):
         self._ticket, self._state, self._origin = model, state, model.start
         self._settled = bool(state.settled)
 
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Begin to look at what this `fit` does."""
+        self._checked = False
+
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Start the search, once and when it is time."""
+        """Start the search, once and when it is time; settle if that has waited."""
         self._settled = self.trains_ticket = bool(self._state.settled)
         if self._settled:
             return
+        if not self._checked:
+            self._check_run(epoch)
+            self._checked = True
         super().on_epoch_begin(epoch, logs)
-        if self.warmup_done(epoch) and not self._state.searching:
+        if self._state.searching:
+            if self.settles_apart and self._is_over(self._now):
+                self._settle()
+                self.trains_ticket = self._settled
+        elif self.warmup_done(epoch):
             self._synchronize()
             self._check_target()
             self.start_search(self._ticket)
             self._origin.take()
             self._state.searching.set()
         self._set_phase()
+        self._seen = 0
+
+    def _check_run(self, epoch: int) -> None:
+        """Raise, before anything changes, if the run cannot do what was asked for."""
+        run = Run(self.params["epochs"], self.params.get("steps"))
+        name = type(self).__name__
+        check_time_left(name, self.until, self._ticket, run, self.starts_untrained)
+        if self._state.searching:
+            return
+        if epoch >= run.epochs * self.until:
+            refuse_to_begin(name, "the search", epoch, run)
+        if run.steps is not None:
+            self.check_pace(run, epoch)
+
+    def check_pace(self, run: Run, epoch: int) -> None:
+        """Warn if the search, from `epoch` on, cannot come as far as the sparsity."""
+
+    def _is_over(self, now: int) -> bool:
+        """Return whether the search has had its time, or has found its ticket."""
+        late = now >= self._run.time(self.until, "fraction")
+        return late or self.should_stop(self._ticket, {})
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Draw masks when the schedule says so, and settle when the search ends."""
+        self._seen = batch + 1
         if self._settled:
             self._note_metrics(logs)
         else:
@@ -209,8 +267,12 @@ class LearnedMaskPruner(Pruner, ABC):
         seen = {key: logs[key] for key in logs if key not in self.logged}
         if not self._settled:
             self._synchronize()
-            if self._state.searching and self.should_stop(self._ticket, seen):
-                self._settle()
+            check_data(type(self).__name__, epoch, self._seen)
+            if self._state.searching:
+                self.observe(self._ticket, seen)
+                found = self.should_stop(self._ticket, seen)
+                if found and not self._waits((epoch + 1) * (self._run.steps or 1)):
+                    self._settle()
             super().on_epoch_end(epoch, logs)
         self._hold_constraints()
         # Each epoch, though the search is over: columns of a history have one length.
@@ -223,9 +285,18 @@ class LearnedMaskPruner(Pruner, ABC):
     def _advance(self, now: int) -> None:
         if self._settled:
             return
+        late = now >= self._run.time(self.until, "fraction")
+        if late and self._waits(now):
+            self._now = now
+            return
         super()._advance(now)
-        if now >= self._run.time(self.until, "fraction"):
+        if late:
             self._settle()
+
+    def _waits(self, now: int) -> bool:
+        """Return whether settling waits for the next epoch, at the end of this one."""
+        next_one = (self._epoch + 1) * (self._run.steps or 1)
+        return self.settles_apart and next_one <= now < self._run.length
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Warn when the ticket has not settled."""
@@ -263,6 +334,29 @@ class LearnedMaskPruner(Pruner, ABC):
 
     def _set_phase(self) -> None:
         """Let the optimizer move what is to move now."""
+
+
+def without_decay(
+    ticket: Ticket, optimizer: keras.optimizers.Optimizer
+) -> keras.optimizers.Optimizer:
+    """Return `optimizer`, its weight decay kept off what is learned of the kernels.
+
+    What is learned has a penalty of its own, and would decay twice.
+    """
+    learned_variables = [mask.variable for mask in learned(ticket.mask_set)]
+    keras_private.exclude_from_weight_decay(innermost(optimizer), learned_variables)
+    return optimizer
+
+
+def warn_of_pace(pruner: Any, what: str, reached: float, ways: str) -> None:
+    """Warn, before a search, that it will not come as far as the sparsity."""
+    warnings.warn(
+        f"{type(pruner).__name__} will not find its ticket in this run: by its end, "
+        f"until={pruner.until:g}, {what}, so it would reach sparsity "
+        f"{reached:.2g} of {pruner.sparsity:g}, and the rest would be dropped at once. "
+        f"{ways}",
+        stacklevel=3,
+    )
 
 
 def warn_of_early_end(pruner: Any, reached: float, what: str) -> None:

@@ -66,6 +66,11 @@ class Supermask(LearnedMaskPruner):
         self.optimizer = keras.optimizers.get(optimizer)
         self.seed = seed_or_new(seed)
 
+    @property
+    def starts_untrained(self) -> bool:
+        """Whether the weights have not trained when the ticket settles."""
+        return True
+
     def wrap_optimizer(
         self, ticket: Ticket, optimizer: keras.optimizers.Optimizer, saved: bool = False
     ) -> keras.optimizers.Optimizer:
