@@ -7,7 +7,6 @@ either pooled, so that scores compare across tensors, or shared out in proportio
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_tickets._util.patterns import check_pattern, search
 from keras_tickets._util.registry import Configurable, Registry
 from keras_tickets.kernels import Kernel
 
@@ -256,6 +256,7 @@ class Explicit(Allocation):
         self.sparsities = dict(sparsities)
         self.rest = get(rest)
         for pattern, sparsity in self.sparsities.items():
+            check_pattern(pattern)
             if not 0.0 <= sparsity < 1.0:
                 raise ValueError(
                     f"The sparsity of {pattern!r} must lie in [0, 1). Received: "
@@ -286,7 +287,7 @@ class Explicit(Allocation):
     def _check_patterns(self, kernels: Sequence[Kernel]) -> None:
         paths = [kernel.path for kernel in kernels]
         for pattern in self.sparsities:
-            if not any(re.search(pattern, path) for path in paths):
+            if not any(search(pattern, path) for path in paths):
                 raise ValueError(
                     f"The allocation names {pattern!r}, which is found in none of the "
                     f"paths of the prunable weights. Expected a part of one of {paths}."
@@ -296,7 +297,7 @@ class Explicit(Allocation):
         found = (
             sparsity
             for pattern, sparsity in self.sparsities.items()
-            if re.search(pattern, kernel.path)
+            if search(pattern, kernel.path)
         )
         return next(found, None)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,12 @@ import keras
 import numpy as np
 
 from keras_tickets.backend import array_of
-from keras_tickets.backend.copying import SavedState, load_state, saved_state
+from keras_tickets.backend.copying import (
+    SavedState,
+    load_state,
+    saved_state,
+    state_variables,
+)
 from keras_tickets.kernels import Selection, find_kernels, positions
 from keras_tickets.masks.masked_layer import masked_layers, without_masks
 from keras_tickets.masks.stripping import plain_layers
@@ -63,18 +69,22 @@ class Parts:
             states_of(ticket.model),
         )
 
-    def join(self, model: keras.Model, name: str | None = None) -> Ticket:
+    def join(
+        self, model: keras.Model, name: str | None = None, source: str = "the ticket"
+    ) -> Ticket:
         """Assign the values to `model` and return a ticket with these masks around it.
 
         Args:
             model: A model of the same architecture, which is no ticket.
             name: Name of the ticket.
+            source: Where the parts come from, for messages.
 
         Returns:
             A ticket without a pruner; it remembers its start if the parts do.
 
         Raises:
-            ValueError: If a `Masked` layer of `model` holds a kernel without a mask.
+            ValueError: If a `Masked` layer of `model` holds a kernel without a mask, or
+                if a layer cannot load its state; the model is then as it was.
         """
         kernels, place = find_kernels(model), positions(model)
         inside = {
@@ -87,15 +97,19 @@ class Parts:
                 f"{kernels[position].path!r} of {model.name!r} is inside a Masked "
                 "layer, but the ticket does not mask it. Use the layer without Masked."
             )
-        own = tuple(kernels[i] for i in self.masks if i not in inside)
+        own = tuple(kernels[i] for i in sorted(self.masks) if i not in inside)
         skipped = tuple((kernels[i], reason) for i, reason in self.skipped)
         values = list(zip(weights_of(model), self.values, strict=True))
-        self._load_states(model, {id(variable): value for variable, value in values})
+        with _undone_if_it_fails(model, source):
+            given = {id(variable): value for variable, value in values}
+            self._load_states(model, given)
+            ticket = Ticket(
+                model, None, Selection(own, skipped), name, remember=self.remembered
+            )
         for variable, value in values:
             variable.assign(value)
-        ticket = Ticket(
-            model, None, Selection(own, skipped), name, remember=self.remembered
-        )
+        if ticket.start is not None:
+            ticket.start.take()
         ticket.mask_set.assign(
             [self.masks[place[id(kernel.variable)]] for kernel in ticket.kernels]
         )
@@ -118,6 +132,34 @@ class Parts:
                 load_state(layer, SavedState({**stored, **given.values}, given.assets))
             elif any(id(x) in values for x in now.values.values()):
                 load_state(layer, SavedState(stored, now.assets))
+
+
+@contextlib.contextmanager
+def _undone_if_it_fails(model: keras.Model, source: str) -> Iterator[None]:
+    """Give layers that load by methods of their own their state back, on an error.
+
+    Such a method may have loaded a part of it.
+    """
+    before = [
+        (layer, SavedState({k: array_of(v) for k, v in now.values.items()}, now.assets))
+        for layer in plain_layers(model)
+        if (now := saved_state(layer)) is not None
+    ]
+    held = [v for layer, _ in before for v in state_variables(layer)]
+    values = [array_of(variable) for variable in held]
+    try:
+        yield
+    except Exception as error:
+        for layer, state in before:
+            load_state(layer, state)
+        for variable, value in zip(held, values, strict=True):
+            variable.assign(value)
+        if isinstance(error, OSError):
+            raise
+        raise ValueError(
+            f"A layer of {model.name!r} cannot load what {source} holds for it: "
+            f"{type(error).__name__}: {error} The model was not changed."
+        ) from error
 
 
 def keys(model: keras.Model) -> dict[str, keras.Layer]:

@@ -5,23 +5,30 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import keras
 import numpy as np
 
-from keras_tickets._util.registry import PACKAGE
+from keras_tickets._util.registry import PACKAGE, config_read
 from keras_tickets.backend import keras_private
 from keras_tickets.kernels import Selection, positions
-from keras_tickets.kernels import find_kernels as all_kernels
 from keras_tickets.masks.masked_call import MaskedCall, MaskSet
 from keras_tickets.masks.masked_layer import masked_layers, without_masks
 from keras_tickets.masks.pruner_state import PrunerState
+from keras_tickets.masks.saved_variables import check_saved
 from keras_tickets.masks.snapshot import Snapshot
 from keras_tickets.masks.stripping import strip
 from keras_tickets.ticket.curve import Curve
+from keras_tickets.ticket.keras_formats import (
+    check_format,
+    check_not_legacy,
+    exportable,
+)
+from keras_tickets.ticket.saved_config import checked, damaged, selection_in
 
 
+@runtime_checkable
 class BoundPruner(Protocol):
     """What a ticket asks of the pruner that is bound to it."""
 
@@ -184,6 +191,38 @@ class Ticket(keras.Model):
         """Return the plain model with zeros baked in; see `keras_tickets.strip`."""
         return strip(self)
 
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Save the whole ticket as `.keras`; the arguments are `Model.save`'s.
+
+        Raises:
+            ValueError: For Keras' older format, `.h5`; nothing is written.
+        """
+        check_format(self.name, filepath)
+        super().save(filepath, *args, **kwargs)
+
+    def export(
+        self,
+        filepath: Any,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Export the plain model by Keras' own means; `kt.export` checks what it wrote.
+
+        The arguments are `Model.export`'s.
+
+        Raises:
+            ValueError: If the ticket was never drawn, or its inputs are not known.
+        """
+        plain, signature = exportable(self, input_signature)
+        plain.export(filepath, format, verbose, signature, **kwargs)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Load masks and all that is beside them; what cannot be theirs is refused."""
+        check_saved(self, store)
+        super().load_own_variables(store)
+
     def save_ticket(self, path: Any, *, overwrite: bool = False) -> None:
         """Write the ticket to a file; see `ticket.saved_file.save_ticket`."""
         from keras_tickets.ticket.saved_file import save_ticket
@@ -216,7 +255,9 @@ class Ticket(keras.Model):
     def compile_from_config(self, config: Mapping[str, Any]) -> None:
         """Compile as `get_compile_config()` says; Keras calls it on loading."""
         config = keras_private.for_any_backend(config)
-        self._compile(**keras.saving.deserialize_keras_object(config), saved=True)
+        arguments = keras.saving.deserialize_keras_object(config)
+        with config_read("compiled ticket", config):
+            self._compile(**arguments, saved=True)
         if self.optimizer is not None and not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
 
@@ -254,6 +295,7 @@ class Ticket(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Return the wrapped model, the pruner and which kernels are masked."""
+        check_not_legacy(self)
         order = positions(self.model)
         own = [id(kernel.variable) for kernel in self.own_kernels]
         return {
@@ -271,18 +313,24 @@ class Ticket(keras.Model):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> Self:
-        """Rebuild a ticket from `get_config()`."""
-        revive = keras.saving.deserialize_keras_object
-        config = keras_private.for_any_backend(config)
-        model = revive(config["model"], custom_objects=custom_objects)
-        pruner = revive(config["pruner"], custom_objects=custom_objects)
-        found = all_kernels(model)
-        selection = Selection(
-            tuple(found[i] for i in config["kernels"]),
-            tuple((found[i], reason) for i, reason in config["skipped"]),
-        )
-        # Tickets saved by version 0.1 say neither.
-        remember = config.get("remember", False)
-        ticket = cls(model, pruner, selection, config["name"], remember)
-        ticket.provenance = config.get("provenance")
+        """Rebuild a ticket from `get_config()`.
+
+        Raises:
+            ValueError: If it is no config of a ticket, or names kernels that its model
+                does not have.
+        """
+        config, revive = checked(config), keras.saving.deserialize_keras_object
+        try:
+            config = keras_private.for_any_backend(config)
+            model = revive(config["model"], custom_objects=custom_objects)
+            pruner = revive(config["pruner"], custom_objects=custom_objects)
+        except RecursionError as error:
+            raise ValueError(damaged("it is nested too deep")) from error
+        if not isinstance(model, keras.Model):
+            raise ValueError(damaged(f"its model is {model!r}"))
+        if pruner is not None and not isinstance(pruner, BoundPruner):
+            raise ValueError(damaged(f"its pruner is {pruner!r}"))
+        selection = selection_in(config, model)
+        ticket = cls(model, pruner, selection, config["name"], config["remember"])
+        ticket.provenance = config["provenance"]
         return ticket
