@@ -298,7 +298,10 @@ DAMAGE = {
     ),
     "no mask": (drop("mask_1"), "mask_1 is missing"),
     "no value": (drop("value_2"), "value_2 is missing"),
-    "short mask": (put("mask_1", np.zeros(3, np.uint8)), r"mask_1 is uint8 \(3,\), expected"),
+    "short mask": (
+        put("mask_1", np.zeros(3, np.uint8)),
+        r"mask_1 is uint8 \(3,\), expected",
+    ),
     "short value": (put("value_0", np.zeros(3, "float32")), "value_0 is float32"),
     "other dtype": (put("value_0", np.zeros((3, 3, 3, 6))), "value_0 is float64"),
     "pickled": (put("value_0", np.array([{}], object), seal=False), "damaged"),

@@ -59,8 +59,9 @@ def config_read(name: str, config: Any) -> Iterator[None]:
     except (ValueError, ImportError):
         raise
     except Exception as error:
+        what = _with_article(name)
         raise ValueError(
-            f"{_with_article(name)} cannot be made of this config: "
+            f"{what[0].upper()}{what[1:]} cannot be made of this config: "
             f"{type(error).__name__}: {str(error)[:300]}. Expected what its "
             f"get_config() returns. Received: {_shortened(config)}"
         ) from error

@@ -321,9 +321,10 @@ class Ticket(keras.Model):
         """
         config, revive = checked(config), keras.saving.deserialize_keras_object
         try:
-            config = keras_private.for_any_backend(config)
-            model = revive(config["model"], custom_objects=custom_objects)
-            pruner = revive(config["pruner"], custom_objects=custom_objects)
+            model, pruner = (
+                revive(keras_private.for_any_backend(part), custom_objects)
+                for part in (config["model"], config["pruner"])
+            )
         except RecursionError as error:
             raise ValueError(damaged("it is nested too deep")) from error
         if not isinstance(model, keras.Model):
