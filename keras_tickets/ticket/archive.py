@@ -15,7 +15,7 @@ from typing import IO
 
 import numpy as np
 
-SPARE, EXPANSION = 2**16, 20
+SPARE, EXPANSION = 2**16, 2
 """What the model does not bound takes `SPARE + EXPANSION * bytes of the file`."""
 
 _CHUNK = 2**20
