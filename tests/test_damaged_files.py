@@ -498,6 +498,7 @@ def test_what_keras_exports_is_the_plain_model(ticket, with_masked):
 
 @pytest.mark.slow
 @pytest.mark.backend_independent(False)
+@pytest.mark.filterwarnings("ignore:.*native_serialization:DeprecationWarning")
 def test_exports_of_keras_own(ticket, tmp_path):
     """The plain model is exported, without the masks."""
     if keras.backend.backend() == "torch":

@@ -254,7 +254,8 @@ class Ticket(keras.Model):
 
     def compile_from_config(self, config: Mapping[str, Any]) -> None:
         """Compile as `get_compile_config()` says; Keras calls it on loading."""
-        config = keras_private.for_any_backend(config)
+        with config_read("compiled ticket", config):
+            config = keras_private.for_any_backend(config)
         arguments = keras.saving.deserialize_keras_object(config)
         with config_read("compiled ticket", config):
             self._compile(**arguments, saved=True)
