@@ -110,7 +110,7 @@ def checksum(arrays: Mapping[str, np.ndarray]) -> str:
     for name in sorted(set(arrays) - {"checksum"}):
         array = arrays[name]
         total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return total.hexdigest()
 
 
@@ -145,5 +145,4 @@ def _content(
         filled += len(part)
     if filled < content.size:
         raise ValueError(f"{name} holds {filled} of {content.size} bytes")
-    order = "F" if by_columns else "C"
-    return np.ndarray(shape, dtype, content, order=order)
+    return np.ndarray(shape, dtype, content, order="F" if by_columns else "C")
