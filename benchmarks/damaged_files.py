@@ -506,8 +506,8 @@ def main() -> None:
     failed = record.row(bomb_growth, format=".ticket.npz", damage="bombs")["wrong"]
     for suffix, kinds in DAMAGE.items():
         for i, damage in enumerate(kinds):
-            name = sorted(PRUNERS)[i % len(PRUNERS)]
-            masked = suffix == ".keras" and damage is forged_masks
+            masked = damage is forged_masks  # which learned masks do not go with
+            name = "gradual_magnitude" if masked else sorted(PRUNERS)[i % len(PRUNERS)]
             row = {"format": suffix, "damage": damage.__name__, "pruner": name}
             measure = partial(count, damage, suffix, name, masked)
             result = record.row(measure, **row, files=NUMBER, masked=masked)
