@@ -144,7 +144,7 @@ HEADERS = {
     "values": ({"provenance": {"values": "?"}}, "of when its values are"),
     "deep": ({"provenance": {"values": "start", "x": deep(99)}}, "more than 64 deep"),
     "deeper": ({"kernels": deep(900)}, "damaged"),
-    "other layer": ({"states": state(layer="Dense:0")}, "layer of .* cannot load"),
+    "other layer": ({"states": state(layer="Dense:0")}, "layers .* cannot load"),
     "no such": ({"states": state(layer="Dense:7")}, "no such layer"),
     "no layer": ({"states": state(layer="x")}, "no class and number"),
     "climbs out": ({"states": state(assets=["../x"])}, "no path inside"),
@@ -180,7 +180,7 @@ ARRAYS = {
     "header": ("header", np.zeros(4), "its header is float64"),
     "bomb": ("asset_0_0", np.zeros(2**23, np.uint8), "claims 8,388,608 bytes"),
     "no words": ("asset_0_0", np.zeros(5, np.uint8), "RuntimeError: no words"),
-    "no number": ("state_0_0", np.zeros(0), "layer of .* cannot load what 'x?.*"),
+    "no number": ("state_0_0", np.zeros(0), "layers .* cannot load what"),
 }
 
 

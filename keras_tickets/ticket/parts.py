@@ -18,6 +18,7 @@ from keras_tickets.backend.copying import (
     saved_state,
     state_variables,
 )
+from keras_tickets.backend.rebuilding import is_of_keras
 from keras_tickets.kernels import Selection, find_kernels, positions
 from keras_tickets.masks.masked_layer import masked_layers, without_masks
 from keras_tickets.masks.stripping import plain_layers
@@ -95,17 +96,26 @@ class Parts:
         for position in sorted(inside - set(self.masks)):
             raise ValueError(
                 f"{kernels[position].path!r} of {model.name!r} is inside a Masked "
-                "layer, but the ticket does not mask it. Use the layer without Masked."
+                f"layer, but {source} does not mask it. Use the layer without Masked."
             )
         own = tuple(kernels[i] for i in sorted(self.masks) if i not in inside)
         skipped = tuple((kernels[i], reason) for i, reason in self.skipped)
         values = list(zip(weights_of(model), self.values, strict=True))
-        with _undone_if_it_fails(model, source):
-            given = {id(variable): value for variable, value in values}
-            self._load_states(model, given)
+        given = {id(variable): value for variable, value in values}
+        layers = keys(model)
+        # Keras' own layers load weights of the right shapes, and cannot fail.
+        may_fail = {
+            key: layer
+            for key, layer in layers.items()
+            if key in self.states or not is_of_keras(type(layer))
+        }
+        with _undone_if_it_fails(list(may_fail.values()), source):
+            self._load_states(may_fail, given)
             ticket = Ticket(
                 model, None, Selection(own, skipped), name, remember=self.remembered
             )
+        rest = {key: layer for key, layer in layers.items() if key not in may_fail}
+        self._load_states(rest, given)
         for variable, value in values:
             variable.assign(value)
         if ticket.start is not None:
@@ -115,14 +125,16 @@ class Parts:
         )
         return ticket
 
-    def _load_states(self, model: keras.Model, values: Mapping[int, Any]) -> None:
+    def _load_states(
+        self, layers: Mapping[str, keras.Layer], values: Mapping[int, Any]
+    ) -> None:
         """Let layers that load by methods of their own do so.
 
         Args:
-            model: The model.
+            layers: The layers, by `keys`.
             values: By `id` of variable, the value that it will have.
         """
-        for key, layer in keys(model).items():
+        for key, layer in layers.items():
             now = saved_state(layer)
             given = self.states.get(key)
             if now is None:
@@ -135,31 +147,38 @@ class Parts:
 
 
 @contextlib.contextmanager
-def _undone_if_it_fails(model: keras.Model, source: str) -> Iterator[None]:
+def _undone_if_it_fails(layers: Sequence[keras.Layer], source: str) -> Iterator[None]:
     """Give layers that load by methods of their own their state back, on an error.
 
     Such a method may have loaded a part of it.
     """
+    states = [(layer, state) for layer in layers if (state := saved_state(layer))]
     before = [
-        (layer, SavedState({k: array_of(v) for k, v in now.values.items()}, now.assets))
-        for layer in plain_layers(model)
-        if (now := saved_state(layer)) is not None
+        (layer, SavedState(dict(map(_copied, state.values.items())), state.assets))
+        for layer, state in states
     ]
-    held = [v for layer, _ in before for v in state_variables(layer)]
-    values = [array_of(variable) for variable in held]
+    variables = [v for layer, _ in before for v in state_variables(layer)]
+    values = [array_of(variable) for variable in variables]
     try:
         yield
     except Exception as error:
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
         for layer, state in before:
             load_state(layer, state)
-        for variable, value in zip(held, values, strict=True):
-            variable.assign(value)
         if isinstance(error, OSError):
             raise
+        names = ", ".join(repr(layer.name) for layer, _ in before)
         raise ValueError(
-            f"A layer of {model.name!r} cannot load what {source} holds for it: "
+            f"One of the layers {names} cannot load what {source} holds for it: "
             f"{type(error).__name__}: {error} The model was not changed."
         ) from error
+
+
+def _copied(item: tuple[str, Any]) -> tuple[str, Any]:
+    """Return a value that a layer saves as it is now; a variable as itself."""
+    name, value = item
+    return name, value if isinstance(value, keras.Variable) else array_of(value)
 
 
 def keys(model: keras.Model) -> dict[str, keras.Layer]:
