@@ -10,7 +10,7 @@ from keras import layers, ops
 
 import keras_tickets as kt
 from keras_tickets.runtime.isolated import isolated
-from keras_tickets.ticket import saved_file
+from keras_tickets.ticket.archive import checksum
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*collapse")
 TENSORFLOW = keras.backend.backend() == "tensorflow"
@@ -339,7 +339,7 @@ def test_a_damaged_file_writes_nowhere_else(tmp_path):
         arrays = dict(archive)
     header = arrays["header"].tobytes().replace(b"vocabulary.txt", b"../../word.txt")
     arrays["header"] = np.frombuffer(header, np.uint8)
-    arrays["checksum"] = saved_file._checksum(arrays)
+    arrays["checksum"] = checksum(arrays)
     np.savez(path, **arrays)
     with pytest.raises(ValueError, match=r"damaged.*no path inside a folder"):
         kt.load_ticket(path, string_lookup(adapted=False)[0])

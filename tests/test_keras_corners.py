@@ -77,6 +77,37 @@ def test_a_config_of_torch_names_optimizers_of_any_backend():
     assert config["inner"][0][0]["module"] == module
 
 
+def test_the_shape_of_a_saved_variable_is_known_before_it_is_read(tmp_path):
+    shapes, path = [], tmp_path / "x.weights.h5"
+
+    class Watched(layers.Dense):
+        def load_own_variables(self, store):
+            shapes.extend(keras_private.stored_shape(store, key) for key in "01")
+            assert store._h5_entry_group, VERSION
+            super().load_own_variables(store)
+
+    model = keras.Sequential([keras.Input((4,)), Watched(3)])
+    model.save_weights(path)
+    model.load_weights(path)
+    assert shapes == [(4, 3), (3,)], VERSION
+
+
+def test_the_legacy_format_asks_for_the_config_after_it_has_opened_a_file(tmp_path):
+    files = []
+
+    class Watched(keras.Sequential):
+        def get_config(self):
+            files.append(keras_private.file_being_saved(self))
+            return super().get_config()
+
+    path = str(tmp_path / "x.h5")
+    model = Watched([keras.Input((4,)), layers.Dense(3)])
+    keras.saving.save_model(model, path)
+    keras.saving.save_model(keras.Sequential([keras.Input((4,)), model]), path)
+    model.get_config()
+    assert files == [path, None, None], VERSION
+
+
 def test_a_stateless_scope_collects_losses():
     layer = layers.ActivityRegularization(l2=1.0)
     x = keras.ops.ones((2, 3))

@@ -15,7 +15,7 @@ from keras import layers
 
 import keras_tickets as kt
 from keras_tickets.kernels import find_kernels
-from keras_tickets.ticket import architecture, saved_file
+from keras_tickets.ticket import architecture, archive
 from keras_tickets.ticket.parts import values_of
 
 TWO = ("functional", "subclassed")
@@ -258,7 +258,7 @@ def rewrite(path, change, seal: bool = False) -> None:
     arrays = arrays_of(path)
     change(arrays)
     if seal:
-        arrays["checksum"] = np.array(saved_file._checksum(arrays))
+        arrays["checksum"] = np.array(archive.checksum(arrays))
     np.savez(path, **arrays)
 
 
@@ -312,9 +312,12 @@ DAMAGE = {
     ),
     "no mask": (drop("mask_1"), "mask_1 is missing"),
     "no value": (drop("value_2"), "value_2 is missing"),
-    "short mask": (put("mask_1", np.zeros(3, np.uint8)), "mask_1 has 3 bytes"),
-    "short value": (put("value_0", np.zeros(3, "float32")), "the values of"),
-    "other dtype": (put("value_0", np.zeros((3, 3, 3, 6))), "the values of"),
+    "short mask": (
+        put("mask_1", np.zeros(3, np.uint8)),
+        r"mask_1 is uint8 \(3,\), expected",
+    ),
+    "short value": (put("value_0", np.zeros(3, "float32")), "value_0 is float32"),
+    "other dtype": (put("value_0", np.zeros((3, 3, 3, 6))), "value_0 is float64"),
     "pickled": (put("value_0", np.array([{}], object), seal=False), "damaged"),
     "no version": (lambda p: header(p, format=None), "damaged"),
     "newer": (lambda p: header(p, format=2), r"has format 2; .* up to 1\. Upgrade"),

@@ -7,9 +7,10 @@ the class or by an instance, wherever the family is accepted, and survives
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, Self, TypeVar
 
 import keras
@@ -38,6 +39,41 @@ def revive(value: Any) -> Any:
     return value
 
 
+@contextlib.contextmanager
+def config_read(name: str, config: Any) -> Iterator[None]:
+    """Say of what is raised in the block that it comes of a config.
+
+    A config may be from anywhere, and what is none raises anything: arguments that do
+    not exist, text in place of a number, a mapping that is nested without end.
+
+    Args:
+        name: What the config is of.
+        config: The config.
+
+    Raises:
+        ValueError: For all that is raised but a `ValueError` itself, and but a package
+            that is missing.
+    """
+    try:
+        yield
+    except (ValueError, ImportError):
+        raise
+    except Exception as error:
+        what = _with_article(name)
+        raise ValueError(
+            f"{what[0].upper()}{what[1:]} cannot be made of this config: "
+            f"{type(error).__name__}: {str(error)[:300]}. Expected what its "
+            f"get_config() returns. Received: {_shortened(config)}"
+        ) from error
+
+
+def _shortened(config: Any) -> str:
+    try:
+        return repr(config)[:300]
+    except RecursionError:
+        return "what is nested too deep to print"
+
+
 class Configurable:
     """An object whose config is its constructor's arguments, read back by name."""
 
@@ -50,8 +86,13 @@ class Configurable:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Rebuild the object from `get_config()`."""
-        return cls(**{name: revive(value) for name, value in config.items()})
+        """Rebuild the object from `get_config()`.
+
+        Raises:
+            ValueError: If an argument is none of the constructor's, or makes no sense.
+        """
+        with config_read(cls.__name__, config):
+            return cls(**{name: revive(value) for name, value in config.items()})
 
     def _given(self) -> dict[str, Any]:
         """Return the constructor's arguments, all of them."""
@@ -114,7 +155,8 @@ class Registry(Generic[T]):
             return self.members[spelling(identifier)](**arguments)
         if isinstance(identifier, type) and issubclass(identifier, self.base):
             return identifier(**arguments)
-        member = revive(identifier)
+        with config_read(self.family, identifier):
+            member = revive(identifier)
         if not isinstance(member, self.base):
             member = self.adapt(identifier) if member is identifier else None
         if member is None:

@@ -137,6 +137,42 @@ def _plain_argmax(
     return tf.expand_dims(found, axis)
 
 
+def stored_shape(store: Any, key: str) -> tuple[int, ...] | None:
+    """Return the shape of what Keras has saved under `key`, before it is read.
+
+    A file may claim any shape, and reading takes as much memory.
+
+    Args:
+        store: What `load_own_variables` is given.
+        key: The name of a variable in it.
+
+    Returns:
+        The shape; `None` if it is no array of this file.
+    """
+    group = getattr(store, "_h5_entry_group", None)
+    if group is None or key not in group:  # in a dict, or in another shard
+        return tuple(store[key].shape)
+    linked = hasattr(group, "get") and group.get(key, getlink=True)
+    if type(linked).__name__ != "HardLink":
+        return None
+    shape = getattr(group[key], "shape", None)
+    return None if shape is None else tuple(shape)
+
+
+def file_being_saved(model: keras.Model) -> str | None:
+    """Return the `.h5` file that Keras is saving `model` to, if it is doing so.
+
+    `keras.saving.save_model` asks a model for nothing before it has opened the file.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name == "save_model_to_hdf5":
+            values = frame.f_locals
+            return str(values["filepath"]) if values.get("model") is model else None
+        frame = frame.f_back
+    return None
+
+
 def collected_losses(scope: keras.StatelessScope) -> Sequence:
     """Return the losses that `add_loss` collected inside a stateless scope."""
     return tuple(scope.losses)

@@ -148,6 +148,8 @@ def _custom_classes(
     }
     with zipfile.ZipFile(saved) as archive:
         found |= set(_named_in(json.loads(archive.read("config.json"))))
+    # A config may hold names from a stranger's file: no module is imported for them.
+    found = {(m, n) for m, n in found if m is None or m in sys.modules}
     custom = {(m, n) for m, n in found if (m or "").split(".")[0] not in _KNOWN}
     # Keras writes no module for what lives in `__main__`; the layers name it.
     named = {name for module, name in custom if module}

@@ -11,6 +11,7 @@ from keras_tickets._util.registry import PACKAGE
 from keras_tickets.backend import keras_private
 from keras_tickets.kernels import Kernel, find_kernels, why_not
 from keras_tickets.masks.masked_call import MaskedCall, add_masks
+from keras_tickets.masks.saved_variables import check_saved
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -133,6 +134,11 @@ class Masked(keras.layers.Wrapper):
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
         """Leave Keras masks to the inner layer, which has attached its own."""
+
+    def load_own_variables(self, store: Any) -> None:
+        """Load the masks; whatever is no mask of this layer is refused."""
+        check_saved(self, store)
+        super().load_own_variables(store)
 
 
 def masked_layers(model: keras.Layer) -> list[Masked]:

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_tickets._util.registry import PACKAGE
+from keras_tickets._util.registry import PACKAGE, config_read
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE, name="Split")
@@ -98,10 +98,12 @@ class TwoPhaseOptimizer(keras.optimizers.Optimizer):
     def from_config(cls, config: Any, custom_objects: Any = None) -> TwoPhaseOptimizer:
         """Rebuild the optimizer from `get_config()`."""
         revive = keras.saving.deserialize_keras_object
-        parts = {
-            key: revive(config[key], custom_objects) for key in ("scores", "weights")
-        }
-        return cls(**parts, name=config["name"])
+        with config_read(cls.__name__, config):
+            parts = {
+                key: revive(config[key], custom_objects)
+                for key in ("scores", "weights")
+            }
+            return cls(**parts, name=config["name"])
 
 
 def _step_if(

@@ -7,7 +7,6 @@ either pooled, so that scores compare across tensors, or shared out in proportio
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from keras_tickets._util import arguments
+from keras_tickets._util.patterns import check_pattern, search
 from keras_tickets._util.registry import Configurable, Registry
 from keras_tickets.kernels import Kernel
 
@@ -279,11 +279,13 @@ class Explicit(Allocation):
                 'sparsities maps parts of paths to sparsities, such as {"head": 0.5}. '
                 f"Received: {sparsities!r}."
             )
+        for pattern in sparsities:
+            check_pattern(pattern)
         self.sparsities = {
-            _pattern(part): arguments.number(
-                f"In sparsities that of {part!r}", sparsity, "[0, 1)"
+            pattern: arguments.number(
+                f"In sparsities that of {pattern!r}", sparsity, "[0, 1)"
             )
-            for part, sparsity in sparsities.items()
+            for pattern, sparsity in sparsities.items()
         }
         self.rest = get(rest)
 
@@ -311,7 +313,7 @@ class Explicit(Allocation):
     def _check_patterns(self, kernels: Sequence[Kernel]) -> None:
         paths = [kernel.path for kernel in kernels]
         for pattern in self.sparsities:
-            if not any(re.search(pattern, path) for path in paths):
+            if not any(search(pattern, path) for path in paths):
                 raise ValueError(
                     f"The allocation names {pattern!r}, which is found in none of the "
                     f"paths of the prunable weights. Expected a part of one of {paths}."
@@ -321,26 +323,9 @@ class Explicit(Allocation):
         found = (
             sparsity
             for pattern, sparsity in self.sparsities.items()
-            if re.search(pattern, kernel.path)
+            if search(pattern, kernel.path)
         )
         return next(found, None)
-
-
-def _pattern(part: Any) -> str:
-    """Return a key of `Explicit`, checked.
-
-    Raises:
-        ValueError: If it is no regular expression.
-    """
-    try:
-        re.compile(part)
-    except (TypeError, re.error) as error:
-        raise ValueError(
-            "The keys of sparsities are regular expressions, searched in the paths of "
-            f"the kernels. Received: {part!r}: {error}. For a path as it is: "
-            "re.escape(path)."
-        ) from error
-    return part
 
 
 def round_shares(

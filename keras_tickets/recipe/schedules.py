@@ -19,7 +19,7 @@ from typing import Any, Self
 import keras
 
 from keras_tickets._util import arguments
-from keras_tickets._util.registry import Configurable, Registry
+from keras_tickets._util.registry import Configurable, Registry, config_read
 
 UNITS = ("fraction", "epochs", "steps")
 
@@ -473,7 +473,8 @@ class TfmotSchedule(Schedule):
     @classmethod
     def from_config(cls, config: Any) -> Self:
         """Rebuild the tfmot object and adapt it again."""
-        return cls(config["schedule"])
+        with config_read(cls.__name__, config):
+            return cls(config["schedule"])
 
     def curve(self, progress: float, start: float, stop: float) -> float:
         """Return `start`; not used: tfmot's schedule is asked at the step itself."""

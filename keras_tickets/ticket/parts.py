@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,13 @@ import keras
 import numpy as np
 
 from keras_tickets.backend import array_of
-from keras_tickets.backend.copying import SavedState, load_state, saved_state
+from keras_tickets.backend.copying import (
+    SavedState,
+    load_state,
+    saved_state,
+    state_variables,
+)
+from keras_tickets.backend.rebuilding import is_of_keras
 from keras_tickets.kernels import Selection, find_kernels, positions
 from keras_tickets.masks.masked_layer import masked_layers, without_masks
 from keras_tickets.masks.stripping import plain_layers
@@ -63,18 +70,22 @@ class Parts:
             states_of(ticket.model),
         )
 
-    def join(self, model: keras.Model, name: str | None = None) -> Ticket:
+    def join(
+        self, model: keras.Model, name: str | None = None, source: str = "the ticket"
+    ) -> Ticket:
         """Assign the values to `model` and return a ticket with these masks around it.
 
         Args:
             model: A model of the same architecture, which is no ticket.
             name: Name of the ticket.
+            source: Where the parts come from, for messages.
 
         Returns:
             A ticket without a pruner; it remembers its start if the parts do.
 
         Raises:
-            ValueError: If a `Masked` layer of `model` holds a kernel without a mask.
+            ValueError: If a `Masked` layer of `model` holds a kernel without a mask, or
+                if a layer cannot load its state; the model is then as it was.
         """
         kernels, place = find_kernels(model), positions(model)
         inside = {
@@ -85,30 +96,45 @@ class Parts:
         for position in sorted(inside - set(self.masks)):
             raise ValueError(
                 f"{kernels[position].path!r} of {model.name!r} is inside a Masked "
-                "layer, but the ticket does not mask it. Use the layer without Masked."
+                f"layer, but {source} does not mask it. Use the layer without Masked."
             )
-        own = tuple(kernels[i] for i in self.masks if i not in inside)
+        own = tuple(kernels[i] for i in sorted(self.masks) if i not in inside)
         skipped = tuple((kernels[i], reason) for i, reason in self.skipped)
         values = list(zip(weights_of(model), self.values, strict=True))
-        self._load_states(model, {id(variable): value for variable, value in values})
+        given = {id(variable): value for variable, value in values}
+        layers = keys(model)
+        # Keras' own layers load weights of the right shapes, and cannot fail.
+        may_fail = {
+            key: layer
+            for key, layer in layers.items()
+            if key in self.states or not is_of_keras(type(layer))
+        }
+        with _undone_if_it_fails(list(may_fail.values()), source):
+            self._load_states(may_fail, given)
+            ticket = Ticket(
+                model, None, Selection(own, skipped), name, remember=self.remembered
+            )
+        rest = {key: layer for key, layer in layers.items() if key not in may_fail}
+        self._load_states(rest, given)
         for variable, value in values:
             variable.assign(value)
-        ticket = Ticket(
-            model, None, Selection(own, skipped), name, remember=self.remembered
-        )
+        if ticket.start is not None:
+            ticket.start.take()
         ticket.mask_set.assign(
             [self.masks[place[id(kernel.variable)]] for kernel in ticket.kernels]
         )
         return ticket
 
-    def _load_states(self, model: keras.Model, values: Mapping[int, Any]) -> None:
+    def _load_states(
+        self, layers: Mapping[str, keras.Layer], values: Mapping[int, Any]
+    ) -> None:
         """Let layers that load by methods of their own do so.
 
         Args:
-            model: The model.
+            layers: The layers, by `keys`.
             values: By `id` of variable, the value that it will have.
         """
-        for key, layer in keys(model).items():
+        for key, layer in layers.items():
             now = saved_state(layer)
             given = self.states.get(key)
             if now is None:
@@ -118,6 +144,41 @@ class Parts:
                 load_state(layer, SavedState({**stored, **given.values}, given.assets))
             elif any(id(x) in values for x in now.values.values()):
                 load_state(layer, SavedState(stored, now.assets))
+
+
+@contextlib.contextmanager
+def _undone_if_it_fails(layers: Sequence[keras.Layer], source: str) -> Iterator[None]:
+    """Give layers that load by methods of their own their state back, on an error.
+
+    Such a method may have loaded a part of it.
+    """
+    states = [(layer, state) for layer in layers if (state := saved_state(layer))]
+    before = [
+        (layer, SavedState(dict(map(_copied, state.values.items())), state.assets))
+        for layer, state in states
+    ]
+    variables = [v for layer, _ in before for v in state_variables(layer)]
+    values = [array_of(variable) for variable in variables]
+    try:
+        yield
+    except Exception as error:
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        for layer, state in before:
+            load_state(layer, state)
+        if isinstance(error, OSError):
+            raise
+        names = ", ".join(repr(layer.name) for layer, _ in before)
+        raise ValueError(
+            f"One of the layers {names} cannot load what {source} holds for it: "
+            f"{type(error).__name__}: {error} The model was not changed."
+        ) from error
+
+
+def _copied(item: tuple[str, Any]) -> tuple[str, Any]:
+    """Return a value that a layer saves as it is now; a variable as itself."""
+    name, value = item
+    return name, value if isinstance(value, keras.Variable) else array_of(value)
 
 
 def keys(model: keras.Model) -> dict[str, keras.Layer]:

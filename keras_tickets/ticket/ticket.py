@@ -7,29 +7,36 @@ import json
 import warnings
 import zlib
 from collections.abc import Mapping
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import keras
 import numpy as np
 
-from keras_tickets._util.registry import PACKAGE
+from keras_tickets._util.registry import PACKAGE, config_read
 from keras_tickets.backend import array_of, keras_private
 from keras_tickets.kernels import Selection, positions
-from keras_tickets.kernels import find_kernels as all_kernels
 from keras_tickets.masks.denominators import keep_finite
 from keras_tickets.masks.masked_call import MaskedCall, MaskSet
 from keras_tickets.masks.masked_layer import masked_layers, without_masks
 from keras_tickets.masks.pruner_state import PrunerState
+from keras_tickets.masks.saved_variables import check_saved
 from keras_tickets.masks.snapshot import Snapshot
 from keras_tickets.masks.stripping import strip
 from keras_tickets.masks.wrapped_layers import QUANTIZE_STRIPPED
 from keras_tickets.ticket.curve import Curve
+from keras_tickets.ticket.keras_formats import (
+    check_format,
+    check_not_legacy,
+    exportable,
+)
 from keras_tickets.ticket.last_word import LastWord, Standing, Watch
+from keras_tickets.ticket.saved_config import checked, damaged, selection_in
 
 UNKNOWN = -1
 """The checksum of weights that nobody has seen, unlike any other."""
 
 
+@runtime_checkable
 class BoundPruner(Protocol):
     """What a ticket asks of the pruner that is bound to it."""
 
@@ -171,11 +178,6 @@ class Ticket(keras.Model):
             stacklevel=3,
         )
 
-    def load_own_variables(self, store: Any) -> None:
-        """Load masks; Keras calls it for each file of weights."""
-        super().load_own_variables(store)
-        _ = self.drawn  # seen now, as a step that JAX traces cannot look
-
     def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
         """Leave Keras masks to the wrapped model, which has attached its own."""
 
@@ -283,6 +285,41 @@ class Ticket(keras.Model):
         """Return the plain model with zeros baked in; see `keras_tickets.strip`."""
         return strip(self)
 
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Save the whole ticket as `.keras`; the arguments are `Model.save`'s.
+
+        Raises:
+            ValueError: For Keras' older format, `.h5`; nothing is written.
+        """
+        check_format(self.name, filepath)
+        self._masked_call.refresh()
+        self.warn_if_undone()
+        super().save(filepath, *args, **kwargs)
+
+    def export(
+        self,
+        filepath: Any,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Export the plain model by Keras' own means; `kt.export` checks what it wrote.
+
+        The arguments are `Model.export`'s.
+
+        Raises:
+            ValueError: If the ticket was never drawn, or its inputs are not known.
+        """
+        plain, signature = exportable(self, input_signature)
+        plain.export(filepath, format, verbose, signature, **kwargs)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Load masks and all that is beside them; what cannot be theirs is refused."""
+        check_saved(self, store)
+        super().load_own_variables(store)
+        _ = self.drawn  # seen now, as a step that JAX traces cannot look
+
     def save_ticket(self, path: Any, *, overwrite: bool = False) -> None:
         """Write the ticket to a file; see `ticket.saved_file.save_ticket`."""
         self.warn_if_undone()
@@ -316,8 +353,11 @@ class Ticket(keras.Model):
 
     def compile_from_config(self, config: Mapping[str, Any]) -> None:
         """Compile as `get_compile_config()` says; Keras calls it on loading."""
-        config = keras_private.for_any_backend(config)
-        self._compile(**keras.saving.deserialize_keras_object(config), saved=True)
+        with config_read("compiled ticket", config):
+            config = keras_private.for_any_backend(config)
+        arguments = keras.saving.deserialize_keras_object(config)
+        with config_read("compiled ticket", config):
+            self._compile(**arguments, saved=True)
         if self.optimizer is not None and not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
 
@@ -429,12 +469,6 @@ class Ticket(keras.Model):
         self.warn_if_undone()
         return super().make_predict_function(force)
 
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """Save the ticket; see `Model.save`."""
-        self._masked_call.refresh()
-        self.warn_if_undone()
-        super().save(*args, **kwargs)
-
     def save_weights(self, *args: Any, **kwargs: Any) -> None:
         """Save the weights; see `Model.save_weights`."""
         self._masked_call.refresh()
@@ -443,6 +477,7 @@ class Ticket(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Return the wrapped model, the pruner and which kernels are masked."""
+        check_not_legacy(self)
         order = positions(self.model)
         own = [id(kernel.variable) for kernel in self.own_kernels]
         return {
@@ -462,20 +497,27 @@ class Ticket(keras.Model):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> Self:
-        """Rebuild a ticket from `get_config()`."""
-        revive = keras.saving.deserialize_keras_object
-        config = keras_private.for_any_backend(config)
-        model = revive(config["model"], custom_objects=custom_objects)
-        pruner = revive(config["pruner"], custom_objects=custom_objects)
-        found = all_kernels(model)
-        selection = Selection(
-            tuple(found[i] for i in config["kernels"]),
-            tuple((found[i], reason) for i, reason in config["skipped"]),
-        )
-        # Tickets saved by version 0.1 say neither.
-        remember = config.get("remember", False)
-        ticket = cls(model, pruner, selection, config["name"], remember)
-        ticket.provenance = config.get("provenance")
-        ticket.drawn_from = config.get("drawn_from")
-        ticket.initial_sparsity = config.get("initial_sparsity", 0.0)
+        """Rebuild a ticket from `get_config()`.
+
+        Raises:
+            ValueError: If it is no config of a ticket, or names kernels that its model
+                does not have.
+        """
+        config, revive = checked(config), keras.saving.deserialize_keras_object
+        try:
+            model, pruner = (
+                revive(keras_private.for_any_backend(part), custom_objects)
+                for part in (config["model"], config["pruner"])
+            )
+        except RecursionError as error:
+            raise ValueError(damaged("it is nested too deep")) from error
+        if not isinstance(model, keras.Model):
+            raise ValueError(damaged(f"its model is {model!r}"))
+        if pruner is not None and not isinstance(pruner, BoundPruner):
+            raise ValueError(damaged(f"its pruner is {pruner!r}"))
+        selection = selection_in(config, model)
+        ticket = cls(model, pruner, selection, config["name"], config["remember"])
+        ticket.provenance = config["provenance"]
+        ticket.drawn_from = config["drawn_from"]
+        ticket.initial_sparsity = config["initial_sparsity"]
         return ticket
