@@ -258,6 +258,15 @@ def test_what_is_eligible_runs_sparse():
     assert table.count("yes, f32") == 3
 
 
+def test_what_is_eligible_depends_on_what_the_pruner_cuts():
+    """Single zeros run sparse in 1x1 convolutions, and nowhere else."""
+    ticket = kt.wrap(small(), kt.Magnitude(0.9), only=[kt.mobile.eligible])
+    assert [kernel.layer.name for kernel in ticket.kernels] == ["mix"]
+    model = keras.Sequential([keras.Input((64,)), layers.Dense(64), layers.Dense(10)])
+    with pytest.raises(ValueError, match=r"structure=kt\.mobile\.structure\(\)"):
+        kt.wrap(model, kt.Magnitude(0.9), only=kt.mobile.eligible)
+
+
 def test_nothing_eligible_is_told_with_the_reason():
     image = keras.Input((8, 8, 3))
     x = layers.GlobalMaxPooling2D()(layers.Conv2D(4, 3)(image))

@@ -8,6 +8,7 @@ import keras
 
 from keras_tickets.kernels import Kernel, choose_kernels
 from keras_tickets.mobile.probe_model import diagnose_probe, pruned
+from keras_tickets.pruners.base import Pruner
 from keras_tickets.recipe import structures
 from keras_tickets.recipe.structures import Kinds, Structure
 from keras_tickets.xnnpack.support import DENSE_BLOCKS
@@ -81,6 +82,16 @@ class Eligible:
         self._blocks = structure(precision=precision)
         self.precision = precision
 
+    def of_pruner(self, pruner: Pruner) -> Eligible:
+        """Return the filter for what a pruner cuts; `kt.wrap` asks for it.
+
+        Zeros run sparse in the blocks that kernels read, and a pruner of single zeros
+        leaves none of these in dense layers.
+        """
+        asked = Eligible(self.precision)
+        asked._blocks = pruner.structure
+        return asked
+
     def within(self, model: keras.Model) -> Callable[[Kernel], bool]:
         """Return the filter for the kernels of a model.
 
@@ -105,10 +116,22 @@ class Eligible:
         if not faster:
             raise ValueError(
                 f"Nothing of '{model.name}' would run faster on a phone with zeros. "
-                f"{found.verdict} kt.mobile.prepare(model) rewrites what can be; "
-                "kt.diagnose(model) says why, layer by layer."
+                f"{found.verdict} {self._way_out()}"
             )
         return lambda kernel: kernel.path in faster
+
+    def _way_out(self) -> str:
+        blocks = structure(precision=self.precision)
+        way = (
+            "kt.mobile.prepare(model) rewrites what can be; kt.diagnose(model) says "
+            "why, layer by layer."
+        )
+        if self._blocks.label == blocks.label:
+            return way
+        return (
+            f"The pruner's structure is {self._blocks.label!r}, and dense layers run "
+            f"sparse in blocks only: pass structure=kt.mobile.structure(). {way}"
+        )
 
     def __call__(self, kernel: Kernel) -> bool:
         """Raise: whether a kernel runs sparse depends on the whole model."""

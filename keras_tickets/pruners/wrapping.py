@@ -90,12 +90,20 @@ def wrap(
         ticket = _wrap_again(model, pruner, only, skip, name, remember)
     else:
         held = [k for layer in masked_layers(model) for k in layer.mask_set.kernels]
-        selection = choose_kernels(model, only, skip, held)
+        selection = choose_kernels(model, _asked(only, pruner), skip, held)
         _warn_of_unreached(selection)
         ticket = Ticket(model, pruner, selection, name=name, remember=remember)
     if keep_zeros:
         hold_zeros(ticket)
     return ticket
+
+
+def _asked(only: Any, pruner: Pruner | None) -> Any:
+    """Return filters as they are for a pruner, where they depend on one."""
+    if isinstance(only, list | tuple | set | frozenset):
+        return [_asked(item, pruner) for item in only]
+    own = pruner is not None and hasattr(only, "of_pruner")
+    return only.of_pruner(pruner) if own else only
 
 
 def _warn_of_unreached(selection: Selection) -> None:

@@ -7,69 +7,37 @@ import json
 import warnings
 import zlib
 from collections.abc import Mapping
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Self
 
 import keras
-import numpy as np
 
 from keras_tickets._util.registry import PACKAGE, config_read
 from keras_tickets.backend import array_of, keras_private
 from keras_tickets.kernels import Selection, positions
 from keras_tickets.masks.denominators import keep_finite
-from keras_tickets.masks.masked_call import MaskedCall, MaskSet
+from keras_tickets.masks.masked_call import MaskedCall
 from keras_tickets.masks.masked_layer import masked_layers, without_masks
 from keras_tickets.masks.pruner_state import PrunerState
 from keras_tickets.masks.saved_variables import check_saved
 from keras_tickets.masks.snapshot import Snapshot
 from keras_tickets.masks.stripping import strip
-from keras_tickets.masks.wrapped_layers import QUANTIZE_STRIPPED
+from keras_tickets.ticket.bound_pruner import BoundPruner
 from keras_tickets.ticket.curve import Curve
 from keras_tickets.ticket.keras_formats import (
     check_format,
     check_not_legacy,
     exportable,
 )
-from keras_tickets.ticket.last_word import LastWord, Standing, Watch
+from keras_tickets.ticket.last_word import LastWord, Watch
 from keras_tickets.ticket.saved_config import checked, damaged, selection_in
+from keras_tickets.ticket.watched_model import WatchedModel
 
 UNKNOWN = -1
 """The checksum of weights that nobody has seen, unlike any other."""
 
 
-@runtime_checkable
-class BoundPruner(Protocol):
-    """What a ticket asks of the pruner that is bound to it."""
-
-    sparsity: float
-    """What is asked for."""
-
-    keeps_initial_weights: bool
-    """Whether the ticket keeps the values that its weights start from."""
-
-    trains_ticket: bool
-    """Whether the epoch at hand trains the final ticket, from its beginning."""
-
-    def on_target(self, model: keras.Model) -> bool:
-        """Return whether the masks are what was asked for, and stay so."""
-
-    def drives(self, ticket: Ticket) -> bool:
-        """Return whether it has begun to work on `ticket`, in this process."""
-
-    def build(self, ticket: Ticket) -> PrunerState:
-        """Return what `ticket` holds for the pruner; called once, when it is made."""
-
-    def wrap_optimizer(self, ticket: Ticket, optimizer: Any, saved: bool) -> Any:
-        """Return what `ticket` is to be compiled with in place of `optimizer`."""
-
-    def on_compile(self, ticket: Ticket) -> None:
-        """Prepare what depends on the optimizer that `ticket` was compiled with."""
-
-    def draw(self, model: keras.Model, verbose: int) -> Curve:
-        """Choose the masks of `model` now."""
-
-
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class Ticket(keras.Model):
+class Ticket(WatchedModel):
     """A Keras model whose kernels are masked, and the pruner that draws the masks.
 
     Made by `keras_tickets.wrap`. A ticket is a `keras.Model`: compile it, fit it,
@@ -185,38 +153,6 @@ class Ticket(keras.Model):
     def output_names(self) -> list[str]:
         """The wrapped model's output names, for losses given by name."""
         return self.model.output_names
-
-    @property
-    def mask_set(self) -> MaskSet:
-        """The masks, as a pruner works on them."""
-        keras_private.up_to_date(self)
-        return self.pruner_state.masks
-
-    @property
-    def masks(self) -> dict[str, np.ndarray]:
-        """The masks by display path, `True` = kept."""
-        paths = [kernel.path for kernel in self.kernels]
-        return dict(zip(paths, self.mask_set.values(), strict=True))
-
-    @property
-    def sparsity(self) -> float:
-        """The fraction of the prunable weights that are zero."""
-        return self.mask_set.count().sparsity
-
-    @property
-    def drawn(self) -> bool:
-        """Whether a pruner has chosen the masks."""
-        return self.mask_set.drawn
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether the search for the masks goes on, so that they will change."""
-        return self.pruner_state.unfinished
-
-    @property
-    def on_target(self) -> bool:
-        """Whether masks are what the pruner was asked for, and no search goes on."""
-        return self.pruner is None or self.pruner.on_target(self)
 
     @property
     def provenance(self) -> dict[str, Any] | None:
@@ -399,81 +335,6 @@ class Ticket(keras.Model):
         # asynchronously was decided when it was made.
         params = callbacks.params
         return keras.callbacks.CallbackList(listed, model=self, **params), last_word
-
-    # -- what happens to it outside of fit -----------------------------------------
-
-    def _standing(self) -> Standing:
-        return Standing(
-            self.mask_set.count(),
-            self.on_target,
-            self.drawn or self.unfinished,
-            self.unfinished,
-            self.pruner is not None and self.pruner.drives(self),
-            self.pruner is None or self.pruner.trains_ticket,
-        )
-
-    def _whose(self) -> str | None:
-        if self.pruner is None:
-            return None
-        asked = f"asked for sparsity {self.pruner.sparsity:g}"
-        return f"{self.name!r} ({type(self.pruner).__name__}, {asked})"
-
-    def warn_if_undone(self) -> None:
-        """Warn, once, if other masks were loaded or assigned that are off target.
-
-        Looked at when the ticket is used, but not for training, since a run may go on
-        from what was loaded; and when weights are loaded into one that was on target.
-        """
-        self._watch.check()
-
-    def note_masks(self) -> None:
-        """Take the masks as they are now for those that the pruner begins with."""
-        self._watch.note()
-
-    def set_weights(self, weights: Any) -> None:
-        """Assign all weights, masks among them; see `Layer.set_weights`."""
-        super().set_weights(weights)
-        self._watch.after_loading()
-
-    def load_weights(self, *args: Any, **kwargs: Any) -> None:
-        """Load weights, masks among them; see `Model.load_weights`."""
-        super().load_weights(*args, **kwargs)
-        self._watch.after_loading()
-
-    def quantize(self, *args: Any, **kwargs: Any) -> None:
-        """Raise: what is quantized is the plain model.
-
-        Raises:
-            ValueError: In any case.
-        """
-        raise ValueError(
-            f"{self.name!r} is a ticket: its masks act on kernels in floating point, "
-            f"and quantize would replace these. {QUANTIZE_STRIPPED}; for a file, "
-            'kt.export(ticket, path, precision="int8").'
-        )
-
-    def make_train_function(self, force: bool = False) -> Any:
-        """Return the training step; see `Model.make_train_function`."""
-        self._masked_call.refresh()
-        return super().make_train_function(force)
-
-    def make_test_function(self, force: bool = False) -> Any:
-        """Return the step of `evaluate`; see `Model.make_test_function`."""
-        self._masked_call.refresh()
-        self.warn_if_undone()
-        return super().make_test_function(force)
-
-    def make_predict_function(self, force: bool = False) -> Any:
-        """Return the step of `predict`; see `Model.make_predict_function`."""
-        self._masked_call.refresh()
-        self.warn_if_undone()
-        return super().make_predict_function(force)
-
-    def save_weights(self, *args: Any, **kwargs: Any) -> None:
-        """Save the weights; see `Model.save_weights`."""
-        self._masked_call.refresh()
-        self.warn_if_undone()
-        super().save_weights(*args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """Return the wrapped model, the pruner and which kernels are masked."""
