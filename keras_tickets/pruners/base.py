@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import math
-import random
 import warnings
-from typing import Any, TypeVar
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_tickets import scores
-from keras_tickets._util import arguments
 from keras_tickets._util.registry import Registry
 from keras_tickets.backend import keras_private
 from keras_tickets.masks.constrained import ConstrainedKernels
 from keras_tickets.masks.denominators import keep_finite, warn_of_nan
 from keras_tickets.masks.masked_call import MaskSet, count
-from keras_tickets.masks.masked_layer import masked_layers
 from keras_tickets.masks.pruner_state import PrunerState
 from keras_tickets.pruners import collapse
+from keras_tickets.pruners.binding import masks_in, ticket_in
 from keras_tickets.pruners.drawing import begun, draw
 from keras_tickets.pruners.pruning_recipe import PruningRecipe
 from keras_tickets.pruners.run_checks import warn_of_late_end
@@ -27,8 +25,6 @@ from keras_tickets.pruners.structure_checks import check_structure, misfits
 from keras_tickets.recipe import schedules
 from keras_tickets.ticket.curve import Curve
 from keras_tickets.ticket.ticket import Ticket
-
-S = TypeVar("S", bound=PrunerState)
 
 
 class Pruner(PruningRecipe, keras.callbacks.Callback):
@@ -407,60 +403,10 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
 registry = Registry("pruner", Pruner)
 
 
-def ticket_in(model: keras.Model, pruner: Pruner) -> Ticket | None:
-    """Return the ticket that `pruner` works on: `model`, or the one inside it, if any.
-
-    Raises:
-        ValueError: If there are several, and `pruner` is bound to none or to all.
-    """
-    if isinstance(model, Ticket):
-        return model
-    inside = [one for one in keras_private.sublayers(model) if isinstance(one, Ticket)]
-    bound = [ticket for ticket in inside if ticket.pruner is pruner]
-    candidates = bound or inside
-    if len(candidates) > 1:
-        names = ", ".join(repr(ticket.name) for ticket in candidates)
-        raise ValueError(
-            f"{type(pruner).__name__} found several tickets in {model.name!r}: "
-            f"{names}. Expected that each has a pruner of its own, from kt.wrap, "
-            "and that all are listed: callbacks=[first.pruner, second.pruner]."
-        )
-    return candidates[0] if candidates else None
-
-
 def _made(cls: type[Pruner], given: dict[str, Any]) -> Pruner:
     return cls(**given)
-
-
-def masks_in(model: keras.Model, pruner: Pruner) -> MaskSet:
-    """Return the masks in `model`: a ticket's, or those of its `Masked` layers.
-
-    Raises:
-        ValueError: If there are none.
-    """
-    if ticket := ticket_in(model, pruner):
-        return ticket.mask_set
-    layers = masked_layers(model)
-    if not layers:
-        raise ValueError(
-            f"{type(pruner).__name__} found no masks in {type(model).__name__} "
-            f"{model.name!r}. Expected a ticket: wrap the model first, ticket = "
-            "kt.wrap(model, pruner), and fit the ticket."
-        )
-    return MaskSet.joined([layer.mask_set for layer in layers])
 
 
 def pruner_of(ticket: Ticket) -> Pruner | None:
     """Return the pruner that is bound to `ticket`, if one is."""
     return ticket.pruner if isinstance(ticket.pruner, Pruner) else None
-
-
-def state_in(model: keras.Model, kind: type[S]) -> S | None:
-    """Return the state of `kind` that a ticket holds, or `None` if it holds another."""
-    state = model.pruner_state if isinstance(model, Ticket) else None
-    return state if isinstance(state, kind) else None
-
-
-def seed_or_new(seed: int | None) -> int:
-    """Return `seed`, or a new one from `keras.utils.set_random_seed`'s generator."""
-    return random.randrange(2**31) if seed is None else arguments.seed(seed)

@@ -23,7 +23,8 @@ from keras_tickets.masks.flag import Flag
 from keras_tickets.masks.masked_layer import masked_layers
 from keras_tickets.masks.pruner_state import PrunerState
 from keras_tickets.masks.regrowth import magnitude
-from keras_tickets.pruners.base import Pruner, registry, seed_or_new, state_in
+from keras_tickets.pruners.base import Pruner, registry
+from keras_tickets.pruners.binding import seed_or_new, state_in
 from keras_tickets.pruners.dynamic_checks import check_optimizer, check_run, updates_due
 from keras_tickets.recipe import schedules
 from keras_tickets.recipe.groups import WeightGroups

@@ -11,7 +11,8 @@ from keras_tickets._util import arguments
 from keras_tickets.masks.flag import Flag
 from keras_tickets.masks.pruner_state import PrunerState
 from keras_tickets.masks.snapshot import Snapshot
-from keras_tickets.pruners.base import Pruner, registry, state_in
+from keras_tickets.pruners.base import Pruner, registry
+from keras_tickets.pruners.binding import state_in
 from keras_tickets.pruners.run_checks import (
     check_data,
     check_rounds,

@@ -12,7 +12,8 @@ from typing import Any
 
 from keras_tickets import scores
 from keras_tickets.kernels import Kernel
-from keras_tickets.pruners.base import Pruner, registry, seed_or_new
+from keras_tickets.pruners.base import Pruner, registry
+from keras_tickets.pruners.binding import seed_or_new
 from keras_tickets.recipe.allocation import Group
 
 COUNTS = ("round", "floor")

@@ -21,7 +21,8 @@ from keras_tickets.masks.masked_call import MaskSet
 from keras_tickets.masks.masked_layer import masked_layers
 from keras_tickets.masks.optimizer_slots import innermost
 from keras_tickets.masks.pruner_state import PrunerState
-from keras_tickets.pruners.base import Pruner, masks_in, state_in
+from keras_tickets.pruners.base import Pruner
+from keras_tickets.pruners.binding import masks_in, state_in
 from keras_tickets.pruners.run_checks import (
     check_data,
     check_time_left,

@@ -14,7 +14,8 @@ from keras_tickets.kernels import Kernel
 from keras_tickets.masks.learned_masks import Soft, learned
 from keras_tickets.masks.masked_call import Count
 from keras_tickets.masks.snapshot import Snapshot
-from keras_tickets.pruners.base import registry, state_in
+from keras_tickets.pruners.base import registry
+from keras_tickets.pruners.binding import state_in
 from keras_tickets.pruners.learned.base import (
     LearnedMaskPruner,
     SearchState,

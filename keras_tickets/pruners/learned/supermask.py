@@ -12,7 +12,7 @@ from keras_tickets.backend import on_host
 from keras_tickets.masks import optimizer_slots
 from keras_tickets.masks.learned_masks import learned
 from keras_tickets.masks.two_phase_optimizer import TwoPhaseOptimizer
-from keras_tickets.pruners.base import seed_or_new, state_in
+from keras_tickets.pruners.binding import seed_or_new, state_in
 from keras_tickets.pruners.learned.base import LearnedMaskPruner, SearchState
 from keras_tickets.recipe.schedules import Cosine
 from keras_tickets.ticket.ticket import Ticket
