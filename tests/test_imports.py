@@ -60,5 +60,5 @@ def test_import_is_cheap_and_brings_no_package_beyond_keras_own():
     packages = {name.partition(".")[0] for name in brought}
     assert packages - sys.stdlib_module_names == {"keras_tickets"}
     assert not brought.intersection(LATER)
-    assert len(brought) <= 120  # of our own 95
+    assert len(brought) <= 140  # of our own 113
     assert not CONVERTERS.intersection(with_the_rooms.split())

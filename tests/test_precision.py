@@ -30,9 +30,10 @@ import keras_tickets as kt
 from benchmarks.unguarded import unguarded
 from keras_tickets._util.file_tensor import FileTensor
 from keras_tickets._util.size_bound import tensor_bound
+from keras_tickets.backend.random_inputs import Vocabulary, make_samples
 from keras_tickets.convert import names, tflite_encoding
 from keras_tickets.convert.comparison import compare, gap
-from keras_tickets.convert.samples import cut_samples, make_samples
+from keras_tickets.convert.samples import cut_samples
 from keras_tickets.runtime.isolated import isolated
 from keras_tickets.tflite.file import TfliteFile
 from keras_tickets.tflite.tensor import constants, read
@@ -370,7 +371,7 @@ def test_random_inputs_stay_within_the_range_of_real_ones(low, width):
     spec = [keras.InputSpec(shape=(1, 5), dtype="float32")]
     real = [[np.array([[low]], "float32")], [np.array([[low + width]], "float32")]]
     least, most = real[0][0].item(), real[1][0].item()
-    for (sample,) in make_samples(None, spec, 4, real):
+    for (sample,) in make_samples(Vocabulary(), spec, 4, real):
         slack = 1e-5 * max(1.0, abs(least), abs(most))
         assert least - slack <= sample.min() <= sample.max() <= most + slack
 

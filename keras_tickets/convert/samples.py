@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -64,7 +64,8 @@ def cut_samples(
     specs = tree.flatten(signature)
     arguments = [data] if len(signature) == 1 else list(data)
     # Keras takes an array for a list of one input, and a list of one for an array.
-    if len(specs) > 1 or len(tree.flatten(arguments)) > 1:
+    alone = len(specs) == len(tree.flatten(arguments)) == 1
+    if not alone or isinstance(data, Mapping):
         try:
             tree.assert_same_structure(arguments, signature)
         except (ValueError, TypeError) as error:
