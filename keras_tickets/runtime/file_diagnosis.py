@@ -8,14 +8,11 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from keras_tickets._util.damage import reading
 from keras_tickets._util.files import check_source
 from keras_tickets.onnx.file import OnnxFile
 from keras_tickets.runtime import sizes
 from keras_tickets.runtime.formats import SUFFIXES
-from keras_tickets.runtime.isolated import isolated
 from keras_tickets.tflite.file import TfliteFile
 from keras_tickets.xnnpack.analysis import analyze
 from keras_tickets.xnnpack.diagnosis import Diagnosis
@@ -47,11 +44,13 @@ def diagnose_file(
     found = check_source(path, SUFFIXES)
     if found.suffix == OnnxFile.suffix:
         raise ValueError(refusal(path))
-    with reading(f"'{path}' cannot be read as .tflite"):
+    damaged = f"'{path}' cannot be read as .tflite"
+    with reading(damaged):
         file = TfliteFile.read(found)
-        assumed = ""
-        if any(None in port.shape for port in file.interface().inputs) or input_shapes:
-            assumed = _sized(file, found, input_shapes)
+        ports = file.interface().inputs
+    is_open = any(None in port.shape for port in ports)
+    assumed = _sized(file, found, input_shapes) if is_open or input_shapes else ""
+    with reading(damaged):
         return dataclasses.replace(analyze(file, str(path)), assumed=assumed)
 
 
@@ -72,21 +71,10 @@ def _sized(
     """Give each tensor the shape that it has in a run; return what was assumed."""
     try:
         chosen = sizes.choose(path, given)
-        if not file.stores(chosen.shapes):
-            _resize(file, path, chosen.shapes)
+        sizes.resize(file, path, chosen.shapes)
     except RuntimeError as error:
         return (
             "the sizes that the file stores, where 1 stands for an open one: it cannot "
             f"be run to find others. {error}"
         )
     return chosen.told
-
-
-def _resize(file: TfliteFile, path: pathlib.Path, shapes: sizes.Shapes) -> None:
-    values = sizes.draw(path, file.interface().inputs, shapes)
-    with isolated(path, timeout=sizes.PATIENCE) as runtime:
-        found = runtime.shapes(values)
-    # Of the graph that is run first; others are bodies of loops and the like.
-    for number, tensor in enumerate(file.model.subgraphs[0].tensors):
-        if number in found:
-            tensor.shape = np.array(found[number], np.int32)

@@ -27,7 +27,6 @@ from keras_tickets._util.process import (
 from keras_tickets.runtime import interpreters
 from keras_tickets.runtime.interpreters import Arrays, Runtime
 
-
 # A runtime may take this much memory, and so many times what its file takes; more where
 # the variable says so, in GiB.
 _FREE, _RATIO = 2**32, 16

@@ -1,7 +1,7 @@
 """Sizes for the axes that a file leaves open: passed, noted in the file, or tried.
 
-A file takes any size there by its word; its operators may not. What nobody says is found
-by running the file, on this machine and in a process of its own, at sizes that are usual.
+A file takes any size there by its word; its operators may not. What nobody says is
+found by running the file, on this machine and in a process of its own, at usual sizes.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _check(path: pathlib.Path, interface: Interface, given: Shapes) -> None:
                 f"`input_shapes` names {name!r}, which is no input of '{path.name}': "
                 f"it takes {', '.join(map(str, ports.values())) or 'nothing'}."
             )
-        if not _takes(ports[name], shape):
+        if not fits(ports[name], shape):
             raise ValueError(
                 f"'{path.name}' takes the input {ports[name]}; `input_shapes` can give "
                 f"a size to what is '?' only. Received: {shape}"
@@ -147,12 +147,11 @@ def takes(path: pathlib.Path, shapes: Shapes) -> bool:
     """Return whether a `.tflite` takes inputs of these shapes."""
     with reading(f"'{path}' cannot be read as .tflite", RuntimeError):
         ports = TfliteFile.read(path).interface().inputs
-    return all(
-        port.name in shapes and _takes(port, shapes[port.name]) for port in ports
-    )
+    return all(port.name in shapes and fits(port, shapes[port.name]) for port in ports)
 
 
-def _takes(port: Port, shape: Shape) -> bool:
+def fits(port: Port, shape: Shape) -> bool:
+    """Return whether an input takes a shape."""
     own = port.shape
     return not own or (
         len(own) == len(shape)
@@ -203,7 +202,8 @@ def _who(port: Port, plan: Sequence[int | None], given: Shapes) -> str:
         return "as passed"
     if None in plan:
         return (
-            "the first of some usual sizes that it runs at; for others pass input_shapes"
+            "the first of some usual sizes that it runs at; pass your own by "
+            "input_shapes= or --shape"
         )
     noted = any(
         own is None and size != 1 for own, size in zip(port.shape, plan, strict=True)
@@ -316,15 +316,20 @@ def draw(
     Raises:
         RuntimeError: If an input takes what is no number.
     """
+    check_numbers(path, ports)
+    return {
+        port.name: interpreters.values([*shapes[port.name]], port.dtype)
+        for port in ports
+    }
+
+
+def check_numbers(path: pathlib.Path, ports: Sequence[Port]) -> None:
+    """Raise RuntimeError if an input takes what is no number."""
     if strange := [port for port in ports if not _is_number(port.dtype)]:
         raise RuntimeError(
             f"The input {strange[0]} of '{path}' takes no numbers, which are all that "
             "is drawn for a file. Export the part of the network behind it."
         )
-    return {
-        port.name: interpreters.values([*shapes[port.name]], port.dtype)
-        for port in ports
-    }
 
 
 def _is_number(dtype: str) -> bool:
@@ -336,6 +341,24 @@ def _is_number(dtype: str) -> bool:
 
 def _sizes(shapes: Shapes) -> str:
     return ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+
+
+def resize(file: TfliteFile, path: pathlib.Path, shapes: Shapes) -> None:
+    """Store each tensor of a file in the shape that it has in a run.
+
+    Args:
+        file: The file; it is changed.
+        path: Where it was read from; it is run there, on this machine.
+        shapes: The shapes of its inputs.
+
+    Raises:
+        RuntimeError: If it cannot be run at these.
+    """
+    if file.stores(shapes):
+        return
+    values = draw(path, file.interface().inputs, shapes)
+    with isolated(path, timeout=PATIENCE) as runtime:
+        file.resize(runtime.shapes(values))
 
 
 @contextlib.contextmanager
@@ -354,6 +377,7 @@ def fixed(path: pathlib.Path, shapes: Shapes) -> Iterator[pathlib.Path]:
     if all(None not in port.shape for port in file.interface().inputs):
         yield path
         return
+    resize(file, path, shapes)
     file.fix(shapes)
     with tempfile.TemporaryDirectory() as folder:
         copy = pathlib.Path(folder, path.name)

@@ -173,7 +173,9 @@ class CountingRunner(Runner):
     """A target that also reports which nodes ran in a sparse kernel."""
 
     @abc.abstractmethod
-    def count(self, path: pathlib.Path, shapes: Mapping[str, Any] | None = None) -> Counted:
+    def count(
+        self, path: pathlib.Path, shapes: Mapping[str, Any] | None = None
+    ) -> Counted:
         """Run a file once, and count the nodes that run in sparse kernels.
 
         Args:

@@ -10,7 +10,7 @@ from keras import ops, tree
 
 from keras_tickets.backend.copying import at_rest
 from keras_tickets.mobile.preparing.network_graph import Graph, Node, Value, values_in
-from keras_tickets.runtime import inputs
+from keras_tickets.runtime import inputs, interpreters
 
 Difference = tuple[float, float]
 
@@ -97,7 +97,7 @@ def _run(
 
 def _sample(value: Value) -> Any:
     shape = inputs.concrete(value.shape)
-    return ops.convert_to_tensor(inputs.values(shape, value.spec.dtype))
+    return ops.convert_to_tensor(interpreters.values(shape, value.spec.dtype))
 
 
 def _difference(before: Any, after: Any) -> Difference:
