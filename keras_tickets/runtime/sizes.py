@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import importlib.util
 import itertools
+import math
 import pathlib
 import re
 import tempfile
@@ -33,6 +34,9 @@ Shapes = Mapping[str, Shape]
 _IMAGES = (224, 256, 320, 640, 512, 128, 96, 64, 32, 28, 48)
 _LENGTHS = (128, 32, 512, 64, 16, 256, 1, 1024, 16000)
 _VOLUMES = (32, 64, 16, 128, 8)
+
+# Values of an input, at most: what is drawn takes 2 GiB meanwhile.
+_LARGEST = 2**28
 
 # Seconds that loading a file, and running it once, may take there.
 PATIENCE = 120.0
@@ -73,7 +77,7 @@ def choose(path: pathlib.Path, given: Mapping[str, Any] | None = None) -> Sizes:
     Raises:
         ValueError: If what is given does not fit the file.
         RuntimeError: If the file is damaged, or sizes have to be tried and it runs at
-            none of them.
+            none of them, or an input would be too large.
     """
     shapes = tuple(
         (name, check_shape(name, shape)) for name, shape in (given or {}).items()
@@ -113,6 +117,7 @@ def _choose(
     shapes = (
         _tried(path, file, interface, plans, notes) if tried else _filled(plans, {})
     )
+    _check_size(path, interface.inputs, shapes)
     told = [
         f"{port} runs at {shapes[port.name]}, {_who(port, plans[port.name], passed)}"
         for port in interface.inputs
@@ -317,6 +322,7 @@ def draw(
         RuntimeError: If an input takes what is no number.
     """
     check_numbers(path, ports)
+    _check_size(path, ports, shapes)
     return {
         port.name: interpreters.values([*shapes[port.name]], port.dtype)
         for port in ports
@@ -330,6 +336,18 @@ def check_numbers(path: pathlib.Path, ports: Sequence[Port]) -> None:
             f"The input {strange[0]} of '{path}' takes no numbers, which are all that "
             "is drawn for a file. Export the part of the network behind it."
         )
+
+
+def _check_size(path: pathlib.Path, ports: Sequence[Port], shapes: Shapes) -> None:
+    """Refuse sizes that would fill the memory, as damaged files have them."""
+    for port in ports:
+        values = math.prod(shapes[port.name])
+        if values > _LARGEST:
+            raise RuntimeError(
+                f"The input {port} of '{path}' would be {values:,} values, and more "
+                f"than {_LARGEST:,} are not drawn. The file may be damaged; for sizes "
+                "that it leaves open pass smaller ones by input_shapes= or --shape."
+            )
 
 
 def _is_number(dtype: str) -> bool:
