@@ -22,8 +22,7 @@ import click
 from keras_tickets import __version__
 from keras_tickets._util.files import check_source
 from keras_tickets.inspection import inspect as read
-from keras_tickets.runtime import building
-from keras_tickets.runtime.file_diagnosis import diagnose_file, refusal
+from keras_tickets.runtime import building, file_diagnosis
 from keras_tickets.runtime.formats import SUFFIXES
 
 Report = TypeVar("Report")
@@ -66,10 +65,14 @@ def diagnose(path: str, as_json: bool, shapes: tuple[str, ...]) -> None:
 
     FILE is a .tflite of any origin. The exit status is 0 also if it would go wrong.
     """
-    if path.endswith(".onnx"):
-        _fail(refusal(path), status=2)
+    if file_diagnosis.is_onnx(path):
+        _fail(file_diagnosis.refusal(path), status=2)
     given = _shapes(shapes)
-    found = _read(path, SUFFIXES, lambda path: diagnose_file(path, given))
+    found = _read(
+        path,
+        file_diagnosis.SUFFIXES,
+        lambda path: file_diagnosis.diagnose_file(path, given),
+    )
     click.echo(json.dumps(found.to_dict()) if as_json else str(found))
 
 

@@ -102,9 +102,10 @@ def instructions(
     file = check_source(path, {".tflite": SUFFIXES[".tflite"]})
     runner = Arm64()
     runner.check(file)
-    chosen = sizes.choose(file, input_shapes)
+    if input_shapes:
+        sizes.choose(file, input_shapes)
     try:
-        with sizes.fixed(file, chosen.shapes) as stored:
+        with sizes.fixed(file, input_shapes) as (stored, told):
             executed = _count(runner, stored)
     except (RuntimeError, ValueError) as error:
         raise RuntimeError(
@@ -116,7 +117,7 @@ def instructions(
         executed.blocks,
         runner.version("ai-edge-litert"),
         runner.device(),
-        chosen.told,
+        told,
     )
 
 

@@ -123,8 +123,7 @@ def sparse_path(
     file = check_source(path, {".tflite": SUFFIXES[".tflite"]})
     runner.check(file)
     found = parse(str(path), on, runner.count(file, input_shapes))
-    told = sizes.choose(file, input_shapes).told
-    return dataclasses.replace(found, assumed=told)
+    return dataclasses.replace(found, assumed=sizes.choose(file, input_shapes).told)
 
 
 def _counting(on: str) -> CountingRunner:

@@ -12,10 +12,11 @@ from keras_tickets._util.damage import reading
 from keras_tickets._util.files import check_source
 from keras_tickets.onnx.file import OnnxFile
 from keras_tickets.runtime import sizes
-from keras_tickets.runtime.formats import SUFFIXES
 from keras_tickets.tflite.file import TfliteFile
 from keras_tickets.xnnpack.analysis import analyze
 from keras_tickets.xnnpack.diagnosis import Diagnosis
+
+SUFFIXES = {TfliteFile.suffix: TfliteFile.format}
 
 
 def diagnose_file(
@@ -41,9 +42,9 @@ def diagnose_file(
         IsADirectoryError: If the path is a folder.
         ImportError: If `keras-tickets[export]` is not installed.
     """
-    found = check_source(path, SUFFIXES)
-    if found.suffix == OnnxFile.suffix:
+    if is_onnx(path):
         raise ValueError(refusal(path))
+    found = check_source(path, SUFFIXES)
     damaged = f"'{path}' cannot be read as .tflite"
     with reading(damaged):
         file = TfliteFile.read(found)
@@ -52,6 +53,11 @@ def diagnose_file(
     assumed = _sized(file, found, input_shapes) if is_open or input_shapes else ""
     with reading(damaged):
         return dataclasses.replace(analyze(file, str(path)), assumed=assumed)
+
+
+def is_onnx(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is that of an `.onnx` file."""
+    return pathlib.Path(path).suffix == OnnxFile.suffix
 
 
 def refusal(path: str | os.PathLike[str]) -> str:

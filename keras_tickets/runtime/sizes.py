@@ -247,12 +247,17 @@ def _tried(
 def _attempts(
     ports: Sequence[Port], plans: _Plans, notes: Mapping[str, Any]
 ) -> Iterator[Shapes]:
-    """Return what is tried, axes of equal names alike."""
+    """Return what is tried: all inputs alike, then the first one alone."""
     lists = {port.name: _usual(port, plans[port.name]) for port in ports}
+    first = next(name for name, plan in plans.items() if None in plan)
     seen = []
-    for number in range(max(map(len, lists.values()))):
+    for alone, number in itertools.product(
+        (False, True), range(max(map(len, lists.values())))
+    ):
         named: dict[Any, int] = {}
         sizes = {name: own[min(number, len(own) - 1)] for name, own in lists.items()}
+        if alone:  # The others are states, whose axes are batch sizes.
+            sizes = {**dict.fromkeys(sizes, 1), first: sizes[first]}
         for name, plan in plans.items():
             for axis, note in enumerate(notes.get(name, ())):
                 if note and axis < len(plan) and plan[axis] is None:
@@ -380,24 +385,41 @@ def resize(file: TfliteFile, path: pathlib.Path, shapes: Shapes) -> None:
 
 
 @contextlib.contextmanager
-def fixed(path: pathlib.Path, shapes: Shapes) -> Iterator[pathlib.Path]:
+def fixed(
+    path: pathlib.Path, given: Mapping[str, Any] | None = None
+) -> Iterator[tuple[pathlib.Path, str]]:
     """Give a runtime that changes no sizes a `.tflite` that needs no change.
 
     Args:
         path: A `.tflite` file.
-        shapes: What it is to be run at.
+        given: Input name -> shape, for any of its inputs.
 
     Yields:
-        The file, if it leaves no size open; else a copy for these shapes, which is
-        removed when the block ends.
+        The file, if it leaves no size open; else a copy at the shapes that are chosen,
+        which is removed when the block ends. And what `choose` tells of them.
+
+    Raises:
+        ValueError: If what is given does not fit the file.
+        RuntimeError: If it cannot be run at any sizes.
     """
-    file = TfliteFile.read(path)
-    if all(None not in port.shape for port in file.interface().inputs):
-        yield path
+    if not given and not _is_open(path):
+        yield path, ""
         return
-    resize(file, path, shapes)
-    file.fix(shapes)
+    chosen = choose(path, given)
+    file = TfliteFile.read(path)
+    resize(file, path, chosen.shapes)
+    file.fix(chosen.shapes)
     with tempfile.TemporaryDirectory() as folder:
         copy = pathlib.Path(folder, path.name)
         copy.write_bytes(file.to_bytes())
-        yield copy
+        yield copy, chosen.told
+
+
+def _is_open(path: pathlib.Path) -> bool:
+    """Return whether a file leaves sizes open; what is damaged is not for us to say."""
+    try:
+        with reading("", RuntimeError):
+            ports = TfliteFile.read(path).interface().inputs
+    except RuntimeError:
+        return False
+    return any(None in port.shape for port in ports)

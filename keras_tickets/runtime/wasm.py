@@ -107,7 +107,7 @@ class Wasm(CountingRunner):
             def restart(shapes: Shapes) -> Conversation | None:
                 if not sizes.takes(path, shapes):
                     return None
-                stored = block.enter_context(sizes.fixed(path, shapes))
+                stored, _ = block.enter_context(sizes.fixed(path, shapes))
                 return block.enter_context(start(stored))
 
             conversation = block.enter_context(start(path))

@@ -92,8 +92,7 @@ class Arm64(CountingRunner):
     ) -> Counted:
         """Count while LiteRT runs a file in the emulated machine."""
         try:
-            chosen = sizes.choose(path, shapes).shapes
-            with sizes.fixed(path, chosen) as file, self._counter(file) as probe:
+            with sizes.fixed(path, shapes) as (file, _), self._counter(file) as probe:
                 counted: Counted = probe.answer("run")
         except RuntimeError as error:
             raise RuntimeError(
