@@ -10,11 +10,13 @@ import pytest
 from click.testing import CliRunner
 from exported import exported_cnn
 from onnx import TensorProto, helper, numpy_helper
+from places import available
 
 import keras_tickets as kt
 from keras_tickets._util import process
 from keras_tickets.cli import main
 from keras_tickets.runtime import sizes
+from keras_tickets.runtime.isolated import isolated
 from keras_tickets.runtime.sizes import choose
 from keras_tickets.tflite.schema import pack, unpack
 
@@ -192,6 +194,18 @@ def test_a_wrong_option_is_refused_in_one_line(tmp_path, text, message):
     assert result.exit_code
     assert message in result.stderr
     assert "damaged" not in result.stderr
+
+
+@pytest.mark.lab
+def test_open_batches_run_where_no_size_is_changed(tmp_path):
+    path = tflite_file(tmp_path, [-1, 12, 12, 3])
+    images = np.random.default_rng(0).random((2, 12, 12, 3)).astype("float32")
+    with available("wasm", ".tflite").open(path) as there, isolated(path) as here:
+        for batch in (images[:1], images):
+            (ours,) = there.run({"image": batch}).values()
+            (expected,) = here.run({"image": batch}).values()
+            assert ours.shape == expected.shape == (len(batch), 5)
+            np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
 # A process of its own

@@ -14,7 +14,7 @@ from keras_tickets._util.files import check_source
 from keras_tickets._util.process import Conversation, converse
 from keras_tickets._util.shown import Shown
 from keras_tickets._util.tables import facts
-from keras_tickets.runtime import sizes
+from keras_tickets.runtime import fixed_copy, sizes
 from keras_tickets.runtime.arm64 import block_log, instruction_counter
 from keras_tickets.runtime.arm64.emulated_target import Arm64, program
 from keras_tickets.runtime.formats import SUFFIXES
@@ -105,7 +105,7 @@ def instructions(
     if input_shapes:
         sizes.choose(file, input_shapes)
     try:
-        with sizes.fixed(file, input_shapes) as (stored, told):
+        with fixed_copy.fixed(file, input_shapes) as (stored, told):
             executed = _count(runner, stored)
     except (RuntimeError, ValueError) as error:
         raise RuntimeError(

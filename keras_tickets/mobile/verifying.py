@@ -101,26 +101,19 @@ def verify(
     runner = runners.get(on)
     if model is not None:
         check_model(model)
+        _check_no_shapes(input_shapes)
     runner.check(file)
     found = inspect(file)
     precision = precision_of(found)
     limit = check_tolerance(tolerance, precision)
     try:
-        told = ""
+        chosen = sizes.Sizes({})
         if model is None:
-            sizes.check_numbers(file, found.inputs)
-            if input_shapes is None:
-                input_shapes = _sample_shapes(found, samples)
-            told = sizes.choose(file, input_shapes).told
+            chosen = _sizes(file, found, samples, input_shapes)
             compared = _against_plain(
-                file, found, samples, runner, precision, limit, input_shapes
+                file, found, samples, runner, precision, limit, chosen.shapes
             )
         else:
-            if input_shapes is not None:
-                raise ValueError(
-                    "input_shapes= is for a file without its model; of a model pass "
-                    f"input_signature=. Received: input_shapes={input_shapes!r}"
-                )
             plain = _strip(model)
             signature = _signature(plain, input_signature, found)
             compared = _against_keras(
@@ -131,10 +124,30 @@ def verify(
         if tolerance is None and "was expected" in str(error):
             hint = f" {limit:g} is the tolerance of {precision.name} files.{hint}"
         raise RuntimeError(f"'{path}' with on='{on}': {error}{hint}") from error
-    said = [f"tolerance {limit:g}, that of {precision.name} files"]
-    said = (said if tolerance is None else []) + ([told] if told else [])
+    by_precision = f"tolerance {limit:g}, that of {precision.name} files"
+    said = [by_precision if tolerance is None else "", chosen.told]
     result = compared.get("real", compared["random"])
-    return dataclasses.replace(result, assumed="\n".join(said))
+    return dataclasses.replace(result, assumed="\n".join(filter(None, said)))
+
+
+def _check_no_shapes(input_shapes: Any) -> None:
+    if input_shapes is not None:
+        raise ValueError(
+            "input_shapes= is for a file without its model; of a model pass "
+            f"input_signature=. Received: input_shapes={input_shapes!r}"
+        )
+
+
+def _sizes(
+    file: pathlib.Path,
+    found: Inspection,
+    samples: Any,
+    given: Mapping[str, Any] | None,
+) -> sizes.Sizes:
+    """Choose the sizes that a file runs at without its model."""
+    sizes.check_numbers(file, found.inputs)
+    own = _sample_shapes(found, samples) if given is None else given
+    return sizes.choose(file, own)
 
 
 def precision_of(found: Inspection) -> Precision:
@@ -182,10 +195,9 @@ def _against_plain(
     runner: Runner,
     precision: Precision,
     limit: float,
-    input_shapes: Mapping[str, Any],
+    shapes: sizes.Shapes,
 ) -> dict[str, Comparison]:
     """Compare a file with itself in the plain kernels of its runtime."""
-    shapes = sizes.choose(file, input_shapes).shapes
     specs = {
         port.name: keras.InputSpec(
             shape=shapes[port.name], dtype=port.dtype, name=port.name

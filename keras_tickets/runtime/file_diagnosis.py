@@ -11,7 +11,7 @@ from typing import Any
 from keras_tickets._util.damage import reading
 from keras_tickets._util.files import check_source
 from keras_tickets.onnx.file import OnnxFile
-from keras_tickets.runtime import sizes
+from keras_tickets.runtime import fixed_copy, sizes
 from keras_tickets.tflite.file import TfliteFile
 from keras_tickets.xnnpack.analysis import analyze
 from keras_tickets.xnnpack.diagnosis import Diagnosis
@@ -77,7 +77,7 @@ def _sized(
     """Give each tensor the shape that it has in a run; return what was assumed."""
     try:
         chosen = sizes.choose(path, given)
-        sizes.resize(file, path, chosen.shapes)
+        fixed_copy.resize(file, path, chosen.shapes)
     except RuntimeError as error:
         return (
             "the sizes that the file stores, where 1 stands for an open one: it cannot "

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from keras_tickets._util.process import Conversation, converse
-from keras_tickets.runtime import inputs, sizes
+from keras_tickets.runtime import fixed_copy, inputs, sizes
 from keras_tickets.runtime.building import how_to_build
 from keras_tickets.runtime.host import device
 from keras_tickets.runtime.interpreters import Arrays, Runtime
@@ -105,9 +105,9 @@ class Wasm(CountingRunner):
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as block:
 
             def restart(shapes: Shapes) -> Conversation | None:
-                if not sizes.takes(path, shapes):
+                if not fixed_copy.takes(path, shapes):
                     return None
-                stored, _ = block.enter_context(sizes.fixed(path, shapes))
+                stored, _ = block.enter_context(fixed_copy.fixed(path, shapes))
                 return block.enter_context(start(stored))
 
             conversation = block.enter_context(start(path))

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from keras_tickets._util.process import Conversation, converse
-from keras_tickets.runtime import inputs, interpreters, sizes
+from keras_tickets.runtime import fixed_copy, inputs, interpreters, sizes
 from keras_tickets.runtime.arm64 import kernel_counter
 from keras_tickets.runtime.building import how_to_build
 from keras_tickets.runtime.formats import FORMATS
@@ -92,7 +92,10 @@ class Arm64(CountingRunner):
     ) -> Counted:
         """Count while LiteRT runs a file in the emulated machine."""
         try:
-            with sizes.fixed(path, shapes) as (file, _), self._counter(file) as probe:
+            with (
+                fixed_copy.fixed(path, shapes) as (file, _),
+                self._counter(file) as probe,
+            ):
                 counted: Counted = probe.answer("run")
         except RuntimeError as error:
             raise RuntimeError(
