@@ -3,6 +3,7 @@
     keras-tickets inspect model.tflite
     keras-tickets diagnose model.tflite
     keras-tickets benchmark dense.tflite sparse.tflite --on wasm
+    keras-tickets benchmark detector.onnx --shape image=1,320,320,3
     keras-tickets setup wasm
 
 What cannot be read is told in one line on stderr. The exit status is 2 if the path is
@@ -21,11 +22,19 @@ import click
 from keras_tickets import __version__
 from keras_tickets._util.files import check_source
 from keras_tickets.inspection import inspect as read
-from keras_tickets.runtime import building
+from keras_tickets.runtime import building, file_diagnosis
 from keras_tickets.runtime.formats import SUFFIXES
-from keras_tickets.xnnpack import analysis
 
 Report = TypeVar("Report")
+
+
+_shape = click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    metavar="INPUT=SIZES",
+    help="The shape of an input whose sizes are open: image=1,320,320,3.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -50,12 +59,20 @@ def inspect(path: str, as_json: bool, everything: bool) -> None:
 @main.command()
 @click.argument("path", metavar="FILE")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def diagnose(path: str, as_json: bool) -> None:
+@_shape
+def diagnose(path: str, as_json: bool, shapes: tuple[str, ...]) -> None:
     """Tell what of FILE runs sparse on a phone, why not, and what would help.
 
     FILE is a .tflite of any origin. The exit status is 0 also if it would go wrong.
     """
-    found = _read(path, analysis.SUFFIXES, analysis.analyze_path)
+    if file_diagnosis.is_onnx(path):
+        _fail(file_diagnosis.refusal(path), status=2)
+    given = _shapes(shapes)
+    found = _read(
+        path,
+        file_diagnosis.SUFFIXES,
+        lambda path: file_diagnosis.diagnose_file(path, given),
+    )
     click.echo(json.dumps(found.to_dict()) if as_json else str(found))
 
 
@@ -93,23 +110,47 @@ def _read(
 @click.option("--runs", default=20, help="Timed runs of a turn.")
 @click.option("--warmup", default=10, help="Runs of a turn before.")
 @click.option("--threads", default=1, help="Threads of a runtime.")
+@_shape
 @click.option("--json", "style", flag_value="json", help="Print JSON.")
 @click.option("--markdown", "style", flag_value="markdown", help="Print Markdown.")
-def benchmark(paths: tuple[str, ...], style: str | None, **options: Any) -> None:
+def benchmark(
+    paths: tuple[str, ...],
+    style: str | None,
+    shapes: tuple[str, ...],
+    **options: Any,
+) -> None:
     """Time FILEs beside each other; speed-ups are over the first.
 
     Places are host, wasm, arm64 and android.
     """
+    given = _shapes(shapes)
     try:
         from keras_tickets.mobile import compare  # It needs Keras: not for `inspect`.
 
-        table = compare(paths, verbose=False, **options)
+        table = compare(paths, verbose=False, input_shapes=given, **options)
     except (ValueError, OSError) as error:
         _fail(str(error), status=2)
     except (RuntimeError, ImportError) as error:
         _fail(str(error), status=1)
     shown = {"json": lambda: json.dumps(table.to_dict()), "markdown": table.to_markdown}
     click.echo(shown.get(style or "", table.__str__)())
+
+
+def _shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """Read `image=1,320,320,3`, or end the program with one line."""
+    shapes = {}
+    for text in texts:
+        name, _, sizes = text.rpartition("=")
+        try:
+            shapes[name] = tuple(int(size) for size in sizes.split(","))
+        except ValueError:
+            name = ""
+        if not name:
+            _fail(
+                f"--shape is INPUT=SIZES, such as image=1,320,320,3. Received: {text}",
+                status=2,
+            )
+    return shapes
 
 
 def _fail(message: str, status: int) -> NoReturn:

@@ -119,9 +119,7 @@ def test_it_says_what_is_missing_and_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     path = tmp_path / "m.tflite"
     path.touch()
-    with pytest.raises(
-        RuntimeError, match=r"not available.*tickets setup arm64"
-    ):
+    with pytest.raises(RuntimeError, match=r"not available.*tickets setup arm64"):
         kt.benchmark(path, on="arm64")
 
 

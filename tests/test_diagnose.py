@@ -334,7 +334,9 @@ def test_a_structure_for_each_kind_is_saved_and_found_again():
 def test_bad_input(tmp_path):
     with pytest.raises(FileNotFoundError):
         kt.diagnose(tmp_path / "none.tflite")
-    with pytest.raises(ValueError, match=r"ends with '\.tflite'"):
+    with pytest.raises(ValueError, match=r"ends with '\.tflite'\. "):
+        kt.diagnose(tmp_path / "m.keras")
+    with pytest.raises(ValueError, match="none of these runs sparse on a phone"):
         kt.diagnose(tmp_path / "m.onnx")
     with pytest.raises(TypeError, match=r"Expected a keras\.Model"):
         kt.diagnose(3)

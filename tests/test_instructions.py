@@ -193,9 +193,7 @@ def test_it_says_what_is_missing_and_how_to_get_it(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"no file .*m\.tflite"):
         kt.mobile.instructions(path)
     path.touch()
-    with pytest.raises(
-        RuntimeError, match=r"not available.*tickets setup arm64"
-    ):
+    with pytest.raises(RuntimeError, match=r"not available.*tickets setup arm64"):
         kt.mobile.instructions(path)
     with pytest.raises(ValueError, match=r"ends with '\.tflite'"):
         kt.mobile.instructions(tmp_path / "m.onnx")

@@ -99,6 +99,15 @@ class ModelFile(abc.ABC):
         """Return the inputs and the outputs."""
 
     @abc.abstractmethod
+    def notes(self) -> dict[str, tuple[int | str, ...]]:
+        """Tell what the file notes of the axes of its inputs, open ones included.
+
+        Returns:
+            Input name -> for each axis a size, the name that the file has for it, or
+            nothing.
+        """
+
+    @abc.abstractmethod
     def tensors(self) -> list[FileTensor]:
         """Return the constants, each stored one once, sparse ones decoded."""
 

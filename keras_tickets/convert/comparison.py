@@ -20,10 +20,13 @@ class Comparison:
         argmax: The fraction of rows whose largest value is at the same place, over
             all outputs of two or more values; None without such an output.
         samples: How many inputs were compared.
+        assumed: What `verify` assumed: the tolerance that goes with the precision, the
+            sizes of inputs that the file leaves open, and who chose them.
 
     Example:
-    >>> compare([gap([np.array([[1.0, 2.0]])], [np.array([[1.0, 2.5]])])], samples=1)
-    Comparison(max_abs=0.5, max_rel=0.25, mean_abs=0.25, argmax=1.0, samples=1)
+    >>> gaps = [gap([np.array([[1.0, 2.0]])], [np.array([[1.0, 2.5]])])]
+    >>> compare(gaps, samples=1).max_rel
+    0.25
     """
 
     max_abs: float
@@ -31,6 +34,7 @@ class Comparison:
     mean_abs: float
     argmax: float | None
     samples: int
+    assumed: str = dataclasses.field(default="", compare=False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -35,6 +35,7 @@ class BenchmarkReport(Shown):
             where `portions` has their sizes.
         portions: How many runs each time is the mean of; empty if it is one run.
         conditions: What else the times depend on, by topic: cores, temperature.
+        assumed: The sizes of inputs that the file leaves open, and who chose them.
     """
 
     path: str
@@ -47,6 +48,7 @@ class BenchmarkReport(Shown):
     times_ms: tuple[float, ...]
     portions: tuple[int, ...] = ()
     conditions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    assumed: str = ""
 
     @property
     def runs(self) -> int:
@@ -94,10 +96,11 @@ class BenchmarkReport(Shown):
             ("fastest", f"{self.min_ms:.3f} ms"),
             *self._run_rows(),
             *self.conditions.items(),
+            *([("sizes", self.assumed)] if self.assumed else []),
         ]
         if self.emulated:
-            return facts("Emulated time, batch size 1: good for ratios only", rows)
-        return facts("Latency, batch size 1", rows)
+            return facts("Emulated time of one run: good for ratios only", rows)
+        return facts("Latency of one run", rows)
 
     def _run_rows(self) -> list[tuple[str, str]]:
         if max(self.portions, default=1) == 1:
@@ -117,6 +120,7 @@ def benchmark(
     warmup: int = 10,
     threads: int = 1,
     verbose: bool = True,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> BenchmarkReport:
     """Time an exported file, one input at a time.
 
@@ -129,13 +133,18 @@ def benchmark(
         warmup: How many runs before are not; on `"android"` before each chunk.
         threads: Threads that the runtime may use; `"wasm"` has one.
         verbose: Whether to show a progress bar.
+        input_shapes: The shapes of its inputs by their names, for a file that leaves
+            sizes open: `{"image": (1, 320, 320, 3)}`. By default a batch size is 1, and
+            other sizes are those that the file notes, or the first of some usual ones
+            that it runs at. The report says so.
 
     Returns:
         A `BenchmarkReport`: median, spread, device, runtime. LiteRT's program on a
         phone reports no single runs: there the times are means, of ten chunks.
 
     Raises:
-        ValueError: If a number makes no sense, or `on` or the suffix is unknown.
+        ValueError: If a number makes no sense, `on` or the suffix is unknown, or the
+            file has no such input shapes.
         FileNotFoundError: If there is no such file.
         IsADirectoryError: If the path is a folder.
         RuntimeError: If the runtime is not installed, or cannot run the file.
@@ -152,7 +161,9 @@ def benchmark(
     check_counts(runs=(runs, 1), warmup=(warmup, 0), threads=(threads, 1))
     runner.check(file, threads)
     bar = keras.utils.Progbar(warmup + runs, unit_name="run", verbose=int(verbose))
-    timing = runner.time(file, runners.Runs(runs, warmup, threads, bar.update))
+    shapes = dict(input_shapes or {})
+    wanted = runners.Runs(runs, warmup, threads, bar.update, shapes)
+    timing = runner.time(file, wanted)
     spread = {"single runs": timing.single_runs} if timing.single_runs else {}
     return BenchmarkReport(
         path=str(path),
@@ -165,4 +176,5 @@ def benchmark(
         times_ms=tuple(second * 1000 for second in timing.seconds),
         portions=timing.chunks,
         conditions={**spread, **timing.conditions},
+        assumed=timing.assumed,
     )

@@ -19,6 +19,7 @@ from keras_tickets._util.checks import check_counts
 from keras_tickets._util.files import check_source, gzip_size
 from keras_tickets._util.shown import Shown
 from keras_tickets._util.tables import table
+from keras_tickets.runtime import sizes
 from keras_tickets.runtime.formats import SUFFIXES
 
 Path = str | os.PathLike[str]
@@ -92,6 +93,7 @@ class ComparisonTable(Shown):
         turns: In how many rounds each ran, interleaved with the others.
         runs: How many runs of a round were timed.
         threads: Threads that a runtime was allowed.
+        assumed: For each file that leaves sizes open its sizes, and who chose them.
 
     Example:
     >>> wasm = Target("LiteRT.js 2.5", "a desk", emulated=False)
@@ -109,7 +111,7 @@ class ComparisonTable(Shown):
     | sparse | 1,000 | 500 | 1.5 | 2.00 (1.90 to 2.20) |
     <BLANKLINE>
     - wasm: LiteRT.js 2.5, a desk
-    - batch size 1, threads: 1; 5 rounds of 20 runs, medians (least to most)
+    - threads: 1; 5 rounds of 20 runs, medians (least to most)
     """
 
     rows: tuple[Row, ...]
@@ -117,6 +119,7 @@ class ComparisonTable(Shown):
     turns: int
     runs: int
     threads: int
+    assumed: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers, ready for `json.dumps`."""
@@ -168,9 +171,14 @@ class ComparisonTable(Shown):
             for name, target in self.places.items()
         ]
         notes.append(
-            f"batch size 1, threads: {self.threads}; {self.turns} rounds of "
-            f"{self.runs} runs, medians (least to most)"
+            f"threads: {self.threads}; {self.turns} rounds of {self.runs} runs, "
+            "medians (least to most)"
         )
+        notes += [
+            f"{name}: {line}"
+            for name, told in self.assumed.items()
+            for line in told.splitlines()
+        ]
         return notes
 
 
@@ -184,6 +192,7 @@ def compare(
     warmup: int = 10,
     threads: int = 1,
     verbose: bool = True,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> ComparisonTable:
     """Time files beside each other: sizes, latencies, speed-ups in one table.
 
@@ -201,13 +210,16 @@ def compare(
         warmup: How many runs before are not, in each round.
         threads: Threads that a runtime may use.
         verbose: Whether to show a progress bar.
+        input_shapes: The shapes of inputs by their names, where files leave sizes open;
+            each file takes those of its own inputs. See `benchmark`.
 
     Returns:
         A `ComparisonTable`: prints, and turns into Markdown or JSON.
 
     Raises:
         ValueError: If there is no file, a number makes no sense, a target is unknown or
-            does not run a file's format, or `accuracy` names no file.
+            does not run a file's format, `accuracy` names no file, or `input_shapes`
+            fits none.
         FileNotFoundError: If there is no such file.
         RuntimeError: If a runtime is not available, or cannot run a file.
 
@@ -242,10 +254,16 @@ def compare(
     total = len(targets) * turns * len(paths)
     bar = keras.utils.Progbar(total, unit_name="round", verbose=int(verbose))
 
-    wanted = runners.Runs(runs, warmup, threads)
+    wanted = {
+        name: runners.Runs(runs, warmup, threads, shapes=own)
+        for name, own in _shapes(paths, input_shapes).items()
+    }
+    assumed: dict[str, str] = {}
 
     def time(runner: runners.Runner, name: str) -> runners.Timing:
-        timing = runner.time(paths[name], wanted)
+        timing = runner.time(paths[name], wanted[name])
+        if timing.assumed:
+            assumed[name] = timing.assumed
         bar.add(1)
         return timing
 
@@ -258,7 +276,7 @@ def compare(
         for name, path in paths.items()
     )
     return ComparisonTable(
-        rows, {t: timed[t][1] for t in targets}, turns, runs, threads
+        rows, {t: timed[t][1] for t in targets}, turns, runs, threads, assumed
     )
 
 
@@ -312,6 +330,28 @@ def _rated(accuracy: Any) -> dict[str, float]:
         f"{accuracy!r:.80}. No accuracy is measured here: model.evaluate(x, y) tells "
         "that of a model, and kt.verify whether a file computes what the model does."
     )
+
+
+def _shapes(
+    paths: Mapping[str, pathlib.Path], given: Mapping[str, Any] | None
+) -> dict[str, dict[str, Any]]:
+    """Return for each file the shapes that are given for inputs of its own."""
+    if not given:
+        return {name: {} for name in paths}
+    inputs = {name: sizes.names(path) for name, path in paths.items()}
+    known = dict.fromkeys(itertools.chain.from_iterable(inputs.values()))
+    if unknown := [name for name in given if name not in known]:
+        raise ValueError(
+            f"`input_shapes` names {unknown[0]!r}, which is an input of none of the "
+            f"files: {', '.join(map(repr, known))}."
+        )
+    own = {
+        name: {key: shape for key, shape in given.items() if key in inputs[name]}
+        for name in paths
+    }
+    for name, path in paths.items():  # All of them before one is run.
+        sizes.choose(path, own[name])
+    return own
 
 
 def _in_rounds(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -11,7 +12,7 @@ import keras
 from keras_tickets._util.checks import check_model
 from keras_tickets.convert.precision import PRECISIONS
 from keras_tickets.mobile.probe_model import diagnose_probe, probe
-from keras_tickets.xnnpack.analysis import analyze_path
+from keras_tickets.runtime.file_diagnosis import diagnose_file
 from keras_tickets.xnnpack.diagnosis import Diagnosis
 
 
@@ -20,6 +21,7 @@ def diagnose(
     *,
     sparsity: float | None = None,
     precision: str | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Diagnosis:
     """Tell layer by layer what runs sparse on a phone, why not, and what would help.
 
@@ -36,6 +38,8 @@ def diagnose(
             pruner, or 0.9.
         precision: Of a model: the precision that it will be exported in; by default
             `"float32"`.
+        input_shapes: Of a file that leaves sizes open: the shapes of its inputs by
+            their names. By default those of `benchmark`.
 
     Returns:
         A `Diagnosis`, which prints as a table: for each layer whether it runs sparse,
@@ -63,8 +67,13 @@ def diagnose(
     """
     if isinstance(model_or_file, str | os.PathLike):
         _check_nothing_assumed(model_or_file, sparsity=sparsity, precision=precision)
-        return analyze_path(model_or_file)
+        return diagnose_file(model_or_file, input_shapes)
     check_model(model_or_file)
+    if input_shapes is not None:
+        raise ValueError(
+            "input_shapes= is for a file that leaves sizes open; of a model, give "
+            f"keras.Input the sizes. Received: input_shapes={input_shapes!r}"
+        )
     precision = "float32" if precision is None else precision
     _check(sparsity, precision)
     found = probe(model_or_file, sparsity)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
@@ -13,6 +14,7 @@ from keras_tickets._util.files import check_source
 from keras_tickets._util.process import Conversation, converse
 from keras_tickets._util.shown import Shown
 from keras_tickets._util.tables import facts
+from keras_tickets.runtime import fixed_copy, sizes
 from keras_tickets.runtime.arm64 import block_log, instruction_counter
 from keras_tickets.runtime.arm64.emulated_target import Arm64, program
 from keras_tickets.runtime.formats import SUFFIXES
@@ -35,6 +37,7 @@ class InstructionCount(Shown):
         blocks: How many straight pieces of code they were in.
         runtime: LiteRT and its version.
         device: The emulated processor, and the emulator.
+        assumed: The sizes of inputs that the file leaves open, and who chose them.
     """
 
     path: str
@@ -42,6 +45,7 @@ class InstructionCount(Shown):
     blocks: int
     runtime: str
     device: str
+    assumed: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers, ready for `json.dumps`."""
@@ -55,11 +59,16 @@ class InstructionCount(Shown):
             ("in blocks", f"{self.blocks:,}"),
             ("runtime", f"{self.runtime}, threads: 1"),
             ("device", self.device),
+            *([("sizes", self.assumed)] if self.assumed else []),
         ]
         return facts("Executed instructions on emulated ARM64; not a time", rows)
 
 
-def instructions(path: str | os.PathLike[str]) -> InstructionCount:
+def instructions(
+    path: str | os.PathLike[str],
+    *,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+) -> InstructionCount:
     """Count the instructions that one run of a file executes on ARM64.
 
     For comparing files where there is no phone: the count is exact and the same each
@@ -70,13 +79,15 @@ def instructions(path: str | os.PathLike[str]) -> InstructionCount:
 
     Args:
         path: A `.tflite` file.
+        input_shapes: The shapes of its inputs by their names, for a file that leaves
+            sizes open; see `benchmark`.
 
     Returns:
         The count, with runtime and device. It takes some seconds for a small network,
         half a minute for a MobileNet of 96 x 96.
 
     Raises:
-        ValueError: If the suffix is another one.
+        ValueError: If the suffix is another one, or the file has no such input shapes.
         FileNotFoundError: If there is no such file.
         IsADirectoryError: If the path is a folder.
         RuntimeError: If the emulated machine was not built, or cannot run the file.
@@ -91,8 +102,11 @@ def instructions(path: str | os.PathLike[str]) -> InstructionCount:
     file = check_source(path, {".tflite": SUFFIXES[".tflite"]})
     runner = Arm64()
     runner.check(file)
+    if input_shapes:
+        sizes.choose(file, input_shapes)
     try:
-        executed = _count(runner, file)
+        with fixed_copy.fixed(file, input_shapes) as (stored, told):
+            executed = _count(runner, stored)
     except (RuntimeError, ValueError) as error:
         raise RuntimeError(
             f"The instructions of '{file}' on emulated ARM64 cannot be counted. {error}"
@@ -103,6 +117,7 @@ def instructions(path: str | os.PathLike[str]) -> InstructionCount:
         executed.blocks,
         runner.version("ai-edge-litert"),
         runner.device(),
+        told,
     )
 
 

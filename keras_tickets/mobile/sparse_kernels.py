@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping, Sequence
 
 from keras_tickets import runtime
 from keras_tickets._util.files import check_source
 from keras_tickets._util.shown import Shown
 from keras_tickets._util.tables import facts
+from keras_tickets.runtime import sizes
 from keras_tickets.runtime.formats import SUFFIXES
 from keras_tickets.runtime.target import Counted, CountingRunner
 
@@ -48,12 +50,14 @@ class SparsePath(Shown):
         on: Where it ran.
         convolutions: XNNPACK's sparse kernels, in which 1x1 convolutions run.
         dense: TFLite's sparse kernels, in which dense layers run.
+        assumed: The sizes of inputs that the file leaves open, and who chose them.
     """
 
     path: str
     on: str
     convolutions: tuple[SparseKernel, ...]
     dense: tuple[SparseKernel, ...]
+    assumed: str = ""
 
     @property
     def nodes(self) -> int:
@@ -72,10 +76,16 @@ class SparsePath(Shown):
                 for kernel in kernels
                 if (sizes := ", ".join(map(str, kernel.outputs)))
             ]
+        rows += [("sizes", self.assumed)] if self.assumed else []
         return facts(f"Sparse kernels {_TITLES[self.on]}", rows)
 
 
-def sparse_path(path: str | os.PathLike[str], on: str = "arm64") -> SparsePath:
+def sparse_path(
+    path: str | os.PathLike[str],
+    on: str = "arm64",
+    *,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+) -> SparsePath:
     """Run a file once and count the nodes that run in sparse kernels.
 
     Calls are counted while it runs, so this is what ran, and not what the file looks
@@ -88,13 +98,15 @@ def sparse_path(path: str | os.PathLike[str], on: str = "arm64") -> SparsePath:
         on: Where to run it: `"arm64"` is LiteRT on an emulated ARM64 processor,
             `"wasm"` LiteRT.js in Node. This machine's LiteRT has no probe, and on x86
             no sparse kernels for convolutions.
+        input_shapes: The shapes of its inputs by their names, for a file that leaves
+            sizes open; see `benchmark`.
 
     Returns:
         The sparse kernels, and the nodes that ran in each.
 
     Raises:
-        ValueError: If the target is unknown or has no probe, or the suffix is another
-            one.
+        ValueError: If the target is unknown or has no probe, the suffix is another
+            one, or the file has no such input shapes.
         FileNotFoundError: If there is no such file.
         IsADirectoryError: If the path is a folder.
         RuntimeError: If the target was not built, or cannot run the file.
@@ -110,7 +122,8 @@ def sparse_path(path: str | os.PathLike[str], on: str = "arm64") -> SparsePath:
     runner = _counting(on)
     file = check_source(path, {".tflite": SUFFIXES[".tflite"]})
     runner.check(file)
-    return parse(str(path), on, runner.count(file))
+    found = parse(str(path), on, runner.count(file, input_shapes))
+    return dataclasses.replace(found, assumed=sizes.choose(file, input_shapes).told)
 
 
 def _counting(on: str) -> CountingRunner:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
+import numpy as np
 from keras import tree
 
 from keras_tickets import runtime as runners
@@ -29,7 +32,7 @@ from keras_tickets.convert.samples import comparison_samples
 from keras_tickets.convert.tolerances import Expected, judge
 from keras_tickets.inspection import Inspection, inspect
 from keras_tickets.masks.stripping import strip, wrapped
-from keras_tickets.runtime import Runner, inputs
+from keras_tickets.runtime import Runner, sizes
 from keras_tickets.runtime.formats import SUFFIXES
 from keras_tickets.runtime.interpreters import Runtime
 from keras_tickets.runtime.isolated import isolated
@@ -49,6 +52,7 @@ def verify(
     *,
     input_signature: Any = None,
     tolerance: float | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Comparison:
     """Run a file on a target and compare its outputs with those of Keras.
 
@@ -71,6 +75,9 @@ def verify(
         tolerance: The largest difference allowed, relative to the largest absolute
             value of the same output; by default that of the file's precision in
             `kt.export`.
+        input_shapes: Without a model, the shapes of the file's inputs by their names,
+            where it leaves sizes open; by default those of the samples, else those of
+            `benchmark`.
 
     Returns:
         How far the file is from Keras: on the real samples if there are some, else on
@@ -97,13 +104,18 @@ def verify(
     runner = runners.get(on)
     if model is not None:
         check_model(model)
+        _check_no_shapes(input_shapes)
     runner.check(file)
     found = inspect(file)
     precision = precision_of(found)
     limit = check_tolerance(tolerance, precision)
     try:
+        chosen = sizes.Sizes({})
         if model is None:
-            compared = _against_plain(file, found, samples, runner, precision, limit)
+            chosen = _sizes(file, found, samples, input_shapes)
+            compared = _against_plain(
+                file, found, samples, runner, precision, limit, chosen.shapes
+            )
         else:
             signature = _signature(wrapped(model), input_signature, found)
             compared = _against_keras(
@@ -111,8 +123,33 @@ def verify(
             )
     except RuntimeError as error:
         hint = _hint(found, on)
+        if tolerance is None and "was expected" in str(error):
+            hint = f" {limit:g} is the tolerance of {precision.name} files.{hint}"
         raise VerificationError(f"'{path}' with on='{on}': {error}{hint}") from error
-    return compared.get("real", compared["random"])
+    by_precision = f"tolerance {limit:g}, that of {precision.name} files"
+    said = [by_precision if tolerance is None else "", chosen.told]
+    result = compared.get("real", compared["random"])
+    return dataclasses.replace(result, assumed="\n".join(filter(None, said)))
+
+
+def _check_no_shapes(input_shapes: Any) -> None:
+    if input_shapes is not None:
+        raise ValueError(
+            "input_shapes= is for a file without its model; of a model pass "
+            f"input_signature=. Received: input_shapes={input_shapes!r}"
+        )
+
+
+def _sizes(
+    file: pathlib.Path,
+    found: Inspection,
+    samples: Any,
+    given: Mapping[str, Any] | None,
+) -> sizes.Sizes:
+    """Choose the sizes that a file runs at without its model."""
+    sizes.check_numbers(file, found.inputs)
+    own = _sample_shapes(found, samples) if given is None else given
+    return sizes.choose(file, own)
 
 
 def precision_of(found: Inspection) -> Precision:
@@ -158,12 +195,20 @@ def _against_plain(
     runner: Runner,
     precision: Precision,
     limit: float,
+    shapes: sizes.Shapes,
 ) -> dict[str, Comparison]:
     """Compare a file with itself in the plain kernels of its runtime."""
-    specs = {port.name: _spec(port, file.suffix) for port in found.inputs}
-    signature = [specs if len(specs) > 1 else next(iter(specs.values()))]
+    specs = {
+        port.name: keras.InputSpec(
+            shape=shapes[port.name], dtype=port.dtype, name=port.name
+        )
+        for port in found.inputs
+    }
+    signature = [specs if len(specs) != 1 else next(iter(specs.values()))]
     vocabulary = Vocabulary(_IDS if _LOOKUPS & found.ops.keys() else None)
-    chosen = comparison_samples(signature, vocabulary, samples)
+    chosen = comparison_samples(signature, vocabulary, samples if specs else None)
+    if not specs:  # Then each run is the same.
+        chosen = {"random": chosen["random"][:1]}
     every = [sample for kind in chosen.values() for sample in kind]
     names = sorted(specs)  # As `tree.flatten` takes a dict.
     outputs = [port.name for port in found.outputs]
@@ -209,10 +254,19 @@ def _run_all(
     return received
 
 
-def _spec(port: Port, suffix: str) -> keras.InputSpec:
-    """Return an input as the file takes it; LiteRT runs at one size."""
-    shape = inputs.concrete(port.shape) if suffix == ".tflite" else port.shape
-    return keras.InputSpec(shape=tuple(shape), dtype=port.dtype, name=port.name)
+def _sample_shapes(found: Inspection, samples: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shapes in which samples go in, for inputs that leave sizes open."""
+    only = len(found.inputs) == 1
+    shapes = {}
+    for port in found.inputs:
+        own = samples if only else (samples or {}).get(port.name)
+        shape = np.shape(own) if own is not None else ()
+        if len(shape) == len(port.shape) and None in port.shape:
+            row = (port.shape[0] or 1, *shape[1:])
+            # What does not fit is refused where samples are checked.
+            if sizes.fits(port, row):
+                shapes[port.name] = row
+    return shapes
 
 
 def _signature(model: keras.Model, given: Any, found: Inspection) -> Signature:

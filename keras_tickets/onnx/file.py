@@ -81,6 +81,15 @@ class OnnxFile(ModelFile):
             tuple(map(_port, graph.output)),
         )
 
+    def notes(self) -> dict[str, tuple[int | str, ...]]:
+        """Tell the names that the file has for open axes, such as "batch"."""
+        return {
+            printable(value.name): tuple(
+                printable(dim.dim_param) for dim in value.type.tensor_type.shape.dim
+            )
+            for value in self.model.graph.input
+        }
+
     def tensors(self) -> list[FileTensor]:
         """Return the constants: initializers and `Constant` nodes.
 
@@ -187,7 +196,9 @@ def _port(value: Any) -> Port:
     kinds = require("onnx", "export").TensorProto.DataType
     tensor = value.type.tensor_type
     shape = tuple(
-        dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim
+        # Some writers say -1 where others say nothing.
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None
+        for dim in tensor.shape.dim
     )
     # ONNX says FLOAT and DOUBLE where all others say float32 and float64.
     name = kinds.Name(tensor.elem_type).lower()

@@ -7,12 +7,11 @@ import importlib.util
 import os
 import pathlib
 import platform
-import time
 from contextlib import AbstractContextManager
 
-from keras_tickets.runtime import inputs
+from keras_tickets.runtime import inputs, sizes
 from keras_tickets.runtime.formats import FORMATS
-from keras_tickets.runtime.interpreters import Runtime, open_runtime
+from keras_tickets.runtime.interpreters import Runtime
 from keras_tickets.runtime.isolated import isolated
 from keras_tickets.runtime.target import Runner, Runs, Timing
 
@@ -38,23 +37,23 @@ class Host(Runner):
         return isolated(path)
 
     def time(self, path: pathlib.Path, runs: Runs) -> Timing:
-        """Time single runs, in this process."""
+        """Time single runs, inside a process of the file's own."""
         package = FORMATS[path.suffix].package
         try:
-            values = inputs.of_file(path)
-            call = open_runtime(path, runs.threads).prepare(values)
-            seconds = []
-            for index in range(runs.total):
-                start = time.perf_counter()
-                call()
-                seconds.append(time.perf_counter() - start)
-                runs.progress(index + 1)
-        except Exception as error:
+            values = inputs.of_file(path, runs.shapes)
+            with isolated(path, threads=runs.threads) as runtime:
+                seconds = runtime.time(values, runs.total, runs.progress)
+        except RuntimeError as error:
             raise RuntimeError(
-                f"'{path}' cannot be run by {package}. {type(error).__name__}: {error}"
+                f"'{path}' cannot be run by {package}. {error}"
             ) from error
         version = importlib.metadata.version(package)
-        return Timing(tuple(seconds[runs.warmup :]), f"{package} {version}", device())
+        return Timing(
+            tuple(seconds[runs.warmup :]),
+            f"{package} {version}",
+            device(),
+            assumed=sizes.choose(path, runs.shapes).told,
+        )
 
 
 def device() -> str:

@@ -3,45 +3,36 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from keras_tickets._util.damage import reading
-from keras_tickets.runtime import formats
-from keras_tickets.runtime.interpreters import Arrays, values
+from keras_tickets.runtime import formats, sizes
+from keras_tickets.runtime.interpreters import Arrays
 
-# Dimensions that the file leaves open, the batch size apart, get this size.
+# Dimensions that are left open, the batch size apart, get this size.
 _OPEN_SIZE = 32
 
 
-def of_file(path: pathlib.Path) -> Arrays:
+def of_file(path: pathlib.Path, given: Mapping[str, Any] | None = None) -> Arrays:
     """Draw inputs for a file, the same ones each time.
 
     Args:
         path: A `.tflite` or `.onnx` file.
+        given: Input name -> shape, where somebody chose one.
 
     Returns:
-        Input name -> values, at batch size 1 where the file leaves it open.
+        Input name -> values, of the shapes that `sizes.choose` finds.
 
     Raises:
-        RuntimeError: If the file is damaged, or takes what is no number.
+        RuntimeError: If the file is damaged, takes what is no number, or runs at no
+            size that was tried.
     """
     with reading(f"The inputs of '{path}' cannot be read", RuntimeError):
         ports = formats.read(path).interface().inputs
-    if strange := [port for port in ports if not _is_number(port.dtype)]:
-        raise RuntimeError(
-            f"The input {strange[0]} of '{path}' takes no numbers, which are all that "
-            "is drawn for a file. Export the part of the network behind it."
-        )
-    return {port.name: values(concrete(port.shape), port.dtype) for port in ports}
-
-
-def _is_number(dtype: str) -> bool:
-    try:
-        return np.dtype(dtype).kind in "biufcV"
-    except TypeError:  # As of TFLite's strings, 4-bit numbers and resources.
-        return False
+    return sizes.draw(path, ports, sizes.choose(path, given).shapes)
 
 
 def concrete(shape: Any) -> list[int]:

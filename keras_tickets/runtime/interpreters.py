@@ -25,8 +25,13 @@ import numpy as np
 
 SIGNATURE = "serving_default"
 
-# An argument of the program: run the reference kernels, not the fast ones.
-REFERENCE = "--reference"
+# Arguments of the program: run the reference kernels, not the fast ones; the bytes that
+# the file may take.
+REFERENCE, MEMORY = "--reference", "--memory="
+
+# Times are told together that were measured within so many seconds: who hears of them
+# does not work meanwhile.
+_TOLD_EVERY = 0.1
 
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
@@ -105,22 +110,39 @@ class LiteRT(LocalRuntime):
         # A second interpreter: a signature's runner keeps its own from being run by
         # anyone else, and copies inputs and outputs each time.
         interpreter = self._load()
+        self._fill(interpreter, values)
+        invoke: Callable[[], object] = interpreter.invoke
+        return invoke
+
+    def shapes(self, values: Arrays) -> dict[str, list[int]]:
+        """Run the file once, and return the shape of each tensor by its number."""
+        # Of tensors that it need not keep some have the shape of the file.
+        interpreter = self._load(keep=True)
+        self._fill(interpreter, values)
+        interpreter.invoke()
+        details = interpreter.get_tensor_details()
+        return {str(entry["index"]): entry["shape"].tolist() for entry in details}
+
+    def _fill(self, interpreter: Any, values: Arrays) -> None:
+        """Give an interpreter its inputs, at their sizes."""
         tensors = {self._details[n]["index"]: v for n, v in self._typed(values).items()}
         for index, value in tensors.items():
             interpreter.resize_tensor_input(index, value.shape)
         interpreter.allocate_tensors()
         for index, value in tensors.items():
             interpreter.set_tensor(index, value)
-        invoke: Callable[[], object] = interpreter.invoke
-        return invoke
 
-    def _load(self) -> Any:
+    def _load(self, keep: bool = False) -> Any:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         if self._reference:
             kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
             return Interpreter(str(self._path), experimental_op_resolver_type=kernels)
-        return Interpreter(str(self._path), num_threads=self._threads or None)
+        return Interpreter(
+            str(self._path),
+            num_threads=self._threads or None,
+            experimental_preserve_all_tensors=keep,
+        )
 
     def _typed(self, values: Arrays) -> Arrays:
         return {
@@ -144,7 +166,11 @@ class _Unsigned:
 
     def __call__(self, **values: Any) -> Arrays:
         """Run the file once."""
-        for name, entry in self.get_input_details().items():
+        inputs = self.get_input_details()
+        for name, entry in inputs.items():
+            self._interpreter.resize_tensor_input(entry["index"], values[name].shape)
+        self._interpreter.allocate_tensors()
+        for name, entry in inputs.items():
             self._interpreter.set_tensor(entry["index"], values[name])
         self._interpreter.invoke()
         outputs = self._interpreter.get_output_details()
@@ -225,15 +251,31 @@ def onnx_session(path: pathlib.Path, threads: int, optimize: bool = True) -> Any
     )
 
 
-def _peak_memory() -> int:
-    """Return this process' peak memory in bytes; 0 where nothing tells."""
+def _memory(what: str) -> int:
+    """Return this process' memory in bytes, by the kernel's name; 0 if nothing tells.
+
+    Args:
+        what: `"VmHWM"` is the most it had, `"VmData"` what it may write to.
+    """
     # Not getrusage: its figure begins with the peak of the process that started us.
     status = pathlib.Path("/proc/self/status")
     if not status.exists():
         return 0
     lines = status.read_text().splitlines()
-    peak = next((line for line in lines if line.startswith("VmHWM:")), "VmHWM: 0 kB")
-    return int(peak.split()[1]) * 1024
+    found = next((line for line in lines if line.startswith(f"{what}:")), "none 0 kB")
+    return int(found.split()[1]) * 1024
+
+
+def _bound(size: int) -> None:
+    """Let this process take so many bytes more, where the system can say so."""
+    now = _memory("VmData")
+    if not now:
+        return
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = now + size if most == resource.RLIM_INFINITY else min(now + size, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
 
 
 def ready(path: str) -> Any:
@@ -288,11 +330,13 @@ def listen() -> Iterator[str]:
     return iter(lines.get, None)
 
 
-def _serve(path: pathlib.Path, threads: int, reference: bool) -> None:
+def _serve(path: pathlib.Path, threads: int, reference: bool, memory: int) -> None:
     """Load a file, then do what each line of stdin asks for."""
     questions = listen()
     importlib.import_module(_RUNTIMES[path.suffix].module)
-    before = _peak_memory()
+    if memory:
+        _bound(memory)
+    before = _memory("VmHWM")
     try:
         runtime = open_runtime(path, threads, reference)
         _say(inputs=runtime.inputs, outputs=runtime.outputs)
@@ -303,19 +347,28 @@ def _serve(path: pathlib.Path, threads: int, reference: bool) -> None:
             if "runs" in request:
                 _time(runtime.prepare(values), request["runs"])
                 continue
+            if "shapes" in request and isinstance(runtime, LiteRT):
+                _say(shapes=runtime.shapes(values))
+                continue
             results = runtime.run(values)
             np.savez(request["outputs"], *[results[name] for name in runtime.outputs])
-            _say(peak=_peak_memory() - before)
+            _say(peak=_memory("VmHWM") - before)
     except Exception as error:
         _say(error=f"{type(error).__name__}: {error}")
 
 
 def _time(call: Callable[[], object], runs: int) -> None:
-    """Say the time of each run as soon as it is known: some take minutes."""
-    for _ in range(runs):
+    """Say the times of runs while others go on: some take minutes."""
+    seconds: list[float] = []
+    told = time.perf_counter()
+    for left in reversed(range(runs)):
         start = time.perf_counter()
         call()
-        _say(seconds=time.perf_counter() - start)
+        end = time.perf_counter()
+        seconds.append(end - start)
+        if not left or end - told > _TOLD_EVERY:
+            _say(seconds=seconds)
+            seconds, told = [], time.perf_counter()
 
 
 def _say(**answer: Any) -> None:
@@ -327,4 +380,5 @@ if __name__ == "__main__":
         pathlib.Path(sys.argv[1]),
         threads=int(sys.argv[2]),
         reference=REFERENCE in sys.argv,
+        memory=sum(int(a[len(MEMORY) :]) for a in sys.argv if a.startswith(MEMORY)),
     )

@@ -7,7 +7,10 @@ leave nothing behind.
 from __future__ import annotations
 
 import contextlib
+import glob
+import os
 import pathlib
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,9 +18,19 @@ from typing import Any
 
 import numpy as np
 
-from keras_tickets._util.process import Conversation, converse
+from keras_tickets._util.process import (
+    Conversation,
+    EndedError,
+    RefusedError,
+    converse,
+)
 from keras_tickets.runtime import interpreters
 from keras_tickets.runtime.interpreters import Arrays, Runtime
+
+# A runtime may take this much memory, and so many times what its file takes; more where
+# the variable says so, in GiB.
+_FREE, _RATIO = 2**32, 16
+_VARIABLE = "KERAS_TICKETS_MEMORY"
 
 
 class Isolated(Runtime):
@@ -57,12 +70,17 @@ class Isolated(Runtime):
         Returns:
             The seconds of each run, in order; the inputs' way there is not counted.
         """
-        seconds = [self._ask(values, runs=runs)["seconds"]]
-        progress(1)
+        seconds: list[float] = self._ask(values, runs=runs)["seconds"]
+        progress(len(seconds))
         while len(seconds) < runs:
-            seconds.append(self._conversation.answer("run")["seconds"])
+            seconds += self._conversation.answer("run")["seconds"]
             progress(len(seconds))
         return seconds
+
+    def shapes(self, values: Arrays) -> dict[int, list[int]]:
+        """Run a `.tflite` once; return the shapes of its tensors by their numbers."""
+        found = self._ask(values, shapes=True)["shapes"]
+        return {int(number): shape for number, shape in found.items()}
 
     def _ask(self, values: Arrays, **question: Any) -> dict[str, Any]:
         sent = self._folder / "inputs.npz"
@@ -98,8 +116,32 @@ def isolated(
     # -P: a module beside the program must not hide a package of the same name.
     command = [*python, "-P", interpreters.__file__, str(path), str(threads)]
     command += [interpreters.REFERENCE] if reference else []
+    memory = _memory(path)
+    command += [f"{interpreters.MEMORY}{memory}"]
     with (
         tempfile.TemporaryDirectory() as folder,
         converse(command, environment, timeout) as conversation,
     ):
-        yield Isolated(conversation, pathlib.Path(folder))
+        try:
+            yield Isolated(conversation, pathlib.Path(folder))
+        except (RefusedError, EndedError) as error:
+            if not re.search(r"alloc|memory", str(error), re.IGNORECASE):
+                raise
+            raise RuntimeError(
+                f"{error} It may take {memory / 2**30:.1f} GiB of memory; the "
+                f"environment variable {_VARIABLE}=64 allows 64."
+            ) from error
+
+
+def _memory(path: pathlib.Path) -> int:
+    """Return the bytes that a runtime may take: damaged files ask for any number."""
+    if said := os.environ.get(_VARIABLE):
+        try:
+            return int(float(said) * 2**30)
+        except (ValueError, OverflowError):
+            raise RuntimeError(
+                f"{_VARIABLE} is the memory in GiB that running a file may take. "
+                f"Received: {said!r}"
+            ) from None
+    beside = path.parent.glob(f"{glob.escape(path.name)}*")
+    return _FREE + _RATIO * sum(file.stat().st_size for file in beside)

@@ -31,12 +31,15 @@ class Runs:
         threads: Threads that the runtime may use.
         progress: Called with the number of runs done so far, the warm-up included,
             outside of the timed part.
+        shapes: Input name -> shape, where somebody chose one; others are those of
+            `sizes.choose`.
     """
 
     count: int
     warmup: int = 0
     threads: int = 1
     progress: Callable[[int], None] = lambda done: None
+    shapes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -58,6 +61,7 @@ class Timing:
         single_runs: What single runs took, in words, where each time is the mean of
             several.
         conditions: What else the times depend on, in words by topic.
+        assumed: The sizes of inputs that the file leaves open, and who chose them.
     """
 
     seconds: tuple[float, ...]
@@ -67,6 +71,7 @@ class Timing:
     chunks: tuple[int, ...] = ()
     single_runs: str = ""
     conditions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    assumed: str = ""
 
 
 class Runner(abc.ABC):
@@ -169,11 +174,14 @@ class CountingRunner(Runner):
     """A target that also reports which nodes ran in a sparse kernel."""
 
     @abc.abstractmethod
-    def count(self, path: pathlib.Path) -> Counted:
+    def count(
+        self, path: pathlib.Path, shapes: Mapping[str, Any] | None = None
+    ) -> Counted:
         """Run a file once, and count the nodes that run in sparse kernels.
 
         Args:
             path: A `.tflite` file.
+            shapes: Input name -> shape, where somebody chose one.
 
         Returns:
             What was counted, as `{"convolution": [...], "dense": [...]}`, each entry as

@@ -12,17 +12,18 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
 from keras_tickets._util.process import Conversation, converse
-from keras_tickets.runtime import inputs
+from keras_tickets.runtime import fixed_copy, inputs, sizes
 from keras_tickets.runtime.building import how_to_build
 from keras_tickets.runtime.host import device
 from keras_tickets.runtime.interpreters import Arrays, Runtime
+from keras_tickets.runtime.sizes import Shapes
 from keras_tickets.runtime.target import (
     Counted,
     CountingRunner,
@@ -75,9 +76,11 @@ class Wasm(CountingRunner):
         """Load a file in a Node process."""
         return self._load(path)
 
-    def count(self, path: pathlib.Path) -> Counted:
+    def count(
+        self, path: pathlib.Path, shapes: Mapping[str, Any] | None = None
+    ) -> Counted:
         """Count while LiteRT.js runs a file."""
-        values = inputs.of_file(path)
+        values = inputs.of_file(path, shapes)
         try:
             with self.probed(path) as file:
                 return file.count(values)
@@ -94,16 +97,25 @@ class Wasm(CountingRunner):
     def _load(self, path: pathlib.Path, *options: str) -> Iterator[LiteRTJs]:
         node = shutil.which("node") or "node"
         program = self.folder / "runner.mjs"
-        command = [node, str(program), str(path.absolute()), *options]
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            converse(command, timeout=self.timeout) as conversation,
-        ):
-            yield LiteRTJs(conversation, pathlib.Path(folder))
+
+        def start(file: pathlib.Path) -> AbstractContextManager[Conversation]:
+            command = [node, str(program), str(file.absolute()), *options]
+            return converse(command, timeout=self.timeout)
+
+        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as block:
+
+            def restart(shapes: Shapes) -> Conversation | None:
+                if not fixed_copy.takes(path, shapes):
+                    return None
+                stored, _ = block.enter_context(fixed_copy.fixed(path, shapes))
+                return block.enter_context(start(stored))
+
+            conversation = block.enter_context(start(path))
+            yield LiteRTJs(conversation, pathlib.Path(folder), restart)
 
     def time(self, path: pathlib.Path, runs: Runs) -> Timing:
         """Time single runs, as Node sees them."""
-        values = inputs.of_file(path)
+        values = inputs.of_file(path, runs.shapes)
         seconds: list[float] = []
         try:
             with self.open(path) as file:
@@ -116,7 +128,12 @@ class Wasm(CountingRunner):
             raise RuntimeError(
                 f"'{path}' cannot be run by LiteRT.js. {error}"
             ) from error
-        return Timing(tuple(seconds[runs.warmup :]), file.runtime, device())
+        return Timing(
+            tuple(seconds[runs.warmup :]),
+            file.runtime,
+            device(),
+            assumed=sizes.choose(path, runs.shapes).told,
+        )
 
 
 class LiteRTJs(Runtime):
@@ -125,6 +142,8 @@ class LiteRTJs(Runtime):
     Args:
         conversation: With `runner.mjs`, just started.
         folder: Where arrays are exchanged.
+        restart: Starts it with the file at other shapes, if the file leaves them open:
+            LiteRT.js changes none.
 
     Attributes:
         runtime: Which runtime it is, with its version.
@@ -133,10 +152,18 @@ class LiteRTJs(Runtime):
         RuntimeError: If the file cannot be loaded.
     """
 
-    def __init__(self, conversation: Conversation, folder: pathlib.Path) -> None:
+    def __init__(
+        self,
+        conversation: Conversation,
+        folder: pathlib.Path,
+        restart: Callable[[Shapes], Conversation | None],
+    ) -> None:
         self._conversation, self._folder = conversation, folder
+        self._restart = restart
         loaded = conversation.answer("loaded")
         self._inputs, self._outputs = loaded["inputs"], loaded["outputs"]
+        # What runs at other shapes, by these.
+        self._others: dict[tuple[Any, ...], LiteRTJs] = {}
         self.inputs = [port["name"] for port in self._inputs]
         self.outputs = [port["name"] for port in self._outputs]
         self.runtime = (
@@ -145,6 +172,8 @@ class LiteRTJs(Runtime):
 
     def run(self, values: Arrays) -> Arrays:
         """Run the file once."""
+        if other := self._other(values):
+            return other.run(values)
         answer = self._ask(values, 1)
         return {
             port["name"]: np.fromfile(
@@ -157,13 +186,29 @@ class LiteRTJs(Runtime):
 
     def time(self, values: Arrays, runs: int) -> list[float]:
         """Run the file some times; return the seconds of each."""
+        if other := self._other(values):
+            return other.time(values, runs)
         times: list[float] = self._ask(values, runs)["seconds"]
         return times
 
     def count(self, values: Arrays) -> Counted:
         """Run a probed file once; return what has run in sparse kernels so far."""
+        if other := self._other(values):
+            return other.count(values)
         counted: Counted = self._ask(values, 1)["ran"]
         return counted
+
+    def _other(self, values: Arrays) -> LiteRTJs | None:
+        """Return the file at the shapes of the values; None if it is this one."""
+        shapes = {port["name"]: values[port["name"]].shape for port in self._inputs}
+        key = tuple(shapes.values())
+        if key == tuple(tuple(port["shape"]) for port in self._inputs):
+            return None
+        if key not in self._others:
+            if (conversation := self._restart(shapes)) is None:
+                return None
+            self._others[key] = LiteRTJs(conversation, self._folder, self._restart)
+        return self._others[key]
 
     def _ask(self, values: Arrays, runs: int) -> dict[str, Any]:
         sent = {
@@ -175,7 +220,7 @@ class LiteRTJs(Runtime):
 
     def _sent(self, index: int, port: dict[str, Any], value: Any) -> dict[str, Any]:
         """Write one input, and say where it is."""
-        if not _fits(value.shape, port["shape"]):
+        if value.shape != tuple(port["shape"]):
             raise RuntimeError(
                 f"LiteRT.js takes input '{port['name']}' in the shape "
                 f"{tuple(port['shape'])} only. Received: {value.shape}"
@@ -184,13 +229,6 @@ class LiteRTJs(Runtime):
         value.astype(port["dtype"]).tofile(file)
         shape = list(value.shape)
         return {"file": str(file), "dtype": port["dtype"], "shape": shape}
-
-
-def _fits(shape: tuple[int, ...], wanted: list[int]) -> bool:
-    """Return whether a file takes this shape; -1 is a size that it leaves open."""
-    return len(shape) == len(wanted) and all(
-        size in (-1, given) for size, given in zip(wanted, shape, strict=True)
-    )
 
 
 def _node_missing() -> str | None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import collections
 import copy
 import re
+from collections.abc import Mapping
 from typing import Any, Self
+
+import numpy as np
 
 from keras_tickets._util.file_tensor import FileTensor
 from keras_tickets._util.model_file import Interface, ModelFile
-from keras_tickets.tflite import schema, unpacking
+from keras_tickets.tflite import interface, schema, unpacking
 from keras_tickets.tflite.graph import Graph
 from keras_tickets.tflite.interface import OrderedInterface, by_name, by_order
 from keras_tickets.tflite.tensor import constants, read
@@ -62,6 +65,28 @@ class TfliteFile(ModelFile):
     def interface(self) -> Interface:
         """Return the inputs and the outputs by the names of the first signature."""
         return by_name(self.model)
+
+    def notes(self) -> dict[str, tuple[int | str, ...]]:
+        """Tell the sizes that are stored for open axes; 1 is only a place holder."""
+        stored = interface.stored_shapes(self.model)
+        return {
+            name: tuple(size if size > 1 else "" for size in shape)
+            for name, shape in stored.items()
+        }
+
+    def stores(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Return whether its tensors are stored at these shapes of its inputs."""
+        return interface.stored_shapes(self.model) == {**shapes}
+
+    def fix(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Store its inputs for these shapes, and leave no size open."""
+        interface.fix(self.model, shapes)
+
+    def resize(self, shapes: Mapping[int, list[int]]) -> None:
+        """Store tensors of the graph that is run, by their numbers, in these shapes."""
+        for number, tensor in enumerate(self.model.subgraphs[0].tensors):
+            if number in shapes:
+                tensor.shape = np.array(shapes[number], np.int32)
 
     def ordered_interface(self) -> OrderedInterface:
         """Return the inputs and the outputs in the order of the graph."""

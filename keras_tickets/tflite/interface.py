@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from keras_tickets._util.model_file import Interface, Port, printable
 from keras_tickets.tflite.schema import schema
@@ -69,6 +72,37 @@ def by_order(model: Any) -> OrderedInterface:
     return OrderedInterface(inputs, outputs, positions)
 
 
+def stored_shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shape that is stored for each input, with a size for open axes."""
+    return {
+        name: tuple(map(int, [] if tensor.shape is None else tensor.shape))
+        for name, tensor in _inputs(model).items()
+    }
+
+
+def fix(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Give the inputs of an unpacked file these shapes, and leave no axis open."""
+    for name, tensor in _inputs(model).items():
+        tensor.shape = np.array(shapes[name], np.int32)
+    signature = _signature(model)
+    graph = model.subgraphs[signature.subgraphIndex if signature else 0]
+    for tensor in graph.tensors:
+        tensor.shapeSignature = None
+
+
+def _inputs(model: Any) -> dict[str, Any]:
+    """Return the tensors of the inputs by the names of `by_name`."""
+    if signature := _signature(model):
+        graph = model.subgraphs[signature.subgraphIndex]
+        return {
+            printable(entry.name): graph.tensors[entry.tensorIndex]
+            for entry in signature.inputs or []
+        }
+    graph = model.subgraphs[0]
+    found = (graph.tensors[index] for index in graph.inputs)
+    return {printable(tensor.name): tensor for tensor in found}
+
+
 def _signature(model: Any) -> Any:
     """Return the signature that is read, run and timed; None if there is none.
 
@@ -91,10 +125,12 @@ def _mapped(graph: Any, entry: Any) -> Port:
 def _port(tensor: Any) -> Port:
     types = {number: name for name, number in vars(schema().TensorType).items()}
     # `shape` holds a 1 where the size is open; the signature says so with -1.
-    shape = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
-    sizes = [] if shape is None else shape.tolist()
+    sizes = [] if tensor.shape is None else [*tensor.shape]
+    said = [] if tensor.shapeSignature is None else [*tensor.shapeSignature]
+    if len(said) == len(sizes):
+        sizes = said
     return Port(
         printable(tensor.name),
-        tuple(None if size < 0 else size for size in sizes),
+        tuple(None if size < 0 else int(size) for size in sizes),
         types[tensor.type].lower(),
     )

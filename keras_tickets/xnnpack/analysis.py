@@ -1,14 +1,11 @@
-"""From a `.tflite` file to its `Diagnosis`; without Keras."""
+"""From a `.tflite` file in memory to its `Diagnosis`; without Keras."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 
-from keras_tickets._util.damage import reading
 from keras_tickets._util.file_tensor import FileTensor
-from keras_tickets._util.files import check_source
 from keras_tickets.tflite.file import TfliteFile
 from keras_tickets.tflite.graph import Graph, Node
 from keras_tickets.xnnpack import speed
@@ -25,9 +22,10 @@ from keras_tickets.xnnpack.rules import REVISION
 
 TARGET = "xnnpack"
 
-SUFFIXES = {TfliteFile.suffix: TfliteFile.format}
-
 Naming = Callable[[str, FileTensor | None], str]
+
+# What tfmot calls its wrappers, until they are stripped.
+_UNSTRIPPED = "prune_low_magnitude_"
 
 # Operators that get a row: those with weights. Others only if they break.
 _WEIGHTED = (
@@ -37,26 +35,6 @@ _WEIGHTED = (
     "BATCH_MATMUL",
     "TRANSPOSE_CONV",
 )
-
-
-def analyze_path(path: str | os.PathLike[str]) -> Diagnosis:
-    """Predict what of the file at a path runs sparse, without Keras.
-
-    Args:
-        path: A `.tflite` file of any origin.
-
-    Returns:
-        The report.
-
-    Raises:
-        ValueError: If the suffix is another one, or the file is damaged.
-        FileNotFoundError: If there is no such file.
-        IsADirectoryError: If the path is a folder.
-        ImportError: If `keras-tickets[export]` is not installed.
-    """
-    found = check_source(path, SUFFIXES)
-    with reading(f"'{path}' cannot be read as .tflite"):
-        return analyze(TfliteFile.read(found), str(path))
 
 
 def analyze(file: TfliteFile, subject: str, naming: Naming | None = None) -> Diagnosis:
@@ -87,6 +65,20 @@ def analyze(file: TfliteFile, subject: str, naming: Naming | None = None) -> Dia
         layers=tuple(layers),
         clusters=tuple(clusters),
         foreign=tuple(sorted(file.foreign())),
+        origin=_origin(file),
+    )
+
+
+def _origin(file: TfliteFile) -> str:
+    """Say where a file comes from that was converted too early."""
+    names = (value.name for graph in file.graphs() for value in graph.values)
+    if not any(_UNSTRIPPED in name for name in names):
+        return ""
+    return (
+        "tfmot's pruning, not stripped: it still holds the wrappers "
+        f"'{_UNSTRIPPED}...', with their masks and thresholds. Call "
+        "tfmot.sparsity.keras.strip_pruning(model) before you convert it, and diagnose "
+        "the new file"
     )
 
 

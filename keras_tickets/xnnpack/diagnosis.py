@@ -97,7 +97,9 @@ class Diagnosis(Shown):
         layers: What becomes of each operator with weights, and of any that breaks.
         clusters: The zeros of what runs sparse together, against two thirds.
         foreign: Operators that LiteRT does not carry, such as TensorFlow's (`Flex...`).
-        assumed: What was assumed of a model that is not trained yet; empty for files.
+        assumed: What was assumed of a model that is not trained yet; of a file, the
+            sizes that it leaves open, and who chose them.
+        origin: What wrote the file, where it was written too early; else empty.
     """
 
     subject: str
@@ -108,6 +110,7 @@ class Diagnosis(Shown):
     clusters: tuple[ClusterZeros, ...]
     foreign: tuple[str, ...] = ()
     assumed: str = ""
+    origin: str = ""
 
     @property
     def kernels(self) -> dict[str, int]:
@@ -215,6 +218,8 @@ class Diagnosis(Shown):
             ),
             ("rules", self.revision),
         ]
+        if self.origin:
+            rows.insert(1, ("what it is", self.origin))
         if self.assumed:
             rows.append(("assumed", self.assumed))
         if self._sparse and not self.breaks:

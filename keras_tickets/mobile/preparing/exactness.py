@@ -24,7 +24,7 @@ from keras_tickets.mobile.preparing.network_graph import (
     packed,
     values_in,
 )
-from keras_tickets.runtime import inputs
+from keras_tickets.runtime import inputs, interpreters
 
 Difference = tuple[float, float]
 
@@ -125,7 +125,7 @@ def _samples(graph: Graph) -> list[Any]:
 def _sample(value: Value, known: Vocabulary) -> Any:
     shape, dtype = inputs.concrete(value.shape), value.spec.dtype
     if dtype != "string":
-        return inputs.values(shape, dtype)
+        return interpreters.values(shape, dtype)
     [[text]] = make_samples(known, [keras.InputSpec(shape=shape, dtype=dtype)], 1)
     return text
 

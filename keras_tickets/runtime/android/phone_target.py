@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_tickets._util.damage import reading
 from keras_tickets._util.file_tensor import Array
-from keras_tickets.runtime import inputs
+from keras_tickets.runtime import inputs, sizes
 from keras_tickets.runtime.android import adb, benchmark_output, phone
 from keras_tickets.runtime.android.benchmark_model import (
     ON_PHONE,
@@ -71,7 +71,7 @@ class Android(Runner):
 
     def time(self, path: pathlib.Path, runs: Runs) -> Timing:
         """Time chunks of runs, on the phone's fastest cores."""
-        interface, values = _interface(path), inputs.of_file(path)
+        interface, values = _interface(path), inputs.of_file(path, runs.shapes)
         found = adb.attached(self.timeout)
         identity, cores = phone.identity(found), phone.cores(found, runs.threads)
         before = phone.temperature(found)
@@ -94,6 +94,7 @@ class Android(Runner):
             emulated=identity.emulated,
             chunks=tuple(summary.count for summary in summaries),
             single_runs=_range(summaries),
+            assumed=sizes.choose(path, runs.shapes).told,
             conditions={
                 "cores": cores.note,
                 "governor": phone.governor(found),

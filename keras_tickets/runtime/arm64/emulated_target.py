@@ -10,10 +10,12 @@ from __future__ import annotations
 import importlib.metadata
 import pathlib
 import subprocess
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from typing import Any
 
-from keras_tickets._util.process import converse
-from keras_tickets.runtime import inputs, interpreters
+from keras_tickets._util.process import Conversation, converse
+from keras_tickets.runtime import fixed_copy, inputs, interpreters, sizes
 from keras_tickets.runtime.arm64 import kernel_counter
 from keras_tickets.runtime.building import how_to_build
 from keras_tickets.runtime.formats import FORMATS
@@ -70,7 +72,7 @@ class Arm64(CountingRunner):
         """Time single runs, inside the emulated machine."""
         package = FORMATS[path.suffix].package
         try:
-            values = inputs.of_file(path)
+            values = inputs.of_file(path, runs.shapes)
             with self._load(path, runs.threads) as runtime:
                 seconds = runtime.time(values, runs.total, runs.progress)
         except RuntimeError as error:
@@ -82,19 +84,28 @@ class Arm64(CountingRunner):
             self.version(package),
             self.device(),
             emulated=True,
+            assumed=sizes.choose(path, runs.shapes).told,
         )
 
-    def count(self, path: pathlib.Path) -> Counted:
+    def count(
+        self, path: pathlib.Path, shapes: Mapping[str, Any] | None = None
+    ) -> Counted:
         """Count while LiteRT runs a file in the emulated machine."""
-        command = [*self.command(), *program(kernel_counter.__file__, path)]
         try:
-            with converse(command, self.environment(), self.timeout) as probe:
+            with (
+                fixed_copy.fixed(path, shapes) as (file, _),
+                self._counter(file) as probe,
+            ):
                 counted: Counted = probe.answer("run")
         except RuntimeError as error:
             raise RuntimeError(
                 f"'{path}' cannot be run by LiteRT on emulated ARM64. {error}"
             ) from error
         return counted
+
+    def _counter(self, path: pathlib.Path) -> AbstractContextManager[Conversation]:
+        command = [*self.command(), *program(kernel_counter.__file__, path)]
+        return converse(command, self.environment(), self.timeout)
 
     def command(self, *options: str) -> list[str]:
         """Return the command that starts the emulated machine's Python.
