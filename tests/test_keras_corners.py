@@ -169,6 +169,31 @@ def test_a_layer_is_frozen_alone(model):
     assert not model.trainable_variables, VERSION
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX")
+def test_a_step_does_not_begin_with_the_state_before_the_last():
+    """Two steps with a look at the variables within them train as two without."""
+
+    class Looks(keras.Model):
+        def __init__(self, looks):
+            super().__init__()
+            self.dense, self.looks = layers.Dense(2), looks
+
+        def call(self, x):
+            if self.looks:
+                keras_private.up_to_date(self)
+            return self.dense(x)
+
+    kernels = []
+    for looks in (False, True):
+        keras.utils.set_random_seed(0)
+        model = Looks(looks)
+        model.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
+        for _ in range(3):
+            model.train_on_batch(np.ones((4, 3)), np.ones((4, 2)))
+        kernels.append(keras.ops.convert_to_numpy(model.dense.kernel))
+    np.testing.assert_allclose(*kernels, err_msg=VERSION)
+
+
 def test_a_method_is_replaced_and_comes_back():
     layer = layers.Dense(2, layers.Softmax())
     x = keras.ops.ones((1, 3))

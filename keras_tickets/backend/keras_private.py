@@ -79,10 +79,16 @@ def up_to_date(model: keras.Model) -> None:
     """Let the variables of `model` hold their values, also in the middle of `fit`.
 
     On JAX the training state is elsewhere between two steps; what Keras hands to a
-    callback as `self.model` is brought up to date in this way.
+    callback as `self.model` is brought up to date in this way. Within a step, what
+    Keras would bring is the state of the step before.
     """
-    if keras.backend.backend() == "jax":
+    if keras.backend.backend() == "jax" and not _in_stateless_scope():
         model.jax_state_sync()
+
+
+def _in_stateless_scope() -> bool:
+    scopes = importlib.import_module("keras.src.backend.common.stateless_scope")
+    return bool(scopes.in_stateless_scope())
 
 
 def for_any_backend(config: Any) -> Any:
