@@ -478,7 +478,7 @@ def test_no_module_is_imported_for_a_name_in_a_config(tmp_path):
     """The process that converts imports classes of the user's, by name."""
     from keras_tickets.convert import converter_process
 
-    forged = {"module": "planted", "class_name": "Dense", "config": {}}
+    forged = {"module": "never_imported", "class_name": "Dense", "config": {}}
     known = {"module": __name__, "class_name": "Described", "config": {}}
     path = tmp_path / "x.keras"
     with zipfile.ZipFile(path, "w") as archive:

@@ -59,7 +59,7 @@ def test_layers_with_state_come_out_equal(tmp_path):
     # Those of other ranks are like the two-dimensional ones.
     held = [name for name in recipes.available() if STATE.search(name)]
     names = [name for name in held if not re.search("1D|3D", name)]
-    assert len(names) > 40
+    assert len(names) > 35  # Keras 3.13 exports fewer
     assert wrong(names, tmp_path) == {}
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 
 import keras
 import numpy as np
 import pytest
+from conftest import covering
 from keras import callbacks, layers
 
 import keras_tickets as kt
@@ -19,11 +21,9 @@ pytestmark = [
 BEST = undone.BEST
 UNDO = ("EarlyStopping", "LambdaCallback", "ModelCheckpoint")
 APART = (*UNDO, "CallbackList", "OrbaxCheckpoint", "SwapEMAWeights", "TensorBoard")
-QUICK = ("GradualMagnitude", "GemMiner")
-PRUNERS = [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
-    for name in undone.PRUNERS
-]
+GRADUAL, SEARCH = "GradualMagnitude", "GemMiner"
+UNDONE = [(name, GRADUAL) for name in UNDO]
+LOADED = [(way, GRADUAL) for way in undone.ways()]
 MISSED = "ignore:.*(is not done|missed its target|shorter than the schedule)"
 
 
@@ -73,8 +73,10 @@ def test_each_callback_of_keras_has_a_row():
     assert set(undone.exported()) <= set(undone.CALLBACKS)
 
 
-@pytest.mark.parametrize("pruner", PRUNERS)
-@pytest.mark.parametrize("name", UNDO)
+@pytest.mark.parametrize(
+    ("name", "pruner"),
+    covering(itertools.product(UNDO, undone.PRUNERS), quick=UNDONE),
+)
 def test_what_undoes_masks_is_told(name, pruner, trained):
     found = undone.after_callback(name, pruner, trained(pruner).fresh)
     # RigL has the same sparsity in each epoch.
@@ -93,8 +95,10 @@ def test_the_others_leave_masks_alone(trained, tmp_path):
     assert undone.outcome(ticket, told) == "on target"
 
 
-@pytest.mark.parametrize("pruner", PRUNERS)
-@pytest.mark.parametrize("way", undone.ways())
+@pytest.mark.parametrize(
+    ("way", "pruner"),
+    covering(itertools.product(undone.ways(), undone.PRUNERS), quick=LOADED),
+)
 def test_no_loading_undoes_masks_without_a_word(way, pruner, trained):
     finished = trained(pruner)
     expected = "on target" if pruner == "RigL" else "told"
@@ -154,7 +158,7 @@ class Kept(callbacks.Callback):
         self.epochs[epoch] = self.model.get_weights()
 
 
-@pytest.mark.parametrize("pruner", PRUNERS)
+@pytest.mark.parametrize("pruner", covering(undone.PRUNERS, quick=[GRADUAL]))
 def test_the_best_epoch_on_target_is_restored(pruner, trained):
     ticket, kept = trained(pruner).fresh, Kept()
     best = kt.BestOnTarget(**BEST)
@@ -169,6 +173,7 @@ def test_the_best_epoch_on_target_is_restored(pruner, trained):
         assert best.best_epoch == 4
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(MISSED)
 def test_a_run_that_is_resumed_goes_on_from_the_best_epoch(trained, tmp_path):
     ticket = trained("GradualMagnitude").fresh
@@ -204,7 +209,7 @@ def test_patience_counts_epochs_on_target(trained):
 def test_a_model_with_masked_layers_names_its_pruner():
     masked = kt.Masked(layers.Dense(4))
     model = keras.Sequential([keras.Input((8,)), masked])
-    model.compile("sgd", "mse", jit_compile=False)
+    model.compile("sgd", "mse", run_eagerly=True)
     pruner, y = kt.GradualMagnitude(0.5), undone.X[:, :4]
     with pytest.raises(ValueError, match=r"BestOnTarget\(pruner=pruner\)"):
         model.fit(undone.X, y, verbose=0, callbacks=[pruner, kt.BestOnTarget()])
@@ -280,7 +285,7 @@ def test_lora_of_a_layer_that_is_not_masked(tmp_path):
     ticket.draw(verbose=0)
     (other,) = [k.layer for k, _ in ticket.skipped if k.variable.name == "kernel"]
     other.enable_lora(2)
-    ticket.compile(keras.optimizers.SGD(0.5), "mse", jit_compile=False)
+    ticket.compile(keras.optimizers.SGD(0.5), "mse", run_eagerly=True)
     ticket.fit(undone.X, undone.X[:, :4], verbose=0)
     assert np.any(keras.ops.convert_to_numpy(other.lora_kernel_b))
     ticket.save(tmp_path / "lora.keras")
@@ -299,12 +304,8 @@ CONSTRAINTS = {
     "max_norm": (keras.constraints.MaxNorm(0.3), 0.0, 0.3),
     "min_max_norm": (keras.constraints.MinMaxNorm(0.5, 0.6), 0.5, 0.6),
 }
-SLOW = [
-    *(("unit_norm", name) for name in undone.PRUNERS if name != "IMP"),
-    *((name, "GradualMagnitude") for name in ("max_norm", "min_max_norm")),
-]
-ROWS = [("unit_norm", "IMP")]
-ROWS += [pytest.param(*row, marks=pytest.mark.slow) for row in SLOW]
+ROWS = [("unit_norm", name) for name in undone.PRUNERS]
+ROWS += [(name, GRADUAL) for name in ("max_norm", "min_max_norm")]
 
 
 def constrained(pruner, constraint):
@@ -313,11 +314,13 @@ def constrained(pruner, constraint):
     model = keras.Sequential([keras.Input((8,)), dense, layers.Dense(4)])
     ticket = kt.wrap(model, undone.PRUNERS[pruner]())
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    ticket.compile(keras.optimizers.Adam(0.05), loss, jit_compile=False)
+    ticket.compile(keras.optimizers.Adam(0.05), loss, run_eagerly=True)
     return ticket
 
 
-@pytest.mark.parametrize(("name", "pruner"), ROWS)
+@pytest.mark.parametrize(
+    ("name", "pruner"), covering(ROWS, quick=[("unit_norm", "IMP")])
+)
 def test_constraints_count_no_dead_weights(name, pruner):
     constraint, low, high = CONSTRAINTS[name]
     ticket = constrained(pruner, constraint)
@@ -355,7 +358,7 @@ def all_but_one(ticket):
     ticket.model.layers[1].trainable = True
 
 
-@pytest.mark.parametrize("pruner", PRUNERS)
+@pytest.mark.parametrize("pruner", covering(undone.PRUNERS, quick=[GRADUAL, SEARCH]))
 def test_what_was_frozen_since_is_not_pruned(pruner):
     freeze = all_but_one if pruner == "RigL" else one_layer
     ticket = undone.compiled(pruner)
@@ -371,7 +374,7 @@ def test_a_finished_ticket_may_be_frozen():
     ticket = kt.wrap(undone.network(), kt.Magnitude(0.5))
     ticket.draw(verbose=0)
     one_layer(ticket)
-    ticket.compile("sgd", "mse", jit_compile=False)
+    ticket.compile("sgd", "mse", run_eagerly=True)
     before = ticket.strip().layers[0].get_weights()[0]
     ticket.fit(undone.X, undone.X[:, :4], verbose=0)
     np.testing.assert_array_equal(ticket.strip().layers[0].get_weights()[0], before)

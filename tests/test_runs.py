@@ -314,7 +314,7 @@ def test_espn_goes_back_with_the_optimizer():
             iterations.append(int(on_host(ticket.optimizer.iterations.value)))
 
     history = ticket.fit(X, Y, epochs=6, callbacks=[Note()], **DATA).history
-    searched = len(history["soft_sparsity"])
-    settled = 1 + searched
+    assert history["sparsity"] == pytest.approx([0, 0, *[0.4] * 4])
+    searched, settled = 1, 2  # found after one epoch of search, and one of warm-up
     assert iterations[1] == iterations[settled] == 4
     assert iterations[-1] == 4 * (6 - searched) - 4

@@ -66,10 +66,10 @@ def unmasked(model: keras.Model) -> keras.Model:
     inner, masked = _inner_and_masks(model)
     if not masked:
         return inner
+    check_as_wrapped([m.kernel for m in masked])
     asked = [layer for layer in never_drawn(model) if getattr(layer, "pruner", True)]
     if asked:
         warnings.warn(f"{why_dense(asked)} What is returned is dense.", stacklevel=2)
-    check_as_wrapped([m.kernel for m in masked])
     if hasattr(model, "warn_if_undone"):  # a ticket
         model.warn_if_undone()
     copy = rebuild(inner)

@@ -272,6 +272,8 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
     def set_model(self, model: keras.Model) -> None:
         """Find the masks of the model that `fit` trains, or of a ticket inside it."""
         super().set_model(model)
+        # On JAX a look at `self.model` costs; see `_synchronize`.
+        self._fitted = model
         self._bind(model)
         keep_finite(getattr(model, "optimizer", None), model.trainable_variables)
         if ticket := ticket_in(model, self):
@@ -288,7 +290,7 @@ class Pruner(PruningRecipe, keras.callbacks.Callback):
         self._epoch = epoch
         self._now = epoch * (self._run.steps or 1)
         if self._first_epoch:
-            warn_of_late_end(self, self.model, self._run)
+            warn_of_late_end(self, self._fitted, self._run)
         self._first_epoch = False
         first = not self._masks.drawn and self.schedule.due(-1, self._now, self._run)
         if first or self.schedule.finished(self._now, self._run):

@@ -61,6 +61,7 @@ def hold_zeros(ticket: Ticket) -> None:
             )
     ticket.mask_set.assign(masks)
     ticket.found_zeros(held.sparsity)
+    ticket.note_masks()
 
 
 def _warn(text: str) -> None:
