@@ -18,6 +18,9 @@ Y = np.arange(8) % 2
 TENSORFLOW = keras.backend.backend() == "tensorflow"
 JAX = keras.backend.backend() == "jax"
 
+HURRIED = "Mining ended|EarlyBird drew|.* will not find its ticket in this run"
+"""What is said of searches of a few steps, which is right and not asked for here."""
+
 
 def net(dtype="float32"):
     keras.utils.set_random_seed(0)
@@ -35,7 +38,7 @@ def compiled(model, pruner, **options):
 def fitted(pruner, epochs=4, model=None, metrics=(), **options):
     ticket = compiled(model or net(), pruner, metrics=[*metrics])
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Mining ended|EarlyBird drew")
+        warnings.filterwarnings("ignore", HURRIED)
         fit = ticket.fit(X, Y, batch_size=8, epochs=epochs, verbose=0, **options)
     return ticket, fit.history
 
@@ -282,11 +285,8 @@ def test_a_deep_copy_calls_each_layer_as_often_as_a_flat_one():
             [keras.Input((4,)), *(Counted(4) for _ in range(depth))]
         )
         model = keras.Sequential([keras.Input((4,)), inner])
-        calls.clear()
-        assert [x.name for x in kt.wrap(model, "random").strip().layers] == [inner.name]
-        assert not calls
         ticket = kt.wrap(model, kt.Random(0.5, seed=0))
         ticket.draw(verbose=0)
         calls.clear()
-        ticket.strip()
-        assert len(calls) <= 4 * depth
+        assert [x.name for x in ticket.strip().layers] == [inner.name]
+        assert len(calls) == 2 * depth  # no more than to compare the two
