@@ -104,7 +104,9 @@ def test_an_assignment_leaves_dead_weights_as_they_are():
 
 
 @pytest.mark.backend_independent
-@pytest.mark.parametrize("pruner", [kt.EdgePopup(0.5), kt.STR(0.5), kt.RigL(0.5)])
+@pytest.mark.parametrize(
+    "pruner", [kt.EdgePopup(0.5), kt.STR(0.5, penalty=20.0), kt.RigL(0.5)]
+)
 def test_learned_masks_refuse_a_layer_that_assigns(pruner):
     ticket = kt.wrap(network(Clipped), pruner)
     if isinstance(pruner, kt.RigL):  # which masks, and no more

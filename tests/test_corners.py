@@ -18,6 +18,9 @@ Y = np.arange(8) % 2
 TENSORFLOW = keras.backend.backend() == "tensorflow"
 JAX = keras.backend.backend() == "jax"
 
+HURRIED = "Mining ended|EarlyBird drew|.* will not find its ticket in this run"
+"""What is said of searches of a few steps, which is right and not asked for here."""
+
 
 def net(dtype="float32"):
     keras.utils.set_random_seed(0)
@@ -25,24 +28,24 @@ def net(dtype="float32"):
     return keras.Sequential([keras.Input((4,)), *dense])
 
 
-def compiled(model, pruner, **options):
+def compiled(model, pruner, optimizer="sgd", **options):
     ticket = kt.wrap(model, pruner)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    ticket.compile("adam", loss, run_eagerly=not JAX, jit_compile=False, **options)
+    ticket.compile(optimizer, loss, run_eagerly=not JAX, jit_compile=False, **options)
     return ticket
 
 
-def fitted(pruner, epochs=4, model=None, metrics=(), **options):
-    ticket = compiled(model or net(), pruner, metrics=[*metrics])
+def fitted(pruner, epochs=1, model=None, **options):
+    ticket = compiled(model or net(), pruner, **options)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Mining ended|EarlyBird drew")
-        fit = ticket.fit(X, Y, batch_size=8, epochs=epochs, verbose=0, **options)
+        warnings.filterwarnings("ignore", HURRIED)
+        fit = ticket.fit(X, Y, batch_size=8, epochs=epochs, verbose=0)
     return ticket, fit.history
 
 
 # -- layers with layers inside, called in ways of their own ---------------------------
 
-TIMES = keras.Input((6, 8))
+TIMES = keras.Input((3, 4))
 INSIDE = {
     "attention": (lambda: layers.MultiHeadAttention(2, 4), (TIMES, TIMES), {}, 4),
     "by name": (
@@ -65,7 +68,15 @@ INSIDE = {
 }
 
 
-@pytest.mark.parametrize("name", INSIDE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name, marks=[pytest.mark.slow] * (name in ("both ways", "grouped"))
+        )
+        for name in INSIDE
+    ],
+)
 def test_masked_is_called_as_its_layer_is(name, tmp_path):
     make, given, named, kernels = INSIDE[name]
     masked = kt.Masked(make())
@@ -74,10 +85,10 @@ def test_masked_is_called_as_its_layer_is(name, tmp_path):
     rng = np.random.default_rng(0)
     masks = [rng.random(mask.shape) < 0.5 for mask in masked.mask_set.values()]
     masked.mask_set.assign(masks)
-    x = rng.normal(size=(2, 6, 8)).astype("float32")
+    x = rng.normal(size=(2, 3, 4)).astype("float32")
     expected = ops.convert_to_numpy(model(x))
     np.testing.assert_array_equal(ops.convert_to_numpy(kt.strip(model)(x)), expected)
-    if name in ("attention", "by name", "cells"):
+    if name in ("attention", "cells"):
         model.save(tmp_path / "m.keras")
         loaded = keras.models.load_model(tmp_path / "m.keras")
         np.testing.assert_array_equal(ops.convert_to_numpy(loaded(x)), expected)
@@ -97,7 +108,7 @@ def test_masked_is_called_as_its_layer_is(name, tmp_path):
         ),
         (
             lambda: kt.Masked(layers.SpectralNormalization(layers.Dense(2)))(TIMES),
-            r"kernel \(8, 2\): rewritten by SpectralNormalization",
+            r"kernel \(4, 2\): rewritten by SpectralNormalization",
         ),
         (lambda: kt.Masked(Lazy())(TIMES), r"'lazy'.*dense\w* are not built: call it"),
     ],
@@ -136,7 +147,7 @@ class Lazy(layers.Layer):
     ],
 )
 def test_learned_masks_in_every_dtype(pruner, dtype):
-    ticket, history = fitted(pruner(), epochs=2, model=net(dtype))
+    ticket, history = fitted(pruner(), 2, net(dtype), optimizer="adam")
     assert ticket.sparsity == 0.5
     assert np.isfinite(history["loss"]).all()
 
@@ -204,12 +215,17 @@ def with_scales():
 @pytest.mark.parametrize(
     ("pruner", "name", "model"),
     [
-        (kt.ESPN(0.5, warmup=1), "soft_sparsity", net),
-        (kt.STR(0.5), "soft_sparsity", net),
-        (kt.GemMiner(0.5, every=1), "rounded_sparsity", net),
+        (kt.STR(0.5, until=0.5), "soft_sparsity", net),
         (kt.EarlyBird(0.5), "mask_distance", with_scales),
         (kt.IMP(0.5, fraction=0.5), "round", net),
         (kt.Magnitude(0.5), "sparsity", net),
+        pytest.param(
+            *(kt.ESPN(0.5, warmup=1), "soft_sparsity", net), marks=pytest.mark.slow
+        ),
+        pytest.param(
+            *(kt.GemMiner(0.5, every=1, until=1.0), "rounded_sparsity", net),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_columns_of_a_history(pruner, name, model):
@@ -217,19 +233,18 @@ def test_columns_of_a_history(pruner, name, model):
         return ops.mean(predicted) * 0 + 7
 
     metric.__name__ = name
-    _, history = fitted(pruner, model=model())
-    assert {len(column) for column in history.values()} == {4}
     with pytest.warns(UserWarning, match=rf"metrics called '{name}'.*'ticket_{name}'"):
-        both = fitted(pruner, model=model(), metrics=[metric])[1]
-    assert set(both[name]) == {7}
-    assert both[f"ticket_{name}"] == pytest.approx(history[name])
+        _, history = fitted(pruner, 3, model(), metrics=[metric])
+    assert {len(column) for column in history.values()} == {3}
+    assert set(history[name]) == {7}
+    assert 7 not in history[f"ticket_{name}"]
 
 
 def test_a_warning_is_given_once():
     schedule = kt.schedules.Polynomial(end=4, unit="epochs")
     ticket = compiled(net(), kt.GradualMagnitude(0.5, schedule=schedule))
-    fit = {"batch_size": 4, "epochs": 2, "verbose": 0}
-    with pytest.warns(UserWarning, match=r"it ended at 2 of 4 epochs"):
+    fit = {"batch_size": 8, "epochs": 1, "verbose": 0}
+    with pytest.warns(UserWarning, match=r"it ended at 1 of 4 epochs"):
         ticket.fit(X, Y, **fit)
     sparser = compiled(ticket, kt.GradualMagnitude(0.25))
     with pytest.warns(UserWarning, match=r"missed its target.*0\.25"):
@@ -243,18 +258,16 @@ def test_a_warning_is_given_once():
 # -- copies ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "copied", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))]
-)
-def test_a_copy_of_a_used_pruner_is_a_new_one(copied):
+def test_a_copy_of_a_used_pruner_is_a_new_one():
     pruner = kt.SNIP(0.5, data=(X, Y))
-    ticket, _ = fitted(pruner, epochs=1)
-    again = copied(pruner)
-    assert again.get_config() == pruner.get_config()
-    assert again.curve is None
-    other = compiled(net(), again)
-    other.draw(verbose=0)
-    assert other.sparsity == ticket.sparsity == 0.5
+    ticket, _ = fitted(pruner)
+    pickled = pickle.loads(pickle.dumps(pruner))
+    for again in (copy.copy(pruner), copy.deepcopy(pruner), pickled):
+        assert again.get_config() == pruner.get_config()
+        assert again.curve is None
+        other = compiled(net(), again)
+        other.draw(verbose=0)
+        assert other.sparsity == ticket.sparsity == 0.5
 
 
 def test_data_as_lists():
@@ -277,16 +290,11 @@ def test_a_deep_copy_calls_each_layer_as_often_as_a_flat_one():
             calls.append(self.name)
             return super().call(inputs)
 
-    for depth in (2, 12):
-        inner = keras.Sequential(
-            [keras.Input((4,)), *(Counted(4) for _ in range(depth))]
-        )
-        model = keras.Sequential([keras.Input((4,)), inner])
-        calls.clear()
-        assert [x.name for x in kt.wrap(model, "random").strip().layers] == [inner.name]
-        assert not calls
-        ticket = kt.wrap(model, kt.Random(0.5, seed=0))
-        ticket.draw(verbose=0)
-        calls.clear()
-        ticket.strip()
-        assert len(calls) <= 4 * depth
+    depth = 4
+    inner = keras.Sequential([keras.Input((4,)), *(Counted(4) for _ in range(depth))])
+    model = keras.Sequential([keras.Input((4,)), inner])
+    ticket = kt.wrap(model, kt.Random(0.5, seed=0))
+    ticket.draw(verbose=0)
+    calls.clear()
+    assert [x.name for x in ticket.strip().layers] == [inner.name]
+    assert len(calls) == 2 * depth  # no more than to compare the two

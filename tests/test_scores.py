@@ -499,7 +499,7 @@ def test_temperature_not_positive():
 def test_channels_and_their_cost():
     with pytest.raises(ValueError, match=r'structure="channel"'):
         kt.Fisher(0.5, (X, Y), channel_sum=True)
-    with pytest.raises(ValueError, match=r"not negative.*-1"):
+    with pytest.raises(ValueError, match=r"not be negative.*-1"):
         kt.Fisher(0.5, (X, Y), cost=-1)
 
 

@@ -22,8 +22,12 @@ _TOKEN = re.compile(
 _REPEAT = re.compile(r"[*+?]|\{(\d*)(,?)(\d*)\}")
 
 
-def check_pattern(pattern: object) -> None:
+def check_pattern(pattern: object, subject: str = "A pattern") -> None:
     r"""Raise unless `pattern` is a regular expression that ends in time.
+
+    Args:
+        pattern: What was received.
+        subject: What it is called.
 
     Raises:
         ValueError: Naming it, and what is wrong.
@@ -36,14 +40,15 @@ def check_pattern(pattern: object) -> None:
     if not isinstance(pattern, str) or len(pattern) > LONGEST:
         shown = repr(pattern)[:80]
         raise ValueError(
-            f"A pattern is a text of at most {LONGEST} characters. Received: {shown}"
+            f"{subject} must be a text of at most {LONGEST} characters. "
+            f"Received: {shown}."
         )
     try:
         flags = re.compile(pattern).flags
     except (re.error, RecursionError, OverflowError) as error:
         raise ValueError(
-            f"{pattern!r} is no regular expression: {error}. To find a text as it is, "
-            "pass re.escape(text)."
+            f"{subject} must be a regular expression. Received: {pattern!r}, which is "
+            f"none: {error}. To find a text as it is, pass re.escape(text)."
         ) from error
     if flags & re.VERBOSE:  # a bracket in a comment is none
         raise ValueError(f"{pattern!r} has the flag x. Write it without comments.")

@@ -122,16 +122,14 @@ class Dynamic(Pruner):
                 "channels, which move as a whole, or draw the pattern with kt.Static "
                 "or kt.GradualMagnitude."
             )
-        if drop not in DROPS:
-            raise ValueError(f"drop must be one of {DROPS}. Received: {drop!r}.")
+        self.drop = arguments.word("drop", drop, DROPS)
         if drop == "sign" and not isinstance(self.structure, Unstructured):
             raise ValueError(
                 'drop="sign" goes by the sign of single weights, which '
                 f"structure={structure!r} does not drop one by one. Use "
                 'drop="magnitude", or structure="unstructured".'
             )
-        self.drop = drop
-        self.update_at_start = update_at_start
+        self.update_at_start = arguments.switch("update_at_start", update_at_start)
         self.growth = growths.get(growth, self.seed)
         self.decay = schedules.get(decay)
         self._slots: optimizer_slots.Slots | None = None

@@ -185,6 +185,7 @@ class IMP(Pruner):
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """End a round that ends within an epoch."""
         self._seen = batch + 1
+        self._note_metrics(logs)
         steps = self._run.steps
         if steps is not None and batch + 1 < steps:
             super().on_train_batch_end(batch, logs)

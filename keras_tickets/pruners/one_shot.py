@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_tickets import scores
+from keras_tickets._util import arguments
 from keras_tickets.kernels import Kernel
 from keras_tickets.pruners.base import Pruner, registry
 from keras_tickets.pruners.binding import seed_or_new
@@ -238,9 +239,7 @@ class SynFlow(Pruner):
         on_collapse: str = "raise",
         count: str = "round",
     ) -> None:
-        if count not in COUNTS:
-            raise ValueError(f"count must be one of {COUNTS}. Received: {count!r}.")
-        self.count = count
+        self.count = arguments.word("count", count, COUNTS)
         super().__init__(
             sparsity,
             "synflow",

@@ -104,7 +104,7 @@ class Preset:
         )
         return keras.optimizers.SGD(rate, momentum=0.9, weight_decay=1e-4)
 
-    def wrap(self, model: keras.Model, affine: bool = True, **arguments: Any) -> Ticket:
+    def wrap(self, model: keras.Model, affine: bool = True, **others: Any) -> Ticket:
         """Wrap a model of this architecture.
 
         Args:
@@ -112,15 +112,15 @@ class Preset:
             affine: Whether BatchNorm has a scale and a shift, as in `model`. Theirs has
                 none: with `False` a copy of the model is wrapped whose BatchNorms have
                 `scale=False` and `center=False`.
-            **arguments: Other arguments of `GemMiner`.
+            **others: Other arguments of `GemMiner`.
 
         Raises:
             ValueError: If it is another architecture; or, for `affine=False`, if a
                 scale or shift is other than one and zero, or made in code.
         """
-        if not affine:
+        if not arguments.switch("affine", affine):
             model = _non_affine(model)
-        ticket = wrap(model, self.pruner(**arguments))
+        ticket = wrap(model, self.pruner(**others))
         expected = ARCHITECTURES[self.architecture]
         kernels = len(ticket.kernels)
         weights = ticket.mask_set.count().total

@@ -224,9 +224,7 @@ class SmartRatio(Proportional):
     FORMS = ("resnet", "vgg")
 
     def __init__(self, form: str = "resnet") -> None:
-        if form not in self.FORMS:
-            raise ValueError(f"form must be one of {self.FORMS}. Received: {form!r}.")
-        self.form = form
+        self.form = arguments.word("form", form, self.FORMS)
 
     def densities(self, kernels: Sequence[Kernel], sparsity: float) -> np.ndarray:
         """Return the densities by depth, filled up from the first layer on."""
@@ -280,7 +278,7 @@ class Explicit(Allocation):
                 f"Received: {sparsities!r}."
             )
         for pattern in sparsities:
-            check_pattern(pattern)
+            check_pattern(pattern, "A name in sparsities")
         self.sparsities = {
             pattern: arguments.number(
                 f"In sparsities that of {pattern!r}", sparsity, "[0, 1)"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from keras import ops, tree
 
 from keras_tickets import backend
+from keras_tickets._util import arguments
 from keras_tickets.kernels import Kernel
 from keras_tickets.kernels.usage import uses
 from keras_tickets.scores.base import Task, registry
@@ -51,13 +51,12 @@ class Fisher(LossScore):
         cost: float = 0.0,
     ) -> None:
         super().__init__(data, loss, batch_size)
-        if not 0 <= cost < math.inf:
-            raise ValueError(
-                "cost is what the loss may rise by for a multiplication less, finite "
-                f"and not negative. Received: {cost!r}."
-            )
-        self.channel_sum = channel_sum
-        self.cost = cost
+        self.channel_sum = arguments.switch("channel_sum", channel_sum)
+        self.cost = arguments.number(
+            "cost is what the loss may rise by for a multiplication less and",
+            cost,
+            "[0, inf)",
+        )
 
     def scores(
         self, task: Task, loss: Callable[..., Any], batches: Sequence[Batch]

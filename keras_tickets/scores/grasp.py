@@ -65,8 +65,8 @@ class GraSP(LossScore):
         self.temperature = arguments.number(
             "temperature", temperature, "(0, inf)", " The paper uses 200."
         )
-        self.batch_statistics = batch_statistics
-        self.cool_regression = cool_regression
+        self.batch_statistics = arguments.switch("batch_statistics", batch_statistics)
+        self.cool_regression = arguments.switch("cool_regression", cool_regression)
 
     def scores(
         self, task: Task, loss: Callable[..., Any], batches: Sequence[Batch]

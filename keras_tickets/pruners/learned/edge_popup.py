@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_tickets._util import arguments
 from keras_tickets.kernels import Kernel
 from keras_tickets.masks.learned_masks import Popup, learned
 from keras_tickets.pruners.base import registry
@@ -71,7 +72,7 @@ class EdgePopup(Supermask):
         on_collapse: str = "raise",
         scale_fan: bool = False,
     ) -> None:
-        self.scale_fan = scale_fan
+        self.scale_fan = arguments.switch("scale_fan", scale_fan)
         super().__init__(
             sparsity,
             allocation=allocation,
