@@ -165,7 +165,8 @@ def exported() -> list[str]:
 
 
 def outcome(ticket: kt.Ticket, told: list[Any]) -> str:
-    if any("asked for sparsity" in str(warning.message) for warning in told):
+    said = " ".join(str(warning.message) for warning in told)
+    if "asked for sparsity" in said or "was never drawn" in said:
         return "told"
     on_target = abs(ticket.sparsity - SPARSITY) < 0.02 and not ticket.unfinished
     return "on target" if on_target else "silent"

@@ -143,7 +143,7 @@ class Set(layers.Layer):
 
     def call(self, inputs):
         self.calls += 1
-        x = self.factor * inputs + self.array + self.nested["shift"][0]
+        x = ops.add(self.factor * inputs, self.array) + self.nested["shift"][0]
         return self.function(x)
 
 

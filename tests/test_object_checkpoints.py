@@ -70,6 +70,7 @@ def different(first: kt.Ticket, second: kt.Ticket) -> list[str]:
     return [a.path for a, b in pairs if not np.array_equal(array_of(a), array_of(b))]
 
 
+@pytest.mark.filterwarnings("ignore:IMP trains .* too few for the moving statistics")
 @pytest.mark.parametrize("name", covering(PRUNERS, quick=["gem_miner"]))
 def test_a_run_goes_on_where_it_stopped(name, tmp_path):
     stopped = fit(compiled(name), callbacks=[Stop()])

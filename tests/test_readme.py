@@ -34,7 +34,7 @@ def leave_files_behind(folder: pathlib.Path, blocks: list[str]) -> None:
 def test_python_blocks_run(tmp_path, monkeypatch, capsys):
     pytest.importorskip("sklearn")
     blocks = [block for page in (README, *DOCS) for block in python_blocks(page)]
-    assert len(blocks) == 14
+    assert len(blocks) == 15
     leave_files_behind(tmp_path, blocks)
     monkeypatch.chdir(tmp_path)
     names: dict = {}

@@ -48,7 +48,7 @@ class Compare(keras.callbacks.Callback):
         kernel = ops.convert_to_numpy(masked.effective())
         own = ((X @ kernel - Y) ** 2).mean()
         for loss in (m.losses() for m in [masked.auxiliary] if m is not None):
-            own += sum(float(one) for one in loss)
+            own += sum(float(keras.ops.convert_to_numpy(one)) for one in loss)
         self.gaps.append(abs(own - logs["val_loss"]) / logs["val_loss"])
 
 
