@@ -292,8 +292,9 @@ def test_random_zeros_that_cut_a_signal_are_not_warned_of():
 
 def test_eligible_tells_if_no_kernel_has_blocks():
     model = keras.Sequential([keras.Input((6,)), layers.Dense(3)], name="odd")
+    pruner = kt.Magnitude(0.9, structure=kt.mobile.structure())
     with pytest.raises(ValueError, match=r"'odd' can be cut .* multiples of 4"):
-        kt.wrap(model, "magnitude", only=kt.mobile.eligible)
+        kt.wrap(model, pruner, only=kt.mobile.eligible)
 
 
 def test_eligible_asks_for_the_model():
