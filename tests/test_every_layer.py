@@ -64,6 +64,7 @@ def test_layers_with_state_come_out_equal(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64")
 def test_every_layer_comes_out_equal(tmp_path):
     names = [name for name in recipes.available() if name not in REFUSED | SLOW]
     assert len(names) > 100
