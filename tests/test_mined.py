@@ -143,16 +143,21 @@ def test_soft_threshold_in_numbers():
     )
 
 
-def test_soft_thresholds_train_with_the_weights():
-    """What the loss is worth to s: `-sum(dL/dw_eff * sign(w)) * sigmoid'(s)`."""
-    ticket, x, y = linear(kt.STR(0.5, penalty=0.01, start=-2.0, until=1.0))
-    [masked] = ticket.mask_set.masked
-    weight = np.array(on_host(masked.kernel.variable.value))
+def search_for_an_epoch(ticket, x, y):
+    """Train masks and weights together, and do not settle."""
     ticket.pruner_state.searching.set()
     ticket.start.take()
     ticket.pruner.should_stop = lambda *_: False
     ticket.pruner.finalize = lambda *_: None
     ticket.fit(x, y, batch_size=8, epochs=1, verbose=0)
+
+
+def test_soft_thresholds_train_with_the_weights():
+    """What the loss is worth to s: `-sum(dL/dw_eff * sign(w)) * sigmoid'(s)`."""
+    ticket, x, y = linear(kt.STR(0.5, penalty=0.01, start=-2.0, until=1.0))
+    [masked] = ticket.mask_set.masked
+    weight = np.array(on_host(masked.kernel.variable.value))
+    search_for_an_epoch(ticket, x, y)
     threshold = 1 / (1 + np.exp(2.0))
     left = np.abs(weight) > threshold
     assert 0 < left.sum() < left.size
@@ -173,11 +178,7 @@ def test_soft_masks_train_with_the_weights():
     ticket, x, y = linear(kt.ESPN(0.5, penalty=0.01, until=1.0))
     [masked] = ticket.mask_set.masked
     weight = np.array(on_host(masked.kernel.variable.value))
-    ticket.pruner_state.searching.set()
-    ticket.start.take()
-    ticket.pruner.should_stop = lambda *_: False
-    ticket.pruner.finalize = lambda *_: None
-    ticket.fit(x, y, batch_size=8, epochs=1, verbose=0)
+    search_for_an_epoch(ticket, x, y)
     slope = gradient(x, y, weight)
     np.testing.assert_allclose(
         on_host(masked.kernel.variable.value), weight - 0.5 * slope, atol=1e-6

@@ -14,7 +14,7 @@ from keras import tree
 from keras_tickets._util.errors import ConversionError
 from keras_tickets._util.extras import require
 from keras_tickets._util.quiet import quiet
-from keras_tickets._util.signature import Signature
+from keras_tickets._util.signature import Signature, names
 from keras_tickets.backend.keras_private import plain_argmax, sublayers
 from keras_tickets.onnx.encodings import LOWEST_OPSET
 from keras_tickets.onnx.file import OnnxFile
@@ -121,14 +121,16 @@ def _store_captured(file: OnnxFile, model: keras.Model, signature: Signature) ->
     tf2onnx makes inputs of them: constants of `keras.ops` in a Functional model, or
     whatever else `call` finds. They come last, in the order of the graph.
     """
+    graph = file.model.graph
+    inputs = list(graph.input)
+    if {entry.name for entry in inputs} <= set(names(signature)):
+        return  # none of them, and nothing to trace the model once more for
     tf = require("tensorflow", "export")
     specs = tree.map_structure(
         lambda spec: tf.TensorSpec(spec.shape, spec.dtype), signature
     )
     traced = tf.function(model, autograph=False).get_concrete_function(*specs)
     held = [own for own, _ in traced.graph.captures if own.dtype != tf.resource]
-    graph = file.model.graph
-    inputs = list(graph.input)
     for value, entry in zip(held, inputs[len(inputs) - len(held) :], strict=True):
         graph.initializer.append(to_tensor(value.numpy(), entry.name))
         graph.input.remove(entry)

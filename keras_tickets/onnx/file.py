@@ -7,6 +7,7 @@ import itertools
 import os
 import pathlib
 import re
+from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
@@ -109,24 +110,27 @@ class OnnxFile(ModelFile):
         `custom:` stands before what neither the standard, nor ONNX Runtime, nor the
         file itself defines.
         """
-        return dict(collections.Counter(map(self._op_name, model_nodes(self.model))))
+        return dict(collections.Counter(name for _, name in self._named_nodes()))
 
     def foreign(self) -> dict[str, str]:
         """Return the operators that nothing defines, as `ops` tells."""
         return {
             node.op_type: node.name
-            for node in model_nodes(self.model)
-            if self._op_name(node).startswith("custom:")
+            for node, name in self._named_nodes()
+            if name.startswith("custom:")
         }
 
-    def _op_name(self, node: Any) -> str:
+    def _named_nodes(self) -> Iterator[tuple[Any, str]]:
+        """Yield each node, and what reports call its operator."""
         own = {(entry.domain, entry.name) for entry in self.model.functions}
-        if (node.domain, node.op_type) in own or node.domain in RUNTIME_DOMAINS:
-            return str(node.op_type)
-        standard = node.domain in STANDARD_DOMAINS
-        if standard and require("onnx.defs", "export").has(node.op_type):
-            return str(node.op_type)
-        return f"custom:{node.op_type}"
+        has = require("onnx.defs", "export").has
+        for node in model_nodes(self.model):
+            known = (
+                (node.domain, node.op_type) in own
+                or node.domain in RUNTIME_DOMAINS
+                or (node.domain in STANDARD_DOMAINS and has(node.op_type))
+            )
+            yield node, node.op_type if known else f"custom:{node.op_type}"
 
     def name_outputs(self, names: dict[int, str]) -> None:
         """Give the outputs the names that they have in the model."""
